@@ -1,0 +1,140 @@
+"""Measuring, done right once: warm up, repeat, interleave, synchronise, and print FLOPs and bytes beside the time.
+
+Rules this module keeps for every benchmark of the course: nothing is timed cold; what is compared is run in turn in one
+process, so that a busy moment hits all sides; medians and quartiles are reported, never a best run; prefill and decode are
+timed apart; and each time comes with what the machine could have done (MFU of its FLOP/s, MBU of its bytes/s).
+"""
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from labkit.formulas import Hardware
+from labkit.results import environment
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Seconds (or what `unit` says) of one thing: median, distance of the quartiles, runs."""
+
+    median: float
+    iqr: float
+    n: int
+    unit: str = "s"
+    flops: float | None = None  # done in one run
+    bytes: float | None = None  # read in one run
+    mfu: float | None = None  # share of the machine's FLOP/s
+    mbu: float | None = None  # share of the machine's bytes/s
+    env: dict | None = None
+
+    def to_row(self, **labels) -> dict:
+        """A row for `results.save`: labels first, empty fields left out, env kept by the document."""
+        return labels | {k: v for k, v in asdict(self).items() if v is not None and k != "env"}
+
+
+def summarise(seconds: list[float], *, flops=None, bytes=None, hardware: Hardware | None = None, device="cpu") -> Measurement:
+    """A Measurement of times already taken."""
+    middle = statistics.median(seconds)
+    quartiles = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [middle] * 3
+    mfu = flops / middle / hardware.flops_per_second if flops and hardware else None
+    mbu = bytes / middle / hardware.bytes_per_second if bytes and hardware else None
+    return Measurement(middle, quartiles[2] - quartiles[0], len(seconds), "s", flops, bytes, mfu, mbu, environment(device))
+
+
+def measure(fn: Callable[[], object], *, warmup: int = 1, repeats: int = 5, seed: int = 0, device: str = "cpu", flops=None, bytes=None,
+            hardware: Hardware | None = None) -> Measurement:
+    """Time `fn()` alone. To compare two things use `interleave`, never two calls of this."""
+    return interleave({"it": fn}, warmup=warmup, repeats=repeats, seed=seed, device=device, flops={"it": flops}, bytes={"it": bytes}, hardware=hardware)["it"]
+
+
+def interleave(fns: dict[str, Callable], *, warmup: int = 1, repeats: int = 5, seed: int = 0, device: str = "cpu",
+               flops: dict | None = None, bytes: dict | None = None, hardware: Hardware | None = None) -> dict[str, Measurement]:
+    """Time several functions in turn, round after round. A function may return its own seconds (a float) to be timed inside."""
+    if repeats < 1 or warmup < 0:
+        raise ValueError(f"a measurement needs at least one repeat and no negative warm-up, not {repeats} and {warmup}")
+    seconds: dict[str, list[float]] = {name: [] for name in fns}
+    for round_ in range(-warmup, repeats):
+        for name, fn in fns.items():
+            _seed(seed)
+            _synchronise(device)
+            start = time.perf_counter()
+            inside = fn()
+            _synchronise(device)
+            took = inside if isinstance(inside, float) else time.perf_counter() - start
+            if round_ >= 0:
+                seconds[name].append(took)
+    return {name: summarise(s, flops=(flops or {}).get(name), bytes=(bytes or {}).get(name), hardware=hardware, device=device)
+            for name, s in seconds.items()}
+
+
+def multiple(slow: Measurement, fast: Measurement) -> float:
+    """How many times faster: the ratio of medians of one interleaved run."""
+    return slow.median / fast.median
+
+
+@dataclass(frozen=True)
+class LoopTimes:
+    """One generation, prefill and decode apart."""
+
+    first: float  # seconds to the first token (TTFT)
+    each: list[float]  # seconds of every further step (TPOT is their median)
+    tokens: list[list[int]]
+
+
+def time_decode(model, prompts: list[list[int]], new: int, cache: str = "static") -> LoopTimes:
+    """Generate `new` tokens for each prompt, greedily and without stopping, with a clock on every step."""
+    from labkit import decode
+    from labkit.sampling import Sampling, pick
+
+    marks = []
+
+    def choose(logits, live):
+        tokens = pick(logits, [Sampling()] * len(live), [None] * len(live))  # .tolist() inside waits for the device
+        marks.append(time.perf_counter())
+        return tokens
+
+    start = time.perf_counter()
+    run = decode.naive if cache == "none" else decode.cached
+    tokens = run(model, prompts, new, choose, *(() if cache == "none" else ((), cache)))
+    return LoopTimes(marks[0] - start, [b - a for a, b in zip(marks, marks[1:])], tokens)
+
+
+def hardware(dtype: str = "fp32", device: str = "cpu") -> Hardware:
+    """This machine's ceilings, measured: the best of a large matmul, and of reading more memory than any cache holds."""
+    import torch
+
+    from labkit.weights.smol import DTYPES
+
+    kind = DTYPES[dtype]
+    side = 4096 if str(device).startswith("cuda") else 1024
+    a = torch.randn(side, side).to(device, kind)
+    big = torch.ones(2**28 // 4 if device == "cpu" else 2**30 // 4, device=device)
+    best = {}
+    for name, fn in {"matmul": lambda: a @ a, "read": lambda: big.sum()}.items():
+        times = []
+        for _ in range(6):
+            _synchronise(device)
+            start = time.perf_counter()
+            fn()
+            _synchronise(device)
+            times.append(time.perf_counter() - start)
+        best[name] = min(times[1:])
+    return Hardware(environment(device).get("gpu") or environment()["cpu"], 2 * side**3 / best["matmul"], big.numel() * 4 / best["read"])
+
+
+def _seed(seed: int) -> None:
+    import random
+    import sys
+
+    random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+def _synchronise(device: str) -> None:
+    if str(device).startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize()

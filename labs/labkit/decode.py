@@ -1,0 +1,99 @@
+"""The two loops of the course, side by side: one feeds everything again, the other only what is new."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from labkit.config import ModelConfig
+from labkit.model import GPT
+from labkit.sampling import Sampling, pick
+from labkit.step import Step
+
+
+@torch.inference_mode()
+def naive(model: GPT, prompts: list[list[int]], max_new_tokens: int, choose, stop=()) -> list[list[int]]:
+    """Decode without a cache: every step runs the model over the whole text so far."""
+    new = [[] for _ in prompts]
+    nothing = model.caches("none", len(prompts), 1)
+    live = list(range(len(prompts)))
+    while live:
+        step = Step.of([(r, 0, prompts[r] + new[r]) for r in live], model.device)
+        for r, token in zip(live, choose(model(step, nothing, step.last), live)):
+            new[r].append(token)
+        live = [r for r in live if len(new[r]) < max_new_tokens and new[r][-1] not in stop]
+    return new
+
+
+@torch.inference_mode()
+def cached(model: GPT, prompts: list[list[int]], max_new_tokens: int, choose, stop=(), kind="static") -> list[list[int]]:
+    """Decode with a cache: the prompt once, then one token a step."""
+    new = [[] for _ in prompts]
+    caches = model.caches(kind, len(prompts), max(map(len, prompts)) + max_new_tokens)
+    feed = {r: (r, 0, prompt) for r, prompt in enumerate(prompts)}
+    while feed:
+        step = Step.of(list(feed.values()), model.device)
+        for r, token in zip(list(feed), choose(model(step, caches, step.last), list(feed))):
+            new[r].append(token)
+            feed[r] = (r, len(prompts[r]) + len(new[r]) - 1, [token])
+        feed = {r: f for r, f in feed.items() if len(new[r]) < max_new_tokens and new[r][-1] not in stop}
+    return new
+
+
+def generate(model: GPT, prompts: list[list[int]], max_new_tokens: int, *, cache: str = "static",
+             sampling: Sampling | list[Sampling] | None = None, stop=None) -> list[list[int]]:
+    """New tokens for each prompt.
+
+    cache: "static", "paged" or "none" (naive). sampling: one for all or one per prompt; None = greedy. stop: token ids that
+    end a reply (kept as its last token); None = the model's own, () = never.
+    Raises ValueError for an empty prompt, an id outside the vocabulary, or prompt + new beyond `max_context`.
+    """
+    config = model.config
+    if not prompts:
+        raise ValueError("there is nothing to generate from: give at least one prompt")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    for prompt in prompts:
+        check_tokens(config, prompt, max_new_tokens)
+    stop = config.stop if stop is None else tuple(stop)
+    samplings = sampling if isinstance(sampling, list) else [sampling or Sampling()] * len(prompts)
+    if len(samplings) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts need {len(prompts)} samplings, not {len(samplings)}")
+    generators = [s.generator(model.device) for s in samplings]
+
+    def choose(logits: Tensor, live: list[int]) -> list[int]:
+        return pick(logits, [samplings[r] for r in live], [generators[r] for r in live])
+
+    if cache == "none":
+        return naive(model, prompts, max_new_tokens, choose, stop)
+    return cached(model, prompts, max_new_tokens, choose, stop, cache)
+
+
+@torch.inference_mode()
+def logits(model: GPT, tokens: list[int], chunks: list[int] | None = None, cache: str = "none") -> Tensor:
+    """Logits [T,V] of a text, fed in `chunks` (None = at once). With "none" each chunk sees the text before it again.
+
+    Raises ValueError if the chunks do not sum to the text, or as `generate` does.
+    """
+    check_tokens(model.config, tokens)
+    chunks = [len(tokens)] if chunks is None else list(chunks)
+    if sum(chunks) != len(tokens) or min(chunks, default=0) < 1:
+        raise ValueError(f"chunks {chunks} must be at least 1 each and sum to the {len(tokens)} tokens, not {sum(chunks)}")
+    caches = model.caches(cache, 1, len(tokens))
+    out, at = [], 0
+    for n in chunks:
+        first = 0 if cache == "none" else at
+        step = Step.of([(0, first, tokens[first : at + n])], model.device)
+        out.append(model(step, caches)[-n:])
+        at += n
+    return torch.cat(out)
+
+
+def check_tokens(config: ModelConfig, tokens: list[int], new: int = 0) -> None:
+    """ValueError, in one sentence, for a prompt that the model cannot take."""
+    if not len(tokens):
+        raise ValueError("the prompt is empty: give at least one token")
+    if not 0 <= min(tokens) <= max(tokens) < config.vocab_size:
+        bad = next(t for t in tokens if not 0 <= t < config.vocab_size)
+        raise ValueError(f"token id {bad} is outside the vocabulary (0 to {config.vocab_size - 1})")
+    if len(tokens) + new > config.max_context:
+        raise ValueError(f"{len(tokens)} prompt tokens + {new} new ones exceed the model's context of {config.max_context}")

@@ -1,0 +1,111 @@
+"""The shell that never changes: embed, blocks, norm, head. Mixers, feed-forward layers and caches are swapped inside it."""
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor, nn
+
+from labkit.caches import make_cache
+from labkit.config import ModelConfig
+from labkit.ffn import make_ffn
+from labkit.mixers import Attention
+from labkit.ops import Linear, RMSNorm, can_pack, linear
+from labkit.step import Step
+
+
+def make_norm(config: ModelConfig) -> nn.Module:
+    return RMSNorm(config.d_model, config.norm_eps) if config.norm == "rms" else nn.LayerNorm(config.d_model, config.norm_eps)
+
+
+class Block(nn.Module):
+    """One layer: tokens look at each other, then each thinks by itself; both add to the residual stream."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.norm1, self.norm2 = make_norm(config), make_norm(config)
+        self.mixer = Attention(config, config.window_of(layer))
+        self.ffn = make_ffn(config, layer)
+
+    def forward(self, x: Tensor, step: Step, cache) -> Tensor:
+        x = x + self.mixer(self.norm1(x), step, cache)
+        return x + self.ffn(self.norm2(x))
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer with random weights; `labkit.weights` fills in published ones."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.d_model)
+        self.positions = nn.Embedding(config.max_context, config.d_model) if config.position == "learned" else None
+        for table in (self.embed, self.positions):
+            if table is not None:
+                nn.init.normal_(table.weight, std=config.d_model**-0.5)  # so that a tied head starts with logits near 1
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
+        self.norm = make_norm(config)
+        self.head = Linear(config.d_model, config.vocab_size)
+        if config.tie_embeddings:
+            self.head.weight = self.embed.weight
+
+    @property
+    def device(self):
+        return self.embed.weight.device
+
+    @property
+    def dtype(self):
+        return self.embed.weight.dtype
+
+    def caches(self, kind: str, rows: int, capacity: int, *, block_size: int = 16) -> list:
+        """An empty cache per layer, for `rows` requests of up to `capacity` tokens. kind: "static", "paged" or "none"."""
+        if rows < 1 or capacity < 1:
+            raise ValueError(f"a cache needs at least one row and one token, not {rows} and {capacity}")
+        table = None
+        if kind == "paged":  # every row gets its own blocks, in order; an engine hands them out on demand instead
+            per_row = -(-capacity // block_size)
+            table = torch.arange(rows * per_row, device=self.device).view(rows, per_row)
+        return [make_cache(kind, block.mixer.items, rows, capacity, table=table, block_size=block_size,
+                           dtype=self.dtype, device=self.device) for block in self.blocks]
+
+    def forward(self, step: Step, caches: list, last: Tensor | None = None) -> Tensor:
+        """Logits [N,V], or [R',V] of the packed tokens `last` only: the head is the largest matrix, so ask for few rows."""
+        x = self.embed(step.ids)
+        if self.positions is not None:
+            x = x + self.positions(step.pos)
+        for block, cache in zip(self.blocks, caches):
+            x = block(x, step, cache)
+        return self.head(self.norm(x if last is None else x[last]))
+
+    def pack(self) -> GPT:
+        """Lay every matrix out as the CPU likes it (see `ops.Linear`); on other devices nothing changes."""
+        linears = [m for m in self.modules() if isinstance(m, Linear)]
+        if can_pack(self.embed.weight):
+            keep_plain = _plain_is_faster(max(linears, key=lambda m: m.weight.numel()))
+            for m in linears:
+                m.pack(keep_plain)
+        return self
+
+    def unpack(self) -> GPT:
+        """Back to ordinary weights, bit by bit."""
+        for m in self.modules():
+            if isinstance(m, Linear):
+                m.unpack()
+        if self.config.tie_embeddings:
+            self.head.weight = self.embed.weight
+        return self
+
+
+@torch.inference_mode()
+def _plain_is_faster(layer: Linear, repeats: int = 5) -> bool:
+    """Whether this CPU multiplies one row faster by the ordinary layout, by at least 5 %: some do, some are twice as slow."""
+    x, packed = torch.ones(1, layer.in_features, dtype=layer.weight.dtype), Linear(1, 1)
+    packed.weight = layer.weight
+    packed.pack()
+    best = {}
+    for _ in range(repeats):  # interleaved, so that a busy moment hits both
+        for name, weight in (("plain", layer.weight), ("packed", packed.weight)):
+            start = time.perf_counter()
+            linear(x, weight)
+            best[name] = min(best.get(name, 1e9), time.perf_counter() - start)
+    return best["plain"] < 0.95 * best["packed"]

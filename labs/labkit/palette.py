@@ -1,0 +1,56 @@
+"""The course's colours, defined once for site, plots, widgets and films.
+
+Gold marks the one active thing and is always outlined in navy: it has 2.2:1 on the light ground, so it is never text.
+Every other ink reaches 4.5:1 on both grounds of its theme (`tests/test_palette.py`).
+"""
+
+PALETTE = {
+    "light": {
+        "ground": "#FAFAFA",  # Pearl White: the page
+        "panel": "#F0F4F8",  # Soft Grey: boxes on the page
+        "ink": "#2D3748",  # Charcoal: text
+        "muted": "#4A5568",  # Slate: secondary text
+        "accent": "#1A365D",  # Navy: links, titles, what is stored
+        "active": "#C9A227",  # Gold: the one active thing
+        "outline": "#1A365D",  # round everything gold
+        "line": "#CBD5E0",  # Mist: hairlines, empty cells
+        "wash": "#DCE6F2",  # Sky: fills behind accent text
+        "good": "#276749",
+        "bad": "#9B2C2C",
+        "series": ["#1A365D", "#B7791F", "#2C7A7B", "#9B2C2C", "#6B46C1", "#4A5568"],
+    },
+    "dark": {
+        "ground": "#11171E",
+        "panel": "#1A222C",
+        "ink": "#E2E8F0",
+        "muted": "#B4C0CE",
+        "accent": "#A3C6F1",
+        "active": "#DDB945",
+        "outline": "#F5E6B8",
+        "line": "#3C4858",
+        "wash": "#233449",
+        "good": "#8FD3AE",
+        "bad": "#F3A6A6",
+        "series": ["#A3C6F1", "#E3B65B", "#7FCFCF", "#F3A6A6", "#C4B1F2", "#B4C0CE"],
+    },
+}
+
+SANS, MONO = "Inter", "JetBrains Mono"
+
+
+def css_variables(theme: str) -> str:
+    """The theme's colours as CSS custom properties, `--lk-ink: #2D3748; …`."""
+    flat = {k: v for k, v in PALETTE[theme].items() if k != "series"}
+    flat |= {f"series{i}": c for i, c in enumerate(PALETTE[theme]["series"])}
+    return " ".join(f"--lk-{k}: {v};" for k, v in flat.items())
+
+
+def contrast(a: str, b: str) -> float:
+    """WCAG 2.2 contrast ratio of two `#RRGGBB` colours."""
+    def luminance(c):
+        rgb = [int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        r, g, b = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in rgb]
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    hi, lo = sorted((luminance(a), luminance(b)), reverse=True)
+    return (hi + 0.05) / (lo + 0.05)

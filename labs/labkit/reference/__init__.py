@@ -1,0 +1,12 @@
+"""The course's models in NumPy, short enough to read in one sitting. Nothing here is fast; everything here is the oracle.
+
+Read in this order: `layers` (what a token does alone), `attention` (how tokens see each other, and online softmax),
+`tinygpt` (the whole model, with and without a cache), `decoding` (the two loops, and the logger that shows the waste).
+"""
+from labkit.reference.attention import attention, merge, online_attention, record_attention, split_decode
+from labkit.reference.decoding import cached_loop, key_fingerprints, naive_loop
+from labkit.reference.layers import rms_norm, rope, silu, softmax, swiglu
+from labkit.reference.tinygpt import Cache, TinyGPT
+
+__all__ = ["Cache", "TinyGPT", "attention", "cached_loop", "key_fingerprints", "merge", "naive_loop", "online_attention", "record_attention", "rms_norm",
+           "rope", "silu", "softmax", "split_decode", "swiglu"]

@@ -1,0 +1,78 @@
+"""How tokens see each other: softmax attention written out, and the same answer without ever holding the T x T scores."""
+import numpy as np
+
+from labkit.reference.layers import softmax
+from labkit.trace import AttentionStep, Trace
+
+
+def attention(q, k, v, qpos, kpos):
+    """softmax(q k^T / sqrt(E)) v, each query looking at keys of its own position and before (Vaswani et al. 2017, eq. 1).
+
+    q [T,H,E] · k [S,G,E] · v [S,G,E] · qpos [T] · kpos [S] -> [T,H,E]. Each of the G key heads serves H/G query heads.
+    """
+    T, H, E = q.shape
+    k, v = (np.repeat(a, H // a.shape[1], axis=1) for a in (k, v))  # naive on purpose: G heads copied out to H
+    scores = np.einsum("the,she->hts", q, k) / np.sqrt(E)  # [H,T,S]
+    scores = np.where(kpos <= qpos[:, None], scores, -np.inf)
+    return np.einsum("hts,she->the", softmax(scores), v)
+
+
+def online_attention(q, k, v, tile=4, watch=None):
+    """Causal attention of one head, a tile of keys at a time: q, k, v [T,E] -> [T,E], no [T,T] anywhere.
+
+    Keep per query the largest score so far (`top`), the sum of exponentials (`total`) and the weighted values (`out`), all
+    relative to `top`. When a later tile brings a larger score, what was summed before shrinks by exp(old top - new top).
+    (Milakov & Gimelshein 2018; Dao et al. 2022, algorithm 1.)
+    """
+    T, E = q.shape
+    result = np.empty_like(q)
+    for a in range(0, T, tile):
+        rows = q[a : a + tile]
+        top, total, out = np.full(len(rows), -np.inf), np.zeros(len(rows)), np.zeros_like(rows)
+        for b in range(0, a + tile, tile):  # tiles behind the diagonal are never touched
+            scores = rows @ k[b : b + tile].T / np.sqrt(E)  # [tile,tile]
+            scores[np.arange(b, b + scores.shape[1]) > np.arange(a, a + len(rows))[:, None]] = -np.inf
+            new_top = np.maximum(top, scores.max(axis=1))
+            shrink, p = np.exp(top - new_top), np.exp(scores - new_top[:, None])
+            total = total * shrink + p.sum(axis=1)
+            out = out * shrink[:, None] + p @ v[b : b + tile]
+            top = new_top
+            if watch:
+                watch(a, b, top, total, shrink, scores)
+        result[a : a + tile] = out / total[:, None]
+    return result
+
+
+def merge(parts):
+    """Combine softmaxes over disjoint keys: parts of (top, total, out), `out` not yet divided by `total`."""
+    top = max(t for t, _, _ in parts)
+    total = sum(n * np.exp(t - top) for t, n, _ in parts)
+    return sum(o * np.exp(t - top) for t, _, o in parts) / total
+
+
+def split_decode(q, k, v, splits):
+    """One query [E] over S cached keys [S,E], cut into `splits` that could run side by side ("Flash-Decoding", Dao et al. 2023)."""
+    parts = []
+    for keys, values in zip(np.array_split(k, splits), np.array_split(v, splits)):
+        scores = keys @ q / np.sqrt(len(q))
+        top = scores.max()
+        p = np.exp(scores - top)
+        parts.append((top, p.sum(), p @ values))
+    return merge(parts)
+
+
+def record_attention(q, k, v, tile=4) -> Trace:
+    """Run `online_attention` on one head and record every tile it visits, and those that causality lets it skip."""
+    T, E = q.shape
+    steps = []
+
+    def watch(a, b, top, total, shrink, scores):
+        held = top.size + total.size + scores.size + (top.size + 2 * scores.shape[1]) * E  # statistics, scores, out, keys, values
+        steps.append(AttentionStep([a, min(a + tile, T)], [b, min(b + tile, T)], False, top.tolist(), total.tolist(),
+                                   float(shrink.min()), held))
+        if b + tile >= a + tile:  # the diagonal was the last tile of these queries
+            for c in range(a + tile, T, tile):
+                steps.append(AttentionStep([a, min(a + tile, T)], [c, min(c + tile, T)], True, top.tolist(), total.tolist(), 1.0, held))
+
+    online_attention(q, k, v, tile, watch)
+    return Trace("attention", "labkit.reference.online_attention", {"T": T, "E": E, "tile": tile, "score_matrix_floats": T * T}, steps)

@@ -1,0 +1,40 @@
+"""Decoding in NumPy: with everything recomputed, with a cache, and with a logger that shows what was recomputed."""
+import hashlib
+
+import numpy as np
+
+from labkit.reference.tinygpt import Cache
+
+
+def naive_loop(model, prompt, new):
+    """Greedy: run the model over the whole text at every step."""
+    ids = list(prompt)
+    for _ in range(new):
+        logits = model.forward(ids)
+        ids.append(int(logits[-1].argmax()))
+    return ids[len(prompt) :]
+
+
+def cached_loop(model, prompt, new):
+    """Greedy: run the model over the prompt, then over one token a step."""
+    ids, cache = list(prompt), Cache(model.config.n_layers)
+    for _ in range(new):
+        logits = model.forward(ids[cache.length :], cache)
+        ids.append(int(logits[-1].argmax()))
+    return ids[len(prompt) :]
+
+
+def key_fingerprints(model, prompt, new, layer=0):
+    """Decode naively and hash, at every step, the prompt's keys that the step has just computed again.
+
+    The prefix hashed is fixed: a growing one gives a new hash each step whatever the keys are. Keys are rounded to 4 digits
+    after the point, because a matrix product may round its last bit differently for another number of rows.
+    """
+    ids, seen = list(prompt), []
+    for _ in range(new):
+        fresh = Cache(model.config.n_layers)
+        logits = model.forward(ids, fresh)
+        keys = np.round(fresh.keys[layer][: len(prompt)].astype(np.float64), 4) + 0.0  # + 0.0 makes -0.0 and 0.0 the same bytes
+        seen.append(hashlib.sha256(keys.tobytes()).hexdigest()[:12])
+        ids.append(int(logits[-1].argmax()))
+    return seen

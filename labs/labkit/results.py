@@ -1,0 +1,156 @@
+"""Measured numbers, stored with where they were measured: `labs/results/<name>.<machine>.json`.
+
+A document is `{schema, name, env, command, commit, date, rows}`. Pages quote rows through the `{n}` role (`receipt` below), so
+that a number in prose always carries its machine, date, commit and command.
+"""
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+SCHEMA = 1
+
+
+def folder() -> Path:
+    """Where results lie: `labs/results` of a checkout, or the copy inside the installed wheel."""
+    return Path(find_spec("labkit_labs").origin).parent / "results"
+
+
+def environment(device: str = "cpu") -> dict:
+    """What a reader needs to judge a number: processor, cores, threads, versions."""
+    env = {"cpu": _cpu_name(), "cores": os.cpu_count(), "os": platform.system(), "python": platform.python_version()}
+    for package in ("numpy", "torch", "transformers"):
+        try:
+            env[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            pass
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        env["threads"] = torch.get_num_threads()
+        if str(device).startswith("cuda"):
+            env["gpu"], env["cuda"] = torch.cuda.get_device_name(), torch.version.cuda
+    return env
+
+
+def machine(env: dict) -> str:
+    """A short file-name part for a machine, such as `intel-xeon-2-50ghz-2core`."""
+    name = env.get("gpu") or f"{env['cpu']} {env['cores']}core"
+    name = re.sub(r"\(r\)|\(tm\)|processor|cpu|@", " ", name.lower())
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+
+
+def save(name: str, rows: list[dict], *, device: str = "cpu", into: Path | str | None = None, **extra) -> Path:
+    """Write rows with their provenance and return the path. A ratio's key is "multiple". Raises ValueError for no rows."""
+    if not rows or not all(isinstance(r, dict) for r in rows):
+        raise ValueError("a result needs at least one row, and every row is a dict")
+    env = environment(device)
+    doc = {"schema": SCHEMA, "name": name, "env": env, "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+           "commit": _commit(), "date": datetime.date.today().isoformat(), **extra, "rows": rows}
+    target = Path(into or folder()) / f"{name}.{machine(env)}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".part")
+    part.write_text(json.dumps(doc, indent=1, ensure_ascii=False) + "\n")
+    return part.replace(target)
+
+
+def load(name: str, machine: str | None = None) -> dict:
+    """The stored document; of several machines the newest, unless one is named. Raises ValueError when there is none."""
+    found = [json.loads(p.read_text()) for p in sorted(folder().glob(f"{name}.{machine or '*'}.json"))]
+    if not found:
+        known = sorted({p.name.split(".")[0] for p in folder().glob("*.json")})
+        raise ValueError(f"no result is stored as {name!r}; stored are: {', '.join(known) or 'none'}")
+    return max(found, key=lambda d: d["date"])
+
+
+def row(name: str, machine: str | None = None, **where) -> dict:
+    """The one row of a result that has these values. Raises ValueError when none or several do."""
+    doc = load(name, machine)
+    rows = [r for r in doc["rows"] if all(r.get(k) == v for k, v in where.items())]
+    if len(rows) != 1:
+        raise ValueError(f"{len(rows)} rows of {name!r} match {where}; exactly one must")
+    return Row(rows[0], doc)
+
+
+class Row(dict):
+    """A row that knows the document it came from."""
+
+    def __init__(self, values: dict, document: dict):
+        super().__init__(values)
+        self.document = document
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A number of the prose: its text, and what stands behind it."""
+
+    text: str
+    expression: str
+    details: dict  # empty for a formula; machine, date, commit, command, spread for a measurement
+
+
+def receipt(expression: str) -> Receipt:
+    """Evaluate `expr | format`, where expr may use formulas, presets and stored rows, and nothing else.
+
+    `kv_cache_bytes(presets["llama3-70b"], 1) | ,` · `row("ch4b-lab-03", variant="cached")["multiple"] | .1f`
+    """
+    from labkit import formulas
+    from labkit.config import presets
+
+    source, _, spec = expression.rpartition(" | ") if " | " in expression else (expression, "", "")
+    seen: list[Row] = []
+
+    def look_up(*args, **where):
+        seen.append(row(*args, **where))
+        return seen[-1]
+
+    names = {name: getattr(formulas, name) for name in formulas.__all__}
+    names |= {"presets": presets, "row": look_up, "round": round, "sum": sum, "min": min, "max": max, "range": range}
+    names["__builtins__"] = {}  # globals, so that a generator expression sees them too
+    try:
+        value = eval(source, names)
+    except Exception as e:
+        raise ValueError(f"the number {{n}}`{expression}` cannot be made: {e}") from e
+    text = format(value, spec or ("," if isinstance(value, int) else ".3g"))
+    details = {}
+    if seen:
+        doc = seen[0].document
+        details = {"machine": doc["env"].get("gpu") or f"{doc['env']['cpu']}, {doc['env']['cores']} cores", "date": doc["date"], "commit": doc["commit"],
+                   "command": doc["command"], "result": doc["name"], "versions": ", ".join(f"{k} {doc['env'][k]}" for k in ("python", "numpy", "torch") if k in doc["env"])}
+        if "iqr" in seen[0]:
+            details["spread"] = f"quartiles {seen[0]['iqr']:.3g} {seen[0].get('unit', '')} apart, {seen[0].get('n', '?')} runs".replace("  ", " ")
+    return Receipt(text, source.strip(), details)
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    try:
+        git = lambda *args: subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return git("rev-parse", "--short=10", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return f"labkit {metadata.version('faster-leaner-inference')}" if _installed() else "unknown"
+
+
+def _installed() -> bool:
+    try:
+        return bool(metadata.version("faster-leaner-inference"))
+    except metadata.PackageNotFoundError:
+        return False

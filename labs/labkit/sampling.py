@@ -1,0 +1,65 @@
+"""From logits to the next token. Temperature 0 is greedy; the filters follow transformers' order: top-k, top-p, min-p."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one request picks its tokens. The same seed gives the same tokens whatever else is in the batch."""
+
+    temperature: float = 0.0  # 0 = greedy
+    top_k: int = 0  # 0 = off: keep the k most likely
+    top_p: float = 1.0  # keep the smallest set with this much probability (Holtzman et al. 2020)
+    min_p: float = 0.0  # keep what has at least this share of the top probability (Nguyen et al. 2024)
+    seed: int | None = None
+
+    def __post_init__(self):
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be >= 0, not {self.temperature}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be >= 0 (0 = off), not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], not {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must be in [0, 1], not {self.min_p}")
+
+    def generator(self, device="cpu") -> torch.Generator | None:
+        """This request's own source of randomness; None for greedy."""
+        if self.temperature == 0:
+            return None
+        g = torch.Generator(device=device)
+        g.manual_seed(self.seed) if self.seed is not None else g.seed()
+        return g
+
+
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """The distribution that `sampling` draws from: logits [...,V] -> probabilities [...,V]. Greedy is all on the top token."""
+    logits = logits.float()
+    if sampling.temperature == 0:
+        return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+    logits = logits / sampling.temperature
+    if sampling.top_k:
+        kth = logits.topk(min(sampling.top_k, logits.shape[-1]), dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < kth, float("-inf"))
+    if sampling.top_p < 1:
+        ordered, order = logits.sort(dim=-1)  # ascending: drop the tail whose total stays within 1 - top_p
+        tail = ordered.softmax(-1).cumsum(-1) <= 1 - sampling.top_p
+        tail[..., -1] = False
+        logits = logits.masked_fill(tail.scatter(-1, order, tail), float("-inf"))
+    if sampling.min_p:
+        p = logits.softmax(-1)
+        logits = logits.masked_fill(p < sampling.min_p * p.amax(-1, keepdim=True), float("-inf"))
+    return logits.softmax(-1)
+
+
+def pick(logits: Tensor, samplings: list[Sampling], generators: list) -> list[int]:
+    """The next token of each request: logits [R,V] -> R token ids."""
+    tokens = logits.argmax(-1).tolist()
+    for r, (s, g) in enumerate(zip(samplings, generators)):
+        if s.temperature:
+            tokens[r] = int(torch.multinomial(probabilities(logits[r], s), 1, generator=g))
+    return tokens

