@@ -7,9 +7,11 @@ timed apart; and each time comes with what the machine could have done (MFU of i
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from labkit.formulas import Hardware
 from labkit.results import environment
@@ -124,9 +126,39 @@ def hardware(dtype: str = "fp32", device: str = "cpu") -> Hardware:
     return Hardware(environment(device).get("gpu") or environment()["cpu"], 2 * side**3 / best["matmul"], big.numel() * 4 / best["read"])
 
 
+def resident_bytes() -> int:
+    """Memory this process holds now (Linux; elsewhere its highest so far)."""
+    return _memory("VmRSS")
+
+
+class PeakMemory:
+    """`with PeakMemory() as peak: …`, then `peak.bytes` is the most this process held meanwhile."""
+
+    bytes = 0
+
+    def __enter__(self):
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the highest mark so far
+        except OSError:
+            pass
+        return self
+
+    def __exit__(self, *_):
+        self.bytes = _memory("VmHWM")
+
+
+def _memory(field: str) -> int:
+    try:
+        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+        return int(line.split()[1]) * 1024
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def _seed(seed: int) -> None:
     import random
-    import sys
 
     random.seed(seed)
     if "torch" in sys.modules:

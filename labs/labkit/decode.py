@@ -11,32 +11,35 @@ from labkit.step import Step
 
 
 @torch.inference_mode()
-def naive(model: GPT, prompts: list[list[int]], max_new_tokens: int, choose, stop=()) -> list[list[int]]:
+def naive(model: GPT, prompts, max_new_tokens: int, choose, stop=()) -> list[list[int]]:
     """Decode without a cache: every step runs the model over the whole text so far."""
-    new = [[] for _ in prompts]
-    nothing = model.caches("none", len(prompts), 1)
-    live = list(range(len(prompts)))
+    texts, live = [list(p) for p in prompts], list(range(len(prompts)))
+    caches = model.caches("none", len(prompts), 1)
     while live:
-        step = Step.of([(r, 0, prompts[r] + new[r]) for r in live], model.device)
-        for r, token in zip(live, choose(model(step, nothing, step.last), live)):
-            new[r].append(token)
-        live = [r for r in live if len(new[r]) < max_new_tokens and new[r][-1] not in stop]
-    return new
+        step = Step.of([(r, 0, texts[r]) for r in live], model.device)
+        for r, token in zip(live, choose(model(step, caches, step.last), live)):
+            texts[r].append(token)
+        live = [r for r in live if _unfinished(texts[r], prompts[r], max_new_tokens, stop)]
+    return [text[len(p) :] for text, p in zip(texts, prompts)]
 
 
 @torch.inference_mode()
-def cached(model: GPT, prompts: list[list[int]], max_new_tokens: int, choose, stop=(), kind="static") -> list[list[int]]:
+def cached(model: GPT, prompts, max_new_tokens: int, choose, stop=(), kind="static") -> list[list[int]]:
     """Decode with a cache: the prompt once, then one token a step."""
-    new = [[] for _ in prompts]
+    texts, live = [list(p) for p in prompts], list(range(len(prompts)))
     caches = model.caches(kind, len(prompts), max(map(len, prompts)) + max_new_tokens)
-    feed = {r: (r, 0, prompt) for r, prompt in enumerate(prompts)}
-    while feed:
-        step = Step.of(list(feed.values()), model.device)
-        for r, token in zip(list(feed), choose(model(step, caches, step.last), list(feed))):
-            new[r].append(token)
-            feed[r] = (r, len(prompts[r]) + len(new[r]) - 1, [token])
-        feed = {r: f for r, f in feed.items() if len(new[r]) < max_new_tokens and new[r][-1] not in stop}
-    return new
+    done = [0] * len(prompts)  # tokens whose keys and values are in the cache
+    while live:
+        step = Step.of([(r, done[r], texts[r][done[r] :]) for r in live], model.device)
+        for r, token in zip(live, choose(model(step, caches, step.last), live)):
+            done[r] = len(texts[r])
+            texts[r].append(token)
+        live = [r for r in live if _unfinished(texts[r], prompts[r], max_new_tokens, stop)]
+    return [text[len(p) :] for text, p in zip(texts, prompts)]
+
+
+def _unfinished(text: list[int], prompt: list[int], max_new_tokens: int, stop) -> bool:
+    return len(text) - len(prompt) < max_new_tokens and text[-1] not in stop
 
 
 def generate(model: GPT, prompts: list[list[int]], max_new_tokens: int, *, cache: str = "static",

@@ -45,6 +45,15 @@ def css_variables(theme: str) -> str:
     return " ".join(f"--lk-{k}: {v};" for k, v in flat.items())
 
 
+def rules() -> str:
+    """Both themes as CSS rules for whatever page they land on: the site, Colab and JupyterLab each name their dark mode.
+
+    At a specificity of zero, so that a page's own colours win.
+    """
+    dark = 'html[data-theme="dark"], html[theme="dark"], [data-jp-theme-light="false"]'
+    return f":where(html) {{ {css_variables('light')} }}\n:where({dark}) {{ {css_variables('dark')} }}\n"
+
+
 def contrast(a: str, b: str) -> float:
     """WCAG 2.2 contrast ratio of two `#RRGGBB` colours."""
     def luminance(c):

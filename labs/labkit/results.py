@@ -48,14 +48,18 @@ def machine(env: dict) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 
 
-def save(name: str, rows: list[dict], *, device: str = "cpu", into: Path | str | None = None, **extra) -> Path:
-    """Write rows with their provenance and return the path. A ratio's key is "multiple". Raises ValueError for no rows."""
+def document(name: str, rows: list[dict], *, device: str = "cpu") -> dict:
+    """Rows with their provenance. A ratio's key is "multiple". Raises ValueError for no rows."""
     if not rows or not all(isinstance(r, dict) for r in rows):
         raise ValueError("a result needs at least one row, and every row is a dict")
-    env = environment(device)
-    doc = {"schema": SCHEMA, "name": name, "env": env, "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-           "commit": _commit(), "date": datetime.date.today().isoformat(), **extra, "rows": rows}
-    target = Path(into or folder()) / f"{name}.{machine(env)}.json"
+    return {"schema": SCHEMA, "name": name, "env": environment(device), "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "commit": _commit(), "date": datetime.date.today().isoformat(), "rows": rows}
+
+
+def save(name: str, rows: list[dict], *, device: str = "cpu", into: Path | str | None = None) -> Path:
+    """Store `document(name, rows)` in `labs/results` (or `into`) and return its path."""
+    doc = document(name, rows, device=device)
+    target = Path(into or folder()) / f"{name}.{machine(doc['env'])}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")
     part.write_text(json.dumps(doc, indent=1, ensure_ascii=False) + "\n")

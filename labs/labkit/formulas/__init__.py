@@ -6,6 +6,7 @@ not trained for. Units: elements, FLOPs (2 per multiply-add), bytes, seconds.
 """
 from labkit.formulas.costs import (
     BITS,
+    activation_bytes,
     active_parameters,
     attention_flops,
     bytes_of,
@@ -20,5 +21,5 @@ from labkit.formulas.costs import (
 from labkit.formulas.roofline import Hardware, intensity, roofline_seconds
 from labkit.formulas.symbols import latex
 
-__all__ = ["BITS", "Hardware", "active_parameters", "attention_flops", "bytes_of", "decode_bytes", "decode_flops", "intensity",
+__all__ = ["BITS", "Hardware", "activation_bytes", "active_parameters", "attention_flops", "bytes_of", "decode_bytes", "decode_flops", "intensity",
            "kv_cache_bytes", "latex", "loop_flops", "parameters", "prefill_flops", "roofline_seconds", "weight_bytes"]

@@ -97,6 +97,11 @@ def loop_flops(config: ModelConfig, prompt: int, new: int, cached: bool) -> int:
 # -- memory ------------------------------------------------------------------------------------------------------
 
 
+def activation_bytes(config: ModelConfig, tokens: int, dtype: str = "bf16") -> float:
+    """Bytes of the tensors alive at once while `tokens` pass through a layer: an estimate from above for prefill."""
+    return bytes_of(f.activation_elements(tokens, config.d_model, config.d_ff, config.vocab_size), dtype)
+
+
 def kv_cache_bytes(config: ModelConfig, context: int, batch: int = 1, dtype: str = "bf16") -> int:
     """Bytes of cache that `batch` requests of `context` tokens need, rounded up. A sliding layer keeps min(T, window)."""
     c = config

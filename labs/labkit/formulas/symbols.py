@@ -35,6 +35,11 @@ def kv_bits_per_token(G, E, b):
     return 2 * G * E * b
 
 
+def activation_elements(T, D, F, V):
+    """Elements alive at once in the widest moment of a layer: residual, norm, gate and up, silu, product; then one row of logits."""
+    return T * (2 * D + 4 * F) + V
+
+
 def naive_attention_terms(n):
     """Query-key pairs when step t attends from all t tokens to all t: the sum of squares, so O(n^3)."""
     return n * (n + 1) * (2 * n + 1) / 6

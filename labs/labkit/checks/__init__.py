@@ -1,0 +1,62 @@
+"""Checks for the exercises: they say pass, or why not. They never raise, least of all on a cell that is not solved yet."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from importlib import import_module
+
+from labkit.config import UnknownName
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found. `passed` is True, False, or None for an exercise not solved yet."""
+
+    exercise: str
+    passed: bool | None
+    message: str
+
+    def __str__(self):
+        return f"{ {True: '✓', False: '✗', None: '…'}[self.passed] } Exercise {self.exercise}: {self.message}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self):
+        kind = {True: "pass", False: "fail", None: "open"}[self.passed]
+        return f'<p class="lk-verdict lk-verdict-{kind}">{escape(str(self))}</p>'
+
+
+class Wrong(Exception):
+    """An answer that is not right yet, and why."""
+
+
+def expect(condition: bool, why_not: str) -> None:
+    """Raise Wrong with a sentence that helps, unless the condition holds."""
+    if not condition:
+        raise Wrong(why_not)
+
+
+def check(exercise: str, answer) -> Verdict:
+    """Check an answer: `check("02.2", my_function)`. Raises ValueError for an exercise that does not exist, and nothing else."""
+    chapter = exercise.split(".")[0]
+    try:
+        known = import_module(f"labkit.checks.ch{chapter}").CHECKS
+    except ModuleNotFoundError:
+        known = {}
+    if exercise not in known:
+        raise UnknownName("exercise", exercise, known)
+    if answer is None or answer is Ellipsis:
+        return Verdict(exercise, None, "not solved yet; fill in the `...` and run the cell again.")
+    try:
+        return Verdict(exercise, True, known[exercise](answer))
+    except Wrong as e:
+        return Verdict(exercise, False, str(e))
+    except Exception as e:  # the learner's code may fail in any way
+        return Verdict(exercise, False, f"your code stopped with {type(e).__name__}: {e}")
+
+
+def call(function, *args, **kwargs):
+    """The learner's function on some input; an unfilled body is a Wrong, not a puzzle."""
+    result = function(*args, **kwargs)
+    expect(result is not None and result is not Ellipsis, "the function returns nothing yet.")
+    return result

@@ -1,0 +1,28 @@
+"""`labkit doctor`: what this machine has, and which fast paths it takes."""
+from __future__ import annotations
+
+import json
+
+
+def arguments(parser) -> None:
+    parser.add_argument("--quick", action="store_true", help="do not measure the machine's ceilings")
+
+
+def run(args) -> None:
+    import torch
+
+    from labkit import bench, ops, results
+    from labkit.weights import smol
+
+    found = {**results.environment(args.device), "cuda_available": torch.cuda.is_available(), "bf16_arithmetic": ops.has_bf16(),
+             "packed_weights": ops.can_pack(torch.empty(1, 1)), "results": str(results.folder().name)}
+    kept = smol.cache_folder() / "smollm2-135m"
+    found["smollm2"] = "in the local cache" if kept.exists() else "not here yet: it is fetched at first use"
+    if not args.quick:
+        ceilings = bench.hardware("fp32", args.device)
+        found |= {"fp32_flops_per_second": ceilings.flops_per_second, "bytes_per_second": ceilings.bytes_per_second}
+    if args.json:
+        print(json.dumps(found))
+        return
+    for key, value in found.items():
+        print(f"{key.replace('_', ' '):24} {f'{value / 1e9:,.1f} billion' if isinstance(value, float) else value}")

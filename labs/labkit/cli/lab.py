@@ -1,0 +1,90 @@
+"""`labkit lab ID`: run a lab, print its table, draw its plot, store its rows.
+
+A lab is a thin script `labs/lab_*.py` that describes itself in a `LAB` and measures in `run`. It runs by id or by itself.
+"""
+from __future__ import annotations
+
+import json
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What a learner should know before and after running it."""
+
+    id: str
+    title: str
+    chapter: str
+    objective: str
+    needs: str  # the lab to run before this one, or "nothing"
+    notice: str  # what to look for in the table
+    columns: dict[str, str]  # key of a row -> heading, or "heading|format"
+    run: Callable  # (device, quick) -> rows
+    plot: Callable | None = None  # (rows) -> plotting.Chart
+    minutes: float = 1.0
+    names: tuple[str, ...] = field(default=())  # other results it stores
+
+    @property
+    def result(self) -> str:
+        """The name its rows are stored under."""
+        return self.id.lower()
+
+
+def labs() -> dict[str, Lab]:
+    """Every lab by id, in the order of chapters."""
+    import labkit_labs
+
+    modules = [import_module(f"labkit_labs.{m.name}") for m in pkgutil.iter_modules(labkit_labs.__path__) if m.name.startswith("lab_")]
+    return {lab.id: lab for lab in sorted((m.LAB for m in modules), key=lambda lab: (lab.chapter, lab.id))}
+
+
+def arguments(parser) -> None:
+    parser.add_argument("id", nargs="?", help="such as CH4B-LAB-03; without one, all labs are listed")
+    parser.add_argument("--quick", action="store_true", help="a smoke run: few repeats, small sizes; never stored")
+    parser.add_argument("--store", action="store_true", help="keep the result in labs/results, with its provenance")
+    parser.add_argument("--plot", metavar="FILE", help="draw the result into an svg, png or pdf file")
+
+
+def run(args) -> None:
+    from labkit import results
+    from labkit.cli import table
+    from labkit.config import UnknownName
+
+    known = labs()
+    if args.id is None:
+        print(table([{"id": lab.id, "chapter": lab.chapter, "title": lab.title, "minutes": lab.minutes} for lab in known.values()]))
+        return
+    if args.id.upper() not in known:
+        raise UnknownName("lab", args.id, known)
+    if args.quick and args.store:
+        raise ValueError("a quick run is too small to be stored: leave out --quick or --store")
+    if args.plot and Path(args.plot).suffix not in (".svg", ".png", ".pdf"):
+        raise ValueError(f"--plot draws svg, png or pdf files, not {args.plot!r}")
+    lab = known[args.id.upper()]
+    if not args.json:
+        print(f"{lab.id}  {lab.title}\n\nObjective: {lab.objective}\nNeeds: {lab.needs}\n")
+    rows = lab.run(device=args.device, quick=args.quick)
+    stored = results.save(lab.result, rows, device=args.device) if args.store else None
+    if args.json:
+        print(json.dumps(results.document(lab.result, rows, device=args.device)))
+        return
+    print(table(rows, lab.columns))
+    print(f"\nWhat to notice: {lab.notice}")
+    if lab.plot and args.plot:
+        lab.plot(rows).save(args.plot)
+        print(f"Plot: {args.plot}")
+    if stored:
+        print(f"Stored: {stored.parent.name}/{stored.name}")
+
+
+def main(lab: Lab) -> None:
+    """Run one lab as a script: `python labs/lab_….py` takes the same options as `labkit lab ID`."""
+    import sys
+
+    from labkit.cli import main as command
+
+    command(["lab", lab.id, *sys.argv[1:]])

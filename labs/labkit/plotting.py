@@ -1,0 +1,138 @@
+"""Charts in the course's style: direct labels, no chart junk, colours that follow the page from light to dark.
+
+Each function returns a `Chart`: inline SVG with an `alt` text, whose colours are the palette's CSS variables.
+"""
+from __future__ import annotations
+
+import functools
+import io
+import re
+from html import escape
+
+from labkit import palette
+
+LIGHT = palette.PALETTE["light"]
+
+
+class Chart:
+    """A drawn figure. Notebooks and the book show it as SVG; `save` writes SVG, PNG or PDF."""
+
+    def __init__(self, figure, alt: str):
+        self.figure, self.alt = figure, alt
+
+    def _repr_html_(self) -> str:
+        buffer = io.StringIO()
+        with _style():
+            self.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        svg = buffer.getvalue()
+        svg = svg[svg.index("<svg") :]
+        for name in ("ink", "muted", "line", "active", "wash", "panel"):
+            svg = re.sub(LIGHT[name], f"var(--lk-{name}, {LIGHT[name]})", svg, flags=re.IGNORECASE)
+        for i, colour in enumerate(LIGHT["series"]):
+            svg = re.sub(rf"(?<!, ){colour}", f"var(--lk-series{i}, {colour})", svg, flags=re.IGNORECASE)
+        svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{escape(self.alt)}" '
+                     'style="width:100%;height:auto;max-width:44rem">', svg, count=1)
+        return f"<style>{palette.rules()}</style>" + re.sub(r">\s+<", "><", svg)
+
+    def __repr__(self):
+        return f"Chart: {self.alt}"
+
+    def save(self, path) -> None:
+        with _style():
+            self.figure.savefig(path)
+
+
+def _style():
+    import matplotlib
+
+    return matplotlib.rc_context({
+        "svg.fonttype": "none", "svg.hashsalt": "labkit", "font.family": [palette.SANS, "DejaVu Sans"], "font.size": 11,
+        "text.color": LIGHT["ink"], "axes.edgecolor": LIGHT["line"], "axes.labelcolor": LIGHT["muted"], "axes.labelsize": 10.5,
+        "xtick.color": LIGHT["muted"], "ytick.color": LIGHT["muted"], "xtick.major.size": 0, "ytick.major.size": 0, "axes.spines.top": False,
+        "axes.spines.right": False, "axes.spines.left": False, "axes.grid": True, "axes.grid.axis": "y", "grid.color": LIGHT["line"],
+        "grid.linewidth": 0.7, "axes.axisbelow": True})
+
+
+def _styled(draw):
+    @functools.wraps(draw)
+    def wrapped(*args, **kwargs):
+        with _style():
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def axes(width: float = 7.0, height: float = 3.4, *, x_label: str = "", y_label: str = "", log_x: bool = False, log_y: bool = False):
+    """An empty pair of axes in the course's style; ends in `Chart(ax.figure, alt)`."""
+    from matplotlib.figure import Figure
+
+    with _style():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        ax = figure.add_subplot()
+        ax.set(xlabel=x_label, ylabel=y_label, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+    return ax
+
+
+@_styled
+def lines(x, series: dict, *, alt: str, x_label: str = "", y_label: str = "", log_x: bool = False, log_y: bool = False, marks: dict | None = None) -> Chart:
+    """One line per series, named at its end. `marks` are horizontal lines: name -> y."""
+    ax = axes(x_label=x_label, y_label=y_label, log_x=log_x, log_y=log_y)
+    for i, (name, y) in enumerate(series.items()):
+        colour = LIGHT["series"][i % len(LIGHT["series"])]
+        ax.plot(x, y, color=colour, linewidth=2.2, marker="o" if len(x) <= 12 else None, markersize=5)
+        ax.annotate(name, (x[-1], y[-1]), xytext=(8, 0), textcoords="offset points", va="center", color=colour, fontweight="bold")
+    for name, y in (marks or {}).items():
+        ax.axhline(y, color=LIGHT["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
+        ax.annotate(name, (x[0], y), xytext=(2, 4), textcoords="offset points", color=LIGHT["muted"])
+    ax.margins(x=0.02)
+    return Chart(ax.figure, alt)
+
+
+@_styled
+def bars(values: dict, *, alt: str, x_label: str = "", form: str = "{:,.3g}", highlight: str | None = None) -> Chart:
+    """Horizontal bars, each with its number; `highlight` is drawn gold with a navy outline."""
+    ax = axes(height=0.55 * len(values) + 0.7, x_label=x_label)
+    names = list(values)
+    for i, name in enumerate(names):
+        active = name == highlight
+        ax.barh(i, values[name], height=0.62, color=LIGHT["active"] if active else LIGHT["series"][0],
+                edgecolor=LIGHT["series"][0], linewidth=1.5)
+        ax.annotate(form.format(values[name]), (values[name], i), xytext=(7, 0), textcoords="offset points", va="center", color=LIGHT["ink"])
+    ax.set_yticks(range(len(names)), names, color=LIGHT["ink"])
+    ax.invert_yaxis()
+    ax.grid(axis="x")
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+    ax.margins(x=0.15)
+    ax.set_xlim(left=0)
+    return Chart(ax.figure, alt)
+
+
+class Chain:
+    """Names joined by the tests that hold them equal, as HTML that wraps on a phone."""
+
+    def __init__(self, links: list[tuple[str, str]]):
+        self.links = links
+
+    def _repr_html_(self) -> str:
+        edge = lambda test: f"<i>= <small>{escape(test.removeprefix('test_').replace('_', ' '))}</small></i>" if test else ""
+        items = "".join(f"<li>{edge(test)}<b>{escape(name)}</b></li>" for name, test in self.links)
+        return f'<style>{palette.rules()}{CHAIN_CSS}</style><ol class="lk-chain" aria-label="Equal by test">{items}</ol>'
+
+    def __repr__(self):
+        return " = ".join(name for name, _ in self.links)
+
+
+def chain(links: list[tuple[str, str]]) -> Chain:
+    """Things that are equal, in order: `[(name, test that ties it to the one before), …]`; the first has no test."""
+    return Chain(links)
+
+
+CHAIN_CSS = """
+.lk-chain { display: flex; flex-wrap: wrap; gap: .6rem 0; list-style: none; margin: 0; padding: 0; }
+.lk-chain li { display: flex; align-items: center; margin: 0; }
+.lk-chain b { padding: .3rem .7rem; border: 1.5px solid var(--lk-accent); border-radius: 8px; background: var(--lk-wash); color: var(--lk-accent);
+  font-weight: 600; white-space: nowrap; }
+.lk-chain i { display: flex; align-items: center; gap: .4rem; padding: 0 .5rem; font-style: normal; color: var(--lk-accent); }
+.lk-chain small { max-width: 9.5rem; color: var(--lk-muted); font-size: .72rem; line-height: 1.25; }
+"""

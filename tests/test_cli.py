@@ -1,0 +1,105 @@
+"""The command: each answer is right, each bad input is one line, exit 2, no traceback."""
+import json
+import subprocess
+import sys
+
+import pytest
+
+import labkit
+from labkit import cli, formulas, results
+from labkit.cli.lab import labs
+
+
+def labkit_command(*args):
+    done = subprocess.run([sys.executable, "-m", "labkit.cli", *args], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def run(capsys, *args):
+    """In this process, because importing torch takes seconds; (exit code, stdout, stderr)."""
+    try:
+        cli.main(list(args))
+        code = 0
+    except SystemExit as e:
+        code = e.code
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_estimate_answers_with_the_formulas(capsys):
+    code, out, _ = run(capsys, "estimate", "llama3-70b", "--context", "10000", "--batch", "32", "--json")
+    c = labkit.presets["llama3-70b"]
+    assert code == 0 and json.loads(out) == {
+        "parameters": formulas.parameters(c), "active_parameters": formulas.active_parameters(c), "weight_bytes": formulas.weight_bytes(c),
+        "kv_cache_bytes": 104_857_600_000, "decode_flops": formulas.decode_flops(c, 10_000), "decode_bytes": formulas.decode_bytes(c, 10_000, 32)}
+    _, out, _ = run(capsys, "estimate", "llama3-70b", "--context", "10000", "--batch", "32")
+    assert "104.86 GB" in out and "327,680 bytes a token" in out
+    code, out, _ = run(capsys, "estimate", "smollm2-135m", "--context", "10000000")  # any context, also one it was not trained for
+    assert code == 0 and "10,000,000 tokens" in out
+
+
+@pytest.mark.smollm2
+def test_generate_answers(capsys):
+    code, out, _ = run(capsys, "generate", "What is the capital of France?", "--new", "12", "--json")
+    reply = json.loads(out)
+    assert code == 0 and "Paris" in reply["text"] and 1 <= reply["tokens"] <= 12 and reply["tokens_per_second"] > 0
+
+
+@pytest.mark.smollm2
+def test_a_lab_prints_its_table_and_its_document(capsys, monkeypatch, tmp_path):
+    code, out, _ = run(capsys, "lab", "ch4b-code-01")
+    assert code == 0 and "What to notice" in out and "keys computed, naive" in out
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    code, out, _ = run(capsys, "lab", "CH4B-CODE-01", "--store", "--json")
+    stored = json.loads(next(tmp_path.glob("ch4b-code-01.*.json")).read_text())
+    assert code == 0 and json.loads(out)["rows"] == stored["rows"] and stored["rows"][0]["cached_computed"] == 5
+
+
+def test_labs_are_listed_and_described(capsys):
+    code, out, _ = run(capsys, "lab")
+    assert code == 0 and {"CH4B-CODE-01", "CH4B-LAB-02", "CH4B-LAB-03", "CH02-FLASH", "CH02-LOSES"} <= set(out.split())
+    for lab in labs().values():
+        assert lab.objective.endswith(".") and lab.notice.endswith(".") and lab.columns
+
+
+def test_doctor_says_what_is_here(capsys):
+    code, out, _ = run(capsys, "doctor", "--quick", "--json")
+    assert code == 0 and json.loads(out)["torch"] and "packed_weights" in json.loads(out)
+
+
+@pytest.mark.parametrize("args,message", [
+    (["estimate", "llama3-80b"], "no preset is called 'llama3-80b'; did you mean 'llama3-8b'?"),
+    (["estimate", "llama3-8b", "--context", "0"], "context and batch must be at least 1"),
+    (["estimate", "llama3-8b", "--dtype", "fp8"], "no dtype is called 'fp8'"),
+    (["lab", "CH4B-LAB-99"], "no lab is called 'CH4B-LAB-99'; did you mean"),
+    (["lab", "CH4B-LAB-03", "--quick", "--store"], "too small to be stored"),
+    (["lab", "CH4B-LAB-03", "--plot", "x.docx"], "--plot draws svg, png or pdf"),
+    (["generate", " "], "the prompt is empty"),
+    (["generate", "x", "--temperature", "-1"], "temperature must be >= 0"),
+    (["generate", "x", "--device", "tpu"], "--device is cpu or cuda, not 'tpu'"),
+    (["bench", "--new", "1"], "new at least 2"),
+])
+def test_bad_input_is_one_line_and_exit_2(capsys, args, message):
+    code, out, err = run(capsys, *args)
+    assert code == 2 and message in err and err.startswith("labkit: ") and err.count("\n") == 1 and not out
+
+
+def test_cuda_without_cuda_is_one_line(capsys, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for command in (["generate", "x"], ["lab", "CH4B-CODE-01"], ["bench"], ["doctor"]):
+        code, _, err = run(capsys, *command, "--device", "cuda")
+        assert code == 2 and err == "labkit: this machine has no CUDA device that torch can use; choose --device cpu\n"
+
+
+@pytest.mark.smollm2
+def test_a_prompt_beyond_the_context_is_one_line(capsys):
+    code, _, err = run(capsys, "generate", "word " * 9000, "--new", "8")
+    assert code == 2 and "exceed the model's context of 8192" in err and err.count("\n") == 1
+
+
+def test_help_is_there_for_every_command():
+    for command in cli.COMMANDS:
+        code, out, _ = labkit_command(command, "--help")
+        assert code == 0 and "--device" in out and "--json" in out
