@@ -6,7 +6,7 @@ tokens, and counts what each step feeds, computes, reads and stores. Its traces 
 from labkit import formulas
 from labkit.cli.lab import Lab, main
 
-PROMPT, NEW = "The cat sat on the", 7
+PROMPT, NEW = "A cache is a place to", 6
 
 
 def traces(device="cpu"):
@@ -35,6 +35,12 @@ def run(device="cpu", quick=False):
     return rows
 
 
+def store(folder, device="cpu"):
+    """Keep the two traces, for the player and the clip."""
+    _, recorded = traces(device)
+    return [trace.save(folder / f"trace_decode_{kind}.json") for kind, trace in recorded.items()]
+
+
 LAB = Lab(
     id="CH4B-CODE-01", chapter="02", title="Two loops, one text", minutes=0.5,
     objective="Read the naive and the cached loop line by line, and count what each step does.",
@@ -43,7 +49,7 @@ LAB = Lab(
            "equally many. The tokens are the same.",
     columns={"step": "step", "token": "token", "naive_computed": "keys computed, naive", "cached_computed": "cached", "read": "keys read",
              "held": "keys held", "naive_flops": "FLOPs, naive|,", "cached_flops": "cached|,"},
-    run=run)
+    run=run, store=store)
 
 if __name__ == "__main__":
     main(LAB)

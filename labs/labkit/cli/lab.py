@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Lab:
     run: Callable  # (device, quick) -> rows
     plot: Callable | None = None  # (rows) -> plotting.Chart
     minutes: float = 1.0
-    names: tuple[str, ...] = field(default=())  # other results it stores
+    store: Callable | None = None  # (folder, device) -> paths of what it keeps beside its rows, such as traces
 
     @property
     def result(self) -> str:
@@ -68,7 +68,7 @@ def run(args) -> None:
     if not args.json:
         print(f"{lab.id}  {lab.title}\n\nObjective: {lab.objective}\nNeeds: {lab.needs}\n")
     rows = lab.run(device=args.device, quick=args.quick)
-    stored = results.save(lab.result, rows, device=args.device) if args.store else None
+    stored = [results.save(lab.result, rows, device=args.device), *(lab.store(results.folder(), args.device) if lab.store else [])] if args.store else []
     if args.json:
         print(json.dumps(results.document(lab.result, rows, device=args.device)))
         return
@@ -77,8 +77,8 @@ def run(args) -> None:
     if lab.plot and args.plot:
         lab.plot(rows).save(args.plot)
         print(f"Plot: {args.plot}")
-    if stored:
-        print(f"Stored: {stored.parent.name}/{stored.name}")
+    for path in stored:
+        print(f"Stored: {path.parent.name}/{path.name}")
 
 
 def main(lab: Lab) -> None:
