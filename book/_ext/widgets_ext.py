@@ -1,0 +1,90 @@
+"""Widgets on a page: the still picture stands where the live one will, and what is the same for all is shipped once.
+
+A widget's output carries two views, `widget-view+json` and `text/html` (its `fallback()`); myst-nb would keep only the first.
+Here both go into one `div.lk-mount`, where `widget-host.js` finds them. A core ipywidget (the live panel) keeps its still picture
+alone: on a page it would look alive and not be. Of the embedded state only what the page shows remains, without CSS (one file
+for the site) and with each module once.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import logging
+
+from labkit.widgets.base import stylesheet
+
+VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
+LOG = logging.getLogger(__name__)
+
+
+def css_name() -> str:
+    """The stylesheet's name changes with its content, so that no browser keeps an old one."""
+    return f"lk-widgets.{hashlib.sha256(stylesheet().encode()).hexdigest()[:10]}.css"
+
+
+class JoinViews(SphinxPostTransform):
+    """Put a widget's two views together, before myst-nb selects one."""
+
+    default_priority = 3  # SelectMimeType of myst-nb has 4
+    formats = ("html",)
+
+    def run(self, **kwargs):
+        for bundle in self.document.findall(lambda n: isinstance(n, nodes.container) and n.get("nb_element") == "mime_bundle"):
+            views = {child["mime_type"]: child for child in bundle.children}
+            if VIEW not in views:
+                continue
+            still = views["text/html"].astext() if "text/html" in views else ""
+            view = views[VIEW].astext()
+            if "lk lk-panel " in still:
+                view = ""
+            elif "lk-still" not in still:
+                LOG.warning("a widget without a fallback() is dead on a page", location=bundle, type="labkit", subtype="widget")
+            views[VIEW].children = [nodes.raw("", f'<div class="lk-mount">{still}{view}</div>', format="html")]
+
+
+def slim(page: dict, shown: set[str]) -> dict:
+    """The state of the widgets shown: no stylesheet, each module once under `modules`."""
+    states, modules = {}, {}
+    for model, entry in page["state"].items():
+        if model not in shown or entry["model_module"] != "anywidget":
+            continue
+        state = {k: v for k, v in entry["state"].items() if k != "_css" and v is not None}
+        key = hashlib.sha256(state["_esm"].encode()).hexdigest()[:10]
+        modules[key] = state["_esm"]
+        states[model] = entry | {"state": state | {"_esm": key}}
+    return page | {"state": states, "modules": modules}
+
+
+def embed(app, pagename, templatename, context, doctree):
+    """Move the page's widget state, slimmed, to the end of its body; take it and the host away where no widget is shown."""
+    scripts, body = context.get("script_files", []), context.get("body") or ""
+    state = next((s for s in scripts if getattr(s, "attributes", {}).get("type") == STATE), None)
+    if state is None:
+        return
+    scripts.remove(state)
+    shown = {json.loads(part.split("</script>")[0])["model_id"] for part in body.split(f'<script type="{VIEW}">')[1:]}
+    page = slim(json.loads(state.attributes["body"]), shown)
+    if page["state"]:
+        data = json.dumps(page, separators=(",", ":"), ensure_ascii=False).replace("</", r"<\/")
+        context["body"] = f'{body}<script type="{STATE}">{data}</script>'
+    else:
+        hosts = tuple(app.config.nb_ipywidgets_js)
+        scripts[:] = [s for s in scripts if not str(getattr(s, "filename", "")).endswith(hosts)]
+    if 'class="lk ' in body:
+        app.add_css_file(css_name())
+
+
+def write_css(app, exception):
+    if exception is None and app.builder.format == "html":
+        (Path(app.outdir) / "_static" / css_name()).write_text(stylesheet(), encoding="utf-8")
+
+
+def setup(app):
+    app.add_post_transform(JoinViews)
+    app.connect("html-page-context", embed, priority=900)
+    app.connect("build-finished", write_css)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
