@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from labkit.checks import check
-from labkit.checks.ch02 import CHECKS
+from labkit_labs.checks_02 import CHECKS
 
 
 def right_bytes(c, tokens, batch, size):

@@ -40,7 +40,7 @@ def check(exercise: str, answer) -> Verdict:
     """Check an answer: `check("02.2", my_function)`. Raises ValueError for an exercise that does not exist, and nothing else."""
     chapter = exercise.split(".")[0]
     try:
-        known = import_module(f"labkit.checks.ch{chapter}").CHECKS
+        known = import_module(f"labkit_labs.checks_{chapter}").CHECKS
     except ModuleNotFoundError:
         known = {}
     if exercise not in known:
