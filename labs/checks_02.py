@@ -33,7 +33,7 @@ def crossover(f):
     for name, batch in (("smollm2-135m", 1), ("llama3-70b", 32), ("gpt2-124m", 8)):
         c = presets[name]
         got = call(f, c, batch)
-        heavier = lambda t: formulas.kv_cache_bytes(c, t, batch) >= formulas.weight_bytes(c)
+        heavier = lambda t, c=c, batch=batch: formulas.kv_cache_bytes(c, t, batch) >= formulas.weight_bytes(c)
         expect(got == int(got), f"{name}: a context is a whole number of tokens, not {got}.")
         expect(heavier(int(got)), f"{name}, batch {batch}: at {int(got):,} tokens the caches are still lighter than the weights.")
         expect(not heavier(int(got) - 1), f"{name}, batch {batch}: {int(got):,} is not the first such context; the caches are heavier before.")

@@ -44,7 +44,8 @@ LAB = Lab(
     needs="CH4B-CODE-01",
     notice="Decode slows as the context grows, because the cache is read at every step; prefill does many tokens for one reading of the weights. "
            "Memory grows by the cache and by a prompt's activations, and by little else: nothing copies the cache.",
-    columns={"context": "context", "prefill_tokens_per_second": "prefill tokens/s|,.0f", "median": "s per token|.4f", "tokens_per_second": "tokens/s|.1f",
+    columns={"context": "context", "prefill_tokens_per_second": "prefill tokens/s|,.0f", "median": "s per token|.4f",
+             "tokens_per_second": "tokens/s|.1f",
              "mbu": "MBU|.0%", "cache_bytes": "cache bytes|,", "activation_bytes": "activations|,", "grown_bytes": "memory grew|,"},
     run=run, plot=plot)
 

@@ -17,7 +17,7 @@ def run(device="cpu", quick=False):
     prompt = (tokenizer.encode("A cache keeps a copy of what was slow to get, close to where it is needed again. ") * CONTEXT)[:CONTEXT]
     texts, clock = {}, {}
     bench.time_decode(model, [prompt], 2)
-    for round_ in progress(range(1 if quick else 3), "rounds"):
+    for _ in progress(range(1 if quick else 3), "rounds"):
         for variant, cache in (("naive", "none"), ("cached", "static")):
             took = bench.time_decode(model, [prompt], new, cache)
             clock.setdefault(variant, []).append(took.first + sum(took.each))
@@ -33,7 +33,8 @@ def plot(rows):
     from labkit import plotting
 
     return plotting.bars({r["variant"]: r["tokens_per_second"] for r in rows}, x_label="tokens per second", form="{:,.1f}", highlight="cached",
-                         alt="Tokens per second without and with a KV cache: " + ", ".join(f"{r['variant']} {r['tokens_per_second']:.1f}" for r in rows))
+                         alt="Tokens per second without and with a KV cache: "
+                         + ", ".join(f"{r['variant']} {r['tokens_per_second']:.1f}" for r in rows))
 
 
 LAB = Lab(

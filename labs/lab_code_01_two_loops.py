@@ -29,7 +29,8 @@ def run(device="cpu", quick=False):
     for i, (n, c) in enumerate(zip(naive, cached)):
         spent += n.computed
         context = len(naive[0].fed) + i
-        rows.append({"step": i + 1, "token": n.token, "naive_computed": n.computed, "cached_computed": c.computed, "read": c.read, "written": c.written,
+        rows.append({"step": i + 1, "token": n.token, "naive_computed": n.computed, "cached_computed": c.computed,
+                     "read": c.read, "written": c.written,
                      "held": c.held, "naive_flops": formulas.prefill_flops(config, context),
                      "cached_flops": formulas.prefill_flops(config, context) if i == 0 else formulas.decode_flops(config, context)})
     return rows

@@ -1,12 +1,8 @@
 """The films' time and files: the clip's clock, the narrator's, captions, and a real render."""
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-
 from animations.audit import inspect
 from animations.ch02_kv_cache import KVCacheLoop
 from animations.clock import LINE, Cue, NarrationClock, fold, write_vtt

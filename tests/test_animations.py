@@ -1,14 +1,11 @@
 """The films: every layout, caption and number of every clip, and the audit that looks at them."""
 import json
 import re
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-
 import typst
 from animations import clips, style
 from animations.audit import inspect

@@ -56,7 +56,7 @@ def test_static_read_of_neighbouring_rows_is_a_view():
     step = step_of((1, 0, 5), (2, 0, 3))
     cache.write(step, torch.ones(8, 2, 3))
     items, _ = cache.read(step)
-    assert items.data_ptr() == cache.buffers[0][8:].data_ptr()  # row 1 begins at slot 8; nothing was copied
+    assert items.data_ptr() == cache.buffers[0][:, 8:].data_ptr()  # row 1 begins at slot 8; nothing was copied
 
 
 @pytest.mark.parametrize("cache", [StaticCache(2, 4, ((1, 1),)), PagedCache(4, 2, torch.arange(4).view(2, 2), ((1, 1),))])

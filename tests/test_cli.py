@@ -52,7 +52,7 @@ def test_a_lab_prints_its_table_and_its_document(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
     code, out, _ = run(capsys, "lab", "CH4B-CODE-01", "--store", "--json")
     stored = json.loads(next(tmp_path.glob("ch4b-code-01.*.json")).read_text())
-    assert code == 0 and json.loads(out)["rows"] == stored["rows"] and stored["rows"][0]["cached_computed"] == 5
+    assert code == 0 and json.loads(out)["rows"] == stored["rows"] and stored["rows"][0]["cached_computed"] == 6
 
 
 def test_labs_are_listed_and_described(capsys):

@@ -84,6 +84,20 @@ def test_packed_weights_change_rounding_only():
     assert all(torch.equal(v, before[k]) for k, v in ours.state_dict().items())
 
 
+@pytest.mark.parametrize("few", ["packed", "padded", "plain"])
+def test_a_step_of_one_or_two_rows_is_the_same_in_every_layout(few):
+    layer = labkit.ops.Linear(48, 80, bias=True)
+    rows = {n: torch.randn(n, 48, generator=torch.Generator().manual_seed(n)) for n in (1, 2, 3)}
+    exact = {n: torch.nn.functional.linear(x, layer.weight, layer.bias) for n, x in rows.items()}
+    layer.pack()
+    layer.choose(few)
+    for n, expected in exact.items():
+        with torch.inference_mode():
+            got = layer(rows[n])
+        assert got.shape == expected.shape and gap(got, expected) < 1e-5
+    assert (layer.plain is not None) == (few == "plain")
+
+
 @pytest.mark.parametrize("dtype,gate", [(torch.bfloat16, 0.5), (torch.float16, 0.06)])
 def test_half_precision_stays_near(dtype, gate):
     theirs = oracles.build("llama-gqa")

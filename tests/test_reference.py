@@ -60,7 +60,8 @@ def test_the_recorded_tiles_are_those_visited():
     trace = reference.record_attention(q, k, v, tile=4)
     assert labkit.Trace.from_dict(trace.to_dict()) == trace
     tiles = [(s.query_tile[0], s.key_tile[0], s.skipped) for s in trace.steps]
-    assert tiles == [(0, 0, False), (0, 4, True), (0, 8, True), (4, 0, False), (4, 4, False), (4, 8, True), (8, 0, False), (8, 4, False), (8, 8, False)]
+    assert tiles == [(0, 0, False), (0, 4, True), (0, 8, True), (4, 0, False), (4, 4, False), (4, 8, True),
+                     (8, 0, False), (8, 4, False), (8, 8, False)]
     scores = np.where(np.tri(10, dtype=bool), q @ k.T / np.sqrt(8), -np.inf)
     assert np.allclose(trace.steps[-1].top, scores[8:].max(axis=1))
     assert np.allclose(trace.steps[-1].total, np.exp(scores[8:] - scores[8:].max(axis=1, keepdims=True)).sum(axis=1))

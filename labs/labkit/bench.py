@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from labkit.formulas import Hardware
@@ -48,7 +49,8 @@ def summarise(seconds: list[float], *, flops=None, bytes=None, hardware: Hardwar
 def measure(fn: Callable[[], object], *, warmup: int = 1, repeats: int = 5, seed: int = 0, device: str = "cpu", flops=None, bytes=None,
             hardware: Hardware | None = None) -> Measurement:
     """Time `fn()` alone. To compare two things use `interleave`, never two calls of this."""
-    return interleave({"it": fn}, warmup=warmup, repeats=repeats, seed=seed, device=device, flops={"it": flops}, bytes={"it": bytes}, hardware=hardware)["it"]
+    return interleave({"it": fn}, warmup=warmup, repeats=repeats, seed=seed, device=device, flops={"it": flops}, bytes={"it": bytes},
+                      hardware=hardware)["it"]
 
 
 def interleave(fns: dict[str, Callable], *, warmup: int = 1, repeats: int = 5, seed: int = 0, device: str = "cpu",
@@ -100,7 +102,7 @@ def time_decode(model, prompts: list[list[int]], new: int, cache: str = "static"
     start = time.perf_counter()
     run = decode.naive if cache == "none" else decode.cached
     tokens = run(model, prompts, new, choose, *(() if cache == "none" else ((), cache)))
-    return LoopTimes(marks[0] - start, [b - a for a, b in zip(marks, marks[1:])], tokens)
+    return LoopTimes(marks[0] - start, [b - a for a, b in pairwise(marks)], tokens)
 
 
 def hardware(dtype: str = "fp32", device: str = "cpu") -> Hardware:

@@ -8,7 +8,9 @@ Writing is one scatter by slot. Reading is not token by token: static returns a 
 blocks. Every read also returns the *position* of each slot (-1: empty), and one rule in `ops.attend` turns positions into
 the mask. That rule covers causality, padding and rejected drafts, so none of them is a case here.
 
-Items are the shapes kept per token: `((G, E), (G, E))` for keys and values.
+Items are the shapes kept per token: `((G, E), (G, E))` for keys and values. In memory the slots stand before the last axis, so
+that a head's keys lie one after another: `[G, slots, E]`. With the heads inside the slots, a decode step of 48 requests spends
+more than twice as long in attention, because it reads 256 bytes here and 256 there.
 """
 from __future__ import annotations
 
@@ -19,11 +21,11 @@ from labkit.step import Step
 
 
 class SlotCache:
-    """Flat slots, one buffer `[slots, *item]` per item. Subclasses say where a token lives and how to read a row."""
+    """Flat slots, one buffer `[..., slots, E]` per item `(..., E)`. Subclasses say where a token lives and how to read a row."""
 
     def __init__(self, slots: int, items, dtype=torch.float32, device="cpu"):
         # zeros, not empty: a masked slot still meets the values with weight 0, and 0 * NaN is NaN
-        self.buffers = [torch.zeros(slots, *item, dtype=dtype, device=device) for item in items]
+        self.buffers = [torch.zeros(*item[:-1], slots, item[-1], dtype=dtype, device=device) for item in items]
 
     @property
     def allocated_bytes(self) -> int:
@@ -33,7 +35,7 @@ class SlotCache:
         """Store items `[N, *item]` of the step's tokens. ValueError if a token has no slot."""
         at = step.once(("slots", self.layout), lambda: self._slots(step))
         for buffer, x in zip(self.buffers, items):
-            buffer.index_copy_(0, at, x)
+            buffer.index_copy_(-2, at, x.movedim(0, -2))
 
     def read(self, step: Step) -> tuple[Tensor, ...]:
         """All that the step's requests may attend to: items `[R, S, *item]`, then positions `[R, S]` (-1 = empty)."""
@@ -47,6 +49,11 @@ class SlotCache:
             raise ValueError(f"a request reaches {max(step.context)} tokens, but a cache row holds {capacity}")
         if not 0 <= min(step.row_list) <= max(step.row_list) < rows:
             raise ValueError(f"the step names cache row {max(step.row_list)}, but the rows are 0 to {rows - 1}")
+
+
+def _tokens_first(view: Tensor) -> Tensor:
+    """[..., R, S, E] as memory has it -> [R, S, ..., E], without a copy."""
+    return view.movedim((-3, -2), (0, 1))
 
 
 def _positions(step: Step, S: int) -> Tensor:
@@ -72,7 +79,7 @@ class StaticCache(SlotCache):
         if self.buffers[0].dtype != torch.float32 and self.buffers[0].device.type == "cpu":
             S = min(-(-S // 64) * 64, self.capacity)  # oneDNN builds, and keeps, a bf16 kernel per key length: offer it few
         rows = step.once("rows", lambda: _as_slice(step.row_list, step.rows))
-        views = [b.view(self.rows, self.capacity, *b.shape[1:])[rows, :S] for b in self.buffers]
+        views = [_tokens_first(b.unflatten(-2, (self.rows, self.capacity))[..., rows, :S, :]) for b in self.buffers]
         return *views, step.once(("kpos", S), lambda: _positions(step, S))
 
 
@@ -93,7 +100,7 @@ class PagedCache(SlotCache):
     def read(self, step):
         M = -(-max(step.context) // self.block_size)
         blocks = step.once(("blocks", self.layout), lambda: self.table[step.rows, :M])  # [R,M]
-        views = [b.view(self.blocks, self.block_size, *b.shape[1:])[blocks].flatten(1, 2) for b in self.buffers]
+        views = [_tokens_first(b.unflatten(-2, (self.blocks, self.block_size))[..., blocks, :, :].flatten(-3, -2)) for b in self.buffers]
         S = M * self.block_size
         return *views, step.once(("kpos", S), lambda: _positions(step, S))
 

@@ -1,8 +1,6 @@
 """The shell that never changes: embed, blocks, norm, head. Mixers, feed-forward layers and caches are swapped inside it."""
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +8,7 @@ from labkit.caches import make_cache
 from labkit.config import ModelConfig
 from labkit.ffn import make_ffn
 from labkit.mixers import Attention
-from labkit.ops import Linear, RMSNorm, can_pack, linear
+from labkit.ops import Linear, RMSNorm, can_pack, fastest_for_few
 from labkit.step import Step
 
 
@@ -77,13 +75,16 @@ class GPT(nn.Module):
             x = block(x, step, cache)
         return self.head(self.norm(x if last is None else x[last]))
 
+    @torch.inference_mode()
     def pack(self) -> GPT:
         """Lay every matrix out as the CPU likes it (see `ops.Linear`); on other devices nothing changes."""
-        linears = [m for m in self.modules() if isinstance(m, Linear)]
+        layers = [m for m in self.modules() if isinstance(m, Linear)]
         if can_pack(self.embed.weight):
-            keep_plain = _plain_is_faster(max(linears, key=lambda m: m.weight.numel()))
-            for m in linears:
-                m.pack(keep_plain)
+            for layer in layers:
+                layer.pack()
+            few = fastest_for_few(layers)
+            for layer in layers:
+                layer.choose(few)
         return self
 
     def unpack(self) -> GPT:
@@ -95,17 +96,3 @@ class GPT(nn.Module):
             self.head.weight = self.embed.weight
         return self
 
-
-@torch.inference_mode()
-def _plain_is_faster(layer: Linear, repeats: int = 5) -> bool:
-    """Whether this CPU multiplies one row faster by the ordinary layout, by at least 5 %: some do, some are twice as slow."""
-    x, packed = torch.ones(1, layer.in_features, dtype=layer.weight.dtype), Linear(1, 1)
-    packed.weight = layer.weight
-    packed.pack()
-    best = {}
-    for _ in range(repeats):  # interleaved, so that a busy moment hits both
-        for name, weight in (("plain", layer.weight), ("packed", packed.weight)):
-            start = time.perf_counter()
-            linear(x, weight)
-            best[name] = min(best.get(name, 1e9), time.perf_counter() - start)
-    return best["plain"] < 0.95 * best["packed"]

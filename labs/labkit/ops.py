@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 import platform
+import time
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from labkit.step import Step
 def can_pack(weight: Tensor) -> bool:
     """oneDNN's blocked layout exists for this weight, and the CPU has arithmetic for its dtype."""
     return (weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-            and (weight.dtype == torch.float32 or weight.dtype == torch.bfloat16 and has_bf16()))
+            and (weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and has_bf16())))
 
 
 def has_bf16() -> bool:
@@ -38,28 +39,53 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 class Linear(nn.Linear):
     """nn.Linear that can lay its weight out once, in the blocks oneDNN would otherwise make at every call.
 
-    The packed layout is faster from a few rows up (and on AMD from the first); `plain` keeps the ordinary one beside it
-    for steps of one or two rows where that measures faster. The values are the same: `unpack` returns them bit by bit.
+    A step of one or two rows is a case of its own: `few` says whether it goes through the packed weight as it is, is
+    `"padded"` to four rows (on AMD's Zen 4 four rows take *less* time than one), or through a `"plain"` copy kept beside it
+    (faster on older Intel). The values are the same in every layout: `unpack` returns them bit by bit.
     """
 
     plain: Tensor | None = None
+    few = "packed"
 
     def __init__(self, d_in: int, d_out: int, bias: bool = False):
         super().__init__(d_in, d_out, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.plain if self.plain is not None and len(x) <= 2 else self.weight
-        return linear(x, weight, self.bias)
+        if len(x) > 2 or self.few == "packed":
+            return linear(x, self.weight, self.bias)
+        if self.few == "plain":
+            return linear(x, self.plain, self.bias)
+        return linear(F.pad(x, (0, 0, 0, 4 - len(x))), self.weight, self.bias)[: len(x)]
 
-    def pack(self, keep_plain: bool = False) -> None:
+    def pack(self) -> None:
         if can_pack(self.weight) and not self.weight.is_mkldnn:
-            plain = self.weight.detach()
-            self.weight = nn.Parameter(torch.ops.mkldnn._reorder_linear_weight(plain, None), requires_grad=False)
-            self.plain = plain if keep_plain else None
+            self.plain = self.weight.detach()
+            self.weight = nn.Parameter(torch.ops.mkldnn._reorder_linear_weight(self.plain, None), requires_grad=False)
+
+    def choose(self, few: str) -> None:
+        """How a packed layer treats one or two rows from now on; the plain copy is dropped where it is not used."""
+        self.few, self.plain = few, self.plain if few == "plain" else None
 
     def unpack(self) -> None:
         if self.weight.is_mkldnn:
-            self.weight, self.plain = nn.Parameter(self.weight.to_dense()), None
+            self.weight, self.plain, self.few = nn.Parameter(self.weight.to_dense()), None, "packed"
+
+
+def fastest_for_few(layers: list[Linear], rounds: int = 4) -> str:
+    """How this CPU multiplies one row fastest, over all packed `layers` in turn: "packed", "padded" or "plain" (see `Linear`).
+
+    The ordinary layout must win by 5 %, because it costs the memory of a second copy.
+    """
+    rows = {layer.in_features: torch.ones(1, layer.in_features, dtype=layer.weight.dtype) for layer in layers}
+    best = dict.fromkeys(("packed", "padded", "plain"), math.inf)
+    for few in [*best] * rounds:  # interleaved, so that a busy moment hits all
+        start = time.perf_counter()
+        for layer in layers:
+            layer.few = few
+            layer(rows[layer.in_features])
+        best[few] = min(best[few], time.perf_counter() - start)
+    best["plain"] /= 0.95
+    return min(best, key=best.get)
 
 
 # -- norms and positions -----------------------------------------------------------------------------------------
@@ -108,7 +134,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kpos: Tensor, step: Step, scale: flo
     """
     R, T, S, (H, E), G = len(step.rows), step.T, k.shape[1], q.shape[1:], k.shape[2]
     k, v = k.transpose(1, 2), v.transpose(1, 2)  # [R,G,S,E]
-    near = window is None or S <= window
+    near = window is None or window >= S
     if T == S and T > 1 and near and not any(step.first):  # whole prompts, nothing before them
         q = q.view(R, T, H, E).transpose(1, 2)
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True).transpose(1, 2).flatten(0, 1)

@@ -74,7 +74,8 @@ def axes(width: float = 7.0, height: float = 3.4, *, x_label: str = "", y_label:
 
 
 @_styled
-def lines(x, series: dict, *, alt: str, x_label: str = "", y_label: str = "", log_x: bool = False, log_y: bool = False, marks: dict | None = None) -> Chart:
+def lines(x, series: dict, *, alt: str, x_label: str = "", y_label: str = "", log_x: bool = False, log_y: bool = False,
+          marks: dict | None = None) -> Chart:
     """One line per series, named at its end. `marks` are horizontal lines: name -> y."""
     ax = axes(x_label=x_label, y_label=y_label, log_x=log_x, log_y=log_y)
     for i, (name, y) in enumerate(series.items()):

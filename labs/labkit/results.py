@@ -127,8 +127,10 @@ def receipt(expression: str) -> Receipt:
     details = {}
     if seen:
         doc = seen[0].document
-        details = {"machine": doc["env"].get("gpu") or f"{doc['env']['cpu']}, {doc['env']['cores']} cores", "date": doc["date"], "commit": doc["commit"],
-                   "command": doc["command"], "result": doc["name"], "versions": ", ".join(f"{k} {doc['env'][k]}" for k in ("python", "numpy", "torch") if k in doc["env"])}
+        env = doc["env"]
+        details = {"machine": env.get("gpu") or f"{env['cpu']}, {env['cores']} cores", "date": doc["date"], "commit": doc["commit"],
+                   "command": doc["command"], "result": doc["name"],
+                   "versions": ", ".join(f"{k} {env[k]}" for k in ("python", "numpy", "torch") if k in env)}
         if "iqr" in seen[0]:
             details["spread"] = f"quartiles {seen[0]['iqr']:.3g} {seen[0].get('unit', '')} apart, {seen[0].get('n', '?')} runs".replace("  ", " ")
     return Receipt(text, source.strip(), details)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -90,7 +91,7 @@ class Step:
     def parts(self) -> list[Step]:
         """This step, cut where the number of tokens changes: each part is a rectangle [R,T], so it needs no padding."""
         cuts = [0, *(r for r in range(1, len(self.lengths)) if self.lengths[r] != self.lengths[r - 1]), len(self.lengths)]
-        return [self] if len(cuts) == 2 else [self._cut(i, j) for i, j in zip(cuts, cuts[1:])]
+        return [self] if len(cuts) == 2 else [self._cut(i, j) for i, j in pairwise(cuts)]
 
     def _cut(self, i: int, j: int) -> Step:
         a = sum(self.lengths[:i])

@@ -120,4 +120,5 @@ def record_decode(model, prompt: list[int], new: int, *, cache: str = "static", 
         steps.append(DecodeStep(text([token]), [text([i]) for i in feed], len(step.ids), watched.read_slots, watched.written, watched.held))
         start = len(ids)
         ids.append(token)
-    return Trace("decode", "labkit.trace.record_decode", {"cache": cache, "prompt": [text([i]) for i in prompt], "layers": model.config.n_layers}, steps)
+    meta = {"cache": cache, "prompt": [text([i]) for i in prompt], "layers": model.config.n_layers}
+    return Trace("decode", "labkit.trace.record_decode", meta, steps)

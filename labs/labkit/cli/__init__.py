@@ -60,4 +60,6 @@ def table(rows: list[dict], columns: dict[str, str] | None = None) -> str:
 def _cell(value, form: str) -> str:
     if value is None:
         return "–"
-    return format(value, form or ",") if isinstance(value, int) and not isinstance(value, bool) else format(value, form or ",.3g") if isinstance(value, float) else str(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return format(value, form or (",.3g" if isinstance(value, float) else ","))

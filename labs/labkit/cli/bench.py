@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 
 COLUMNS = {"dtype": "dtype", "batch": "batch", "phase": "phase", "engine": "engine", "median": "ms|.4g", "tokens_per_second": "tokens/s|,.1f",
            "gflops": "GFLOP|,.2f", "megabytes": "MB read|,.0f", "mfu": "MFU|.0%", "mbu": "MBU|.0%", "multiple": "times|.2f"}
@@ -113,4 +114,4 @@ def time_transformers(twin, prompts: list[list[int]], new: int):
     with torch.inference_mode():
         out = twin.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, do_sample=False,
                             cache_implementation="static", pad_token_id=0, disable_compile=True, stopping_criteria=StoppingCriteriaList([Clock()]))
-    return LoopTimes(marks[0] - start, [b - a for a, b in zip(marks, marks[1:])], out[:, len(prompts[0]) :].tolist())
+    return LoopTimes(marks[0] - start, [b - a for a, b in pairwise(marks)], out[:, len(prompts[0]) :].tolist())

@@ -35,8 +35,10 @@ def run(args) -> None:
         {"what": "weights", "value": size(out["weight_bytes"]), "how": "to hold the model"},
         {"what": "KV cache", "value": size(out["kv_cache_bytes"]), "how": f"{each:,.0f} bytes a token, {args.batch} x {context:,} tokens"},
         {"what": "together", "value": size(out["weight_bytes"] + out["kv_cache_bytes"]), "how": "what a machine must hold"},
-        {"what": "a decode step reads", "value": size(out["decode_bytes"]), "how": f"{size(out['decode_bytes'] / args.batch)} for each of {args.batch} tokens"},
-        {"what": "a token computes", "value": f"{out['decode_flops'] / 1e9:,.2f} GFLOP", "how": f"{out['decode_flops'] * args.batch / out['decode_bytes']:.1f} FLOPs a byte in this batch"},
+        {"what": "a decode step reads", "value": size(out["decode_bytes"]),
+         "how": f"{size(out['decode_bytes'] / args.batch)} for each of {args.batch} tokens"},
+        {"what": "a token computes", "value": f"{out['decode_flops'] / 1e9:,.2f} GFLOP",
+         "how": f"{out['decode_flops'] * args.batch / out['decode_bytes']:.1f} FLOPs a byte in this batch"},
     ], {"what": "", "value": "", "how": ""}))
 
 

@@ -40,4 +40,5 @@ def run(args) -> None:
     if args.json:
         print(json.dumps({"text": text, "tokens": len(tokens), "tokens_per_second": speed}, ensure_ascii=False))
     else:
-        print(f"{text}\n\n{len(tokens)} tokens, {speed:.1f} tokens/s, prompt of {len(ids)} tokens included; cache {args.cache}, {args.dtype}, {args.device}")
+        print(f"{text}\n\n{len(tokens)} tokens, {speed:.1f} tokens/s, prompt of {len(ids)} tokens included; "
+              f"cache {args.cache}, {args.dtype}, {args.device}")

@@ -68,7 +68,9 @@ def run(args) -> None:
     if not args.json:
         print(f"{lab.id}  {lab.title}\n\nObjective: {lab.objective}\nNeeds: {lab.needs}\n")
     rows = lab.run(device=args.device, quick=args.quick)
-    stored = [results.save(lab.result, rows, device=args.device), *(lab.store(results.folder(), args.device) if lab.store else [])] if args.store else []
+    stored = [results.save(lab.result, rows, device=args.device)] if args.store else []
+    if args.store and lab.store:
+        stored += lab.store(results.folder(), args.device)
     if args.json:
         print(json.dumps(results.document(lab.result, rows, device=args.device)))
         return

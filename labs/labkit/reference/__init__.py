@@ -8,5 +8,5 @@ from labkit.reference.decoding import cached_loop, key_fingerprints, naive_loop
 from labkit.reference.layers import rms_norm, rope, silu, softmax, swiglu
 from labkit.reference.tinygpt import Cache, TinyGPT
 
-__all__ = ["Cache", "TinyGPT", "attention", "cached_loop", "key_fingerprints", "merge", "naive_loop", "online_attention", "record_attention", "rms_norm",
-           "rope", "silu", "softmax", "split_decode", "swiglu"]
+__all__ = ["Cache", "TinyGPT", "attention", "cached_loop", "key_fingerprints", "merge", "naive_loop", "online_attention", "record_attention",
+           "rms_norm", "rope", "silu", "softmax", "split_decode", "swiglu"]

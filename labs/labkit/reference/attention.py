@@ -10,7 +10,7 @@ def attention(q, k, v, qpos, kpos):
 
     q [T,H,E] · k [S,G,E] · v [S,G,E] · qpos [T] · kpos [S] -> [T,H,E]. Each of the G key heads serves H/G query heads.
     """
-    T, H, E = q.shape
+    H, E = q.shape[1:]
     k, v = (np.repeat(a, H // a.shape[1], axis=1) for a in (k, v))  # naive on purpose: G heads copied out to H
     scores = np.einsum("the,she->hts", q, k) / np.sqrt(E)  # [H,T,S]
     scores = np.where(kpos <= qpos[:, None], scores, -np.inf)

@@ -19,7 +19,7 @@ def family_of(config: ModelConfig) -> str:
         raise ValueError("only models of the Llama and Qwen3 families can be written for transformers; this one differs in "
                          f"position={config.position!r}, norm={config.norm!r}, ffn={config.ffn!r} or bias={config.bias}")
     sliding = set(config.types) == {"sliding"}
-    if not sliding and set(config.types) != {"full"} or sliding and config.qk_norm:
+    if (not sliding and set(config.types) != {"full"}) or (sliding and config.qk_norm):
         raise ValueError("transformers' Llama, Mistral and Qwen3 have layers of one type; this model mixes them")
     return "qwen3" if config.qk_norm else "mistral" if sliding else "llama"
 
@@ -31,7 +31,8 @@ def hf_config(config: ModelConfig) -> dict:
     d = dict(model_type=family, architectures=[ARCHITECTURES[family]], vocab_size=c.vocab_size, hidden_size=c.d_model,
              num_hidden_layers=c.n_layers, num_attention_heads=c.n_heads, num_key_value_heads=c.n_kv_heads, head_dim=c.head_dim,
              intermediate_size=c.d_ff, max_position_embeddings=c.max_context, tie_word_embeddings=c.tie_embeddings,
-             rope_parameters=rope, rope_theta=c.rope_theta, rms_norm_eps=c.norm_eps, eos_token_id=c.stop[0] if len(c.stop) == 1 else list(c.stop) or None, hidden_act="silu")
+             rope_parameters=rope, rope_theta=c.rope_theta, rms_norm_eps=c.norm_eps,
+             eos_token_id=c.stop[0] if len(c.stop) == 1 else list(c.stop) or None, hidden_act="silu")
     return d | ({"sliding_window": c.window} if family == "mistral" else {})
 
 

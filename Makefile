@@ -1,0 +1,32 @@
+# Each target calls a script; `make book` and `make test` set everything up first.
+PYTHON ?= python3
+RUN := .venv/bin/python
+export OMP_NUM_THREADS ?= 1
+export PORT ?= 8000
+
+.PHONY: help setup book test preview film script gpu clean
+.DEFAULT_GOAL := help
+
+help:
+	@$(PYTHON) scripts/help.py
+
+setup:
+	@$(PYTHON) scripts/setup.py
+
+book: setup
+	@$(RUN) scripts/book.py
+
+test: setup
+	@$(RUN) scripts/check.py
+
+preview: setup
+	@$(RUN) scripts/book.py --serve
+
+film script:
+	@echo "make $@: the film is not made yet; its clips are, by make book"
+
+gpu: setup
+	@$(RUN) scripts/gpu.py
+
+clean:
+	rm -rf _build book/_static/clips book/_static/vendor .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,129 @@
+"""Finishing touches on each page's HTML: what Sphinx, myst-nb and the bibliography write that readers or axe-core object to."""
+from __future__ import annotations
+
+from bs4 import BeautifulSoup
+from site_ext import chapter_number, colab_url, issue_url
+
+from labkit import palette
+
+
+def finish(app, pagename, templatename, context, doctree):
+    if doctree is None or not context.get("body"):
+        return
+    soup = BeautifulSoup(context["body"], "html.parser")
+    title = soup.h1.get_text().rstrip("#") if soup.h1 else ""
+    slim(soup)
+    tables(soup)
+    scrollable(soup)
+    repairs(soup)
+    sections(soup, app, pagename, title)
+    if chapter_number(pagename):
+        actions(soup, colab_url(app, pagename), pagename)
+        live_cells(soup, colab_url(app, pagename))
+    lead = next((p.get_text(" ", strip=True) for p in soup.select("section > p") if p.get_text(strip=True)), title)
+    context["description"] = lead if len(lead) <= 160 else lead[:157].rsplit(" ", 1)[0] + "…"
+    context["body"] = soup.decode(formatter="minimal")
+
+
+def element(soup, tag, text="", **attrs):
+    made = soup.new_tag(tag, attrs={k.rstrip("_").replace("_", "-"): v for k, v in attrs.items()})
+    if text:
+        made.string = text
+    return made
+
+
+# Pygments' classes that course.css leaves in the text's colour
+UNSTYLED = {"n", "nn", "p", "o", "w", "nb", "bp", "vm", "esc", "na", "pm", "kt", "ne"}
+
+
+def slim(soup):
+    """What would be sent and never seen: spans without a style, the palette again, the same style twice."""
+    for span in soup.select("div.highlight span[class]"):
+        if set(span["class"]) <= UNSTYLED:
+            span.unwrap()
+    seen = set()
+    for style in soup.select("style"):
+        text = style.get_text().replace(palette.rules(), "").strip()
+        if not text or text in seen:
+            style.decompose()
+        else:
+            style.string = text
+            seen.add(text)
+
+
+def tables(soup):
+    """A table wider than a phone scrolls in its own box."""
+    for table in soup.select("table"):
+        if table.find_parent(class_="table-box") is None:
+            table.wrap(element(soup, "div", class_="table-box"))
+
+
+def scrollable(soup):
+    """What scrolls sideways must be reachable by keyboard."""
+    for box in soup.select("pre, .table-box, div.math, .lk-scroll"):
+        box["tabindex"] = "0"
+
+
+def repairs(soup):
+    for hidden in soup.select("details.hide"):  # myst-nb dresses it as an admonition, with a label that differs from the words seen
+        hidden["class"] = ["hide"]
+        hidden.summary.attrs.pop("aria-label", None)
+        for words in hidden.summary.select("p"):
+            words.name, words["class"] = "span", words["class"][:1]
+    for entry in soup.select("[role=doc-biblioentry], [role=doc-biblioref]"):
+        del entry["role"]
+    for note in soup.select('aside.footnote-list, aside.footnote, aside.topic, [role="doc-footnote"]'):  # each would be a landmark of its own
+        note.name = "div"
+        note.attrs.pop("role", None)
+    for image in soup.select("img"):
+        image["loading"], image["decoding"] = "lazy", "async"
+    for anchor in soup.select("dt > a.headerlink"):
+        anchor["aria-label"] = f"Link to “{anchor.parent.get_text(' ', strip=True).rstrip('# ')}”"
+    for head in soup.select("thead"):
+        if not head.get_text(strip=True):  # Markdown has no table without a head
+            head.decompose()
+    for listing in soup.select("div[role=list]:not(:has(> [role=listitem]))"):
+        del listing["role"]
+
+
+def sections(soup, app, pagename, title):
+    """Behind each heading: its address, and a way to say that something is wrong."""
+    for heading in soup.select("h1, h2, h3, h4"):
+        anchor = heading.select_one("a.headerlink")
+        if anchor is None:
+            continue
+        anchor.extract()
+        text = heading.get_text(" ", strip=True)
+        if heading.name == "h1":
+            continue
+        tools = element(soup, "span", class_="heading-tools")
+        tools.append(element(soup, "a", "#", class_="headerlink", href=anchor["href"], aria_label=f"Link to “{text}”"))
+        if heading.name == "h2":
+            tools.append(element(soup, "a", "Something wrong here?", class_="report", href=issue_url(app, pagename, title, text)))
+        heading.append(tools)
+
+
+def actions(soup, colab, pagename):
+    """Under a chapter's title: run it, or take its text."""
+    if soup.h1 is None:
+        return
+    markdown = pagename.rsplit("/", 1)[-1] + ".md"
+    row = element(soup, "p", class_="actions")
+    row.append(element(soup, "a", "Open in Colab", class_="action primary", href=colab))
+    row.append(element(soup, "a", "View as Markdown", class_="action", href=markdown))
+    row.append(element(soup, "button", "Copy as Markdown", class_="action copy-page js-only", type_="button", data_href=markdown))
+    soup.h1.insert_after(row)
+
+
+def live_cells(soup, colab):
+    for cell in soup.select(".cell.tag_live"):
+        note = element(soup, "p", class_="live-note")
+        note.append("This cell needs a running Python: ")
+        note.append(element(soup, "a", "run it in Colab", href=colab))
+        note.append(" or in Jupyter.")
+        cell.append(note)
+
+
+def setup(app):
+    app.connect("html-page-context", finish, priority=850)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

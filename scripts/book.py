@@ -1,0 +1,108 @@
+"""Build the book into _build/html: model fetched, clips rendered, notebooks regenerated, pages executed. Nothing changed: nothing runs.
+
+    python scripts/book.py             build what has changed
+    python scripts/book.py --serve     build, then serve it on this machine
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+KEYS = BUILD / "keys.json"
+PORT = int(os.environ.get("PORT", 8000))
+GENERATED = {"clips", "vendor", "__pycache__"}
+
+
+def digest(*names: str) -> str:
+    """One hash of all files under these folders (or of these files), generated ones left out."""
+    found = hashlib.sha256()
+    for name in names:
+        top = ROOT / name
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and not GENERATED & set(path.parts):
+                found.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def keys() -> dict[str, str]:
+    """What the site depends on: all of it, what cells run, what shapes a page."""
+    return {
+        "all": digest("_config.yml", "_toc.yml", "book", "labs", "animations", "scripts", "pyproject.toml", "constraints.txt"),
+        "labs": digest("labs", "constraints.txt"),
+        "pages": digest("_config.yml", "_toc.yml", "book/_ext", "scripts"),
+    }
+
+
+def forget(old: dict, new: dict) -> None:
+    """Drop what is stale and what neither Sphinx nor the notebook cache would notice: changed labkit code, changed extensions."""
+    if old.get("labs") != new["labs"]:
+        shutil.rmtree(BUILD / ".jupyter_cache", ignore_errors=True)
+    if any(old.get(part) != new[part] for part in ("labs", "pages")):
+        for folder in (".doctrees", "html", "jupyter_execute"):
+            shutil.rmtree(BUILD / folder, ignore_errors=True)
+
+
+def run(what: str, *command: str) -> None:
+    if code := subprocess.run(command, cwd=ROOT).returncode:
+        sys.exit(f"book: {what} failed (exit {code}); what it said stands above")
+
+
+def fetch_model() -> None:
+    from labkit.weights.smol import find
+
+    try:
+        print(f"model: {find()}", flush=True)
+    except (OSError, ValueError) as e:
+        sys.exit(f"book: {e}")
+
+
+def build() -> None:
+    new = keys()
+    old = json.loads(KEYS.read_text()) if KEYS.exists() else {}
+    if old == new and (BUILD / "html/index.html").exists():
+        return print("book: nothing has changed")
+    fetch_model()
+    run("a clip", sys.executable, "scripts/render.py")
+    run("a notebook", sys.executable, "scripts/notebooks.py")
+    forget(old, new)
+    KEYS.parent.mkdir(exist_ok=True)
+    KEYS.write_text(json.dumps(new | {"all": ""}))  # caches are now for these sources; the pages are not written yet
+    try:
+        run("the book", str(Path(sys.executable).parent / "jupyter-book"), "build", ".", "-W", "--keep-going", "--quiet")
+    except SystemExit:
+        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # or a second run would pass over the same warning
+        raise
+    KEYS.write_text(json.dumps(new))
+
+
+def serve() -> None:
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(BUILD / "html"))
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), handler)
+    except OSError as e:
+        sys.exit(f"preview: port {PORT} cannot be used ({e.strerror}); choose another with: make preview PORT=8001")
+    with server, contextlib.suppress(KeyboardInterrupt):
+        print(f"preview: http://127.0.0.1:{PORT}/ (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Build the book into _build/html.")
+    parser.add_argument("--serve", action="store_true", help="serve the built book on this machine")
+    options = parser.parse_args()
+    build()
+    if options.serve:
+        serve()
+    else:
+        print(f"book: _build/html/index.html is built; `make preview` serves it on http://127.0.0.1:{PORT}/")

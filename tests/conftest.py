@@ -1,0 +1,124 @@
+"""Shared by all tests: one thread, the real model loaded once, the built site served to one browser."""
+import functools
+import http.server
+import os
+import shutil
+import threading
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+HTML = ROOT / "_build/html"
+PHONE = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
+CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync"]
+
+
+def pages() -> list[str]:
+    """The pages of the site, as `_toc.yml` has them."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+def pytest_collection_modifyitems(config, items):
+    """CUDA tests are for machines that have it (`make gpu`): elsewhere they are not collected."""
+    cuda = [item for item in items if item.get_closest_marker("cuda")]
+    if cuda:
+        import torch
+
+        if not torch.cuda.is_available():
+            config.hook.pytest_deselected(items=cuda)
+            items[:] = [item for item in items if item not in cuda]
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    import labkit
+
+    return labkit.weights.smollm2()
+
+
+@pytest.fixture(scope="session")
+def html() -> Path:
+    """The built site's folder."""
+    if not (HTML / "index.html").exists():
+        pytest.fail("the site is not built: run make book")
+    return HTML
+
+
+@pytest.fixture(scope="session")
+def site(html):
+    """The address of the built site, served on this machine."""
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *args: None})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(html))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, driven by Playwright; CHROMIUM names another. One for each module, as two would get in each other's way."""
+    from playwright.sync_api import sync_playwright
+
+    names = [os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome"]
+    path = next((found for name in names if name and (found := shutil.which(name))), None)
+    if path is None:
+        pytest.fail("no Chromium on this machine: apt-get install chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield running
+        running.close()
+
+
+class Visit:
+    """A page in its own context that notes what it asks for and what goes wrong; other hosts are refused."""
+
+    def __init__(self, browser, home: str, **context):
+        self.home, self.outside, self.errors, self.responses = home, [], [], []
+        self.context = browser.new_context(**{"viewport": {"width": 1300, "height": 900}} | context)
+        self.context.route("**/*", self._guard)
+        self.page = self.context.new_page()
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
+        self.page.on("response", lambda r: self.responses.append(r))
+
+    def _guard(self, route):
+        if route.request.url.startswith((self.home, "data:", "blob:", "file:")):
+            return route.continue_()
+        self.outside.append(route.request.url)
+        return route.abort()
+
+    def open(self, name: str):
+        """Go to a page of the site, and wait until it is drawn, widgets and maths included."""
+        self.page.goto(f"{self.home}{name}.html")
+        self.page.evaluate("document.fonts.ready.then(() => window.MathJax?.startup?.promise)")
+        return self.page
+
+    def open_without_script(self, name: str):
+        self.page.goto(f"{self.home}{name}.html")
+        return self.page
+
+    def scroll_through(self):
+        """Everything that waits until it is near is drawn."""
+        self.page.evaluate("""async () => { for (let y = 0; y < document.body.scrollHeight; y += 700) {
+            scrollTo({ top: y, behavior: "instant" }); await new Promise(r => setTimeout(r, 40)); } }""")
+        self.page.wait_for_load_state("networkidle")
+
+
+@pytest.fixture
+def visit(browser, site):
+    """`visit(**context)` opens a fresh browser context on the served site; `home="file"` on the folder itself."""
+    opened = []
+
+    def make(home: str = "http", **context) -> Visit:
+        opened.append(Visit(browser, site if home == "http" else f"file://{HTML}/", **context))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.context.close()
