@@ -75,6 +75,7 @@ def build() -> None:
     fetch_model()
     run("a clip", sys.executable, "scripts/render.py")
     run("a notebook", sys.executable, "scripts/notebooks.py")
+    run("the README", sys.executable, "scripts/readme.py")
     forget(old, new)
     KEYS.parent.mkdir(exist_ok=True)
     KEYS.write_text(json.dumps(new | {"all": ""}))  # caches are now for these sources; the pages are not written yet

@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CHECKS = {
     "the committed notebooks": ["scripts/notebooks.py", "--check"],  # before the book is built, which would write them anew
+    "the README's numbers": ["scripts/readme.py", "--check"],
     "the book": ["scripts/book.py"],
     "lint": ["-m", "ruff", "check", "--quiet", "."],
     "the tests": ["-m", "pytest", "-n", "2", "--dist", "loadfile"],

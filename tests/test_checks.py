@@ -1,36 +1,30 @@
-"""A check passes the right answer, tells each usual mistake apart, and never raises on an unsolved cell."""
+"""Each chapter's solutions pass their checks; a check tells each usual mistake apart, and never raises on an unsolved cell."""
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from labkit import formulas, presets
 from labkit.checks import check
 from labkit_labs.checks_02 import CHECKS
 
-
-def right_bytes(c, tokens, batch, size):
-    return 2 * c.n_layers * c.n_kv_heads * c.head_dim * tokens * batch * size
+CHAPTERS = sorted((Path(__file__).parents[1] / "book/chapters").glob("[0-9][0-9]_*.md"))
 
 
-def right_mask(T, past):
-    return np.arange(past + T) <= np.arange(past, past + T)[:, None]
+def exercises(path: Path) -> dict[str, object]:
+    """What the chapter's folded solutions leave in the names that its exercise cells check: {exercise: answer}."""
+    text = path.read_text()
+    asked = dict(re.findall(r'^check\("(\d\d\.\d+)", (\w+)\)$', text, re.M))
+    assert re.findall(r"^`+\{solution\} ex-(\S+)$", text, re.M) == [exercise.replace(".", "-") for exercise in asked], "an exercise has no solution"
+    names = {"np": np, "formulas": formulas, "presets": presets}
+    for solution in re.findall(r"^`+\{solution\}.*?^```python\n(.*?)^```$", text, re.M | re.S):
+        exec(solution, names)
+    return {exercise: names[name] for exercise, name in asked.items()}
 
 
-def right_norm(x, w, b, eps):
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * w + b
-
-
-def right_merge(a, b):
-    top = max(a[0], b[0])
-    x, y = np.exp(a[0] - top), np.exp(b[0] - top)
-    return top, a[1] * x + b[1] * y, a[2] * x + b[2] * y
-
-
-def right_crossover(c, batch):
-    from labkit.formulas import kv_cache_bytes, weight_bytes
-
-    return -(-int(weight_bytes(c)) // kv_cache_bytes(c, 1, batch))
-
-
-RIGHT = {"02.1": 9, "02.2": right_bytes, "02.3": right_crossover, "02.4": right_mask, "02.5": right_norm, "02.6": right_merge}
+SOLUTIONS = {exercise: answer for path in CHAPTERS for exercise, answer in exercises(path).items()}
+_, right_bytes, right_crossover, right_mask, right_norm, right_merge = (SOLUTIONS[f"02.{i}"] for i in range(1, 7))
 WRONG = [
     ("02.1", 12, "a cache that works"), ("02.1", 8, "own token"), ("02.1", "nine", "whole number"),
     ("02.2", lambda c, t, b, s: right_bytes(c, t, b, s) * c.n_heads // c.n_kv_heads, "query heads"),
@@ -48,9 +42,13 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("exercise", CHECKS)
-def test_the_right_answer_passes(exercise):
-    assert check(exercise, RIGHT[exercise]).passed is True
+@pytest.mark.parametrize("exercise", SOLUTIONS)
+def test_the_chapters_solution_passes(exercise):
+    assert check(exercise, SOLUTIONS[exercise]).passed is True, check(exercise, SOLUTIONS[exercise]).message
+
+
+def test_every_check_belongs_to_an_exercise():
+    assert set(CHECKS) == set(SOLUTIONS)
 
 
 @pytest.mark.parametrize("exercise,answer,hint", WRONG)

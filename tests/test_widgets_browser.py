@@ -11,14 +11,11 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from playwright.sync_api import sync_playwright
 from test_widgets import ROOT, decode, line, tiles
 from widgets_ext import STATE, VIEW, slim
 
 from labkit.widgets import base, bet, explore, play
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 HOST = ROOT / "book" / "_static" / "widget-host.js"
 
 
@@ -54,21 +51,13 @@ def write(folder: Path, *widgets, theme="light") -> Path:
     return folder / "page.html"
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def show(chromium, tmp_path):
+def show(browser, tmp_path):
     """show(*widgets) -> a page from file:// with its widgets alive. Every error and every request that leaves is a failure."""
     contexts, faults = [], []
 
     def open_page(*widgets, address=None, theme="light", width=1000, wait=True, script=None, **options):
-        context = chromium.new_context(viewport={"width": width, "height": 3000}, **options)
+        context = browser.new_context(viewport={"width": width, "height": 3000}, **options)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda e: faults.append(f"error: {e}"))

@@ -150,7 +150,8 @@ def _commit() -> str:
     here = Path(__file__).parent
     try:
         git = lambda *args: subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-        return git("rev-parse", "--short=10", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", ":(exclude)../results")  # code, not what it measured
+        return git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return f"labkit {metadata.version('faster-leaner-inference')}" if _installed() else "unknown"
 
