@@ -27,7 +27,7 @@ def run(device="cpu", quick=False):
         prefill = bench.summarise([r.first for r in runs])
         rows.append(decode.to_row(context=context, new=new, prefill_seconds=prefill.median, tokens_per_second=1 / decode.median,
                                   prefill_tokens_per_second=context / prefill.median, cache_bytes=formulas.kv_cache_bytes(config, last, 1, "fp32"),
-                                  activation_bytes=formulas.activation_bytes(config, context, "fp32"), grown_bytes=peak.bytes - before))
+                                  activation_bytes=round(formulas.activation_bytes(config, context, "fp32")), grown_bytes=peak.bytes - before))
     return rows
 
 

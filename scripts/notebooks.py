@@ -66,6 +66,7 @@ def main() -> int:
     for path in stale + orphans:
         print(f"{path.relative_to(ROOT)} {'is stale' if check else 'written' if path in wanted else 'removed: no chapter has its name'}")
         if not check:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(wanted[path]) if path in wanted else path.unlink()
     if check and (stale or orphans):
         print("run make book, and commit notebooks/")

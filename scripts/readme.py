@@ -27,8 +27,9 @@ def table() -> str:
             lines.append(f"| {row['phase']}, {row['dtype']}, batch {row['batch']} | {row['tokens_per_second']:,.1f} | "
                          f"{other['tokens_per_second']:,.1f} | {row['multiple']:.2f} |")
     env = against["env"]
-    return "\n".join([*lines, "", f"With a KV cache, 300 tokens of prompt and 128 new ones take **{cached['multiple']:.1f} times** less time than without. "
-                      f"Measured on {env['cpu']}, {env['cores']} cores, with torch {env['torch']} and transformers {env['transformers']} "
+    versions = f"torch {env['torch']} and transformers {env['transformers']}"
+    return "\n".join([*lines, "", f"With a KV cache, 300 tokens of prompt and 128 new ones take **{cached['multiple']:.1f} times** less "
+                      f"time than without. Measured on {env['cpu']}, {env['cores']} cores, with {versions} "
                       f"({loops['date']}, {against['date']}): `labkit lab CH4B-LAB-03`, `labkit bench --against transformers`.", ""])
 
 

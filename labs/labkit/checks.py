@@ -30,6 +30,10 @@ class Wrong(Exception):
     """An answer that is not right yet, and why."""
 
 
+class Unsolved(Exception):
+    """An answer that is not there yet."""
+
+
 def expect(condition: bool, why_not: str) -> None:
     """Raise Wrong with a sentence that helps, unless the condition holds."""
     if not condition:
@@ -45,10 +49,12 @@ def check(exercise: str, answer) -> Verdict:
         known = {}
     if exercise not in known:
         raise UnknownName("exercise", exercise, known)
-    if answer is None or answer is Ellipsis:
-        return Verdict(exercise, None, "not solved yet; fill in the `...` and run the cell again.")
     try:
+        if answer is None or answer is Ellipsis:
+            raise Unsolved
         return Verdict(exercise, True, known[exercise](answer))
+    except Unsolved:
+        return Verdict(exercise, None, "not solved yet. Fill in the ... and run the cell again.")
     except Wrong as e:
         return Verdict(exercise, False, str(e))
     except Exception as e:  # the learner's code may fail in any way
@@ -56,7 +62,8 @@ def check(exercise: str, answer) -> Verdict:
 
 
 def call(function, *args, **kwargs):
-    """The learner's function on some input; an unfilled body is a Wrong, not a puzzle."""
+    """The learner's function on some input; an unfilled body is no puzzle."""
     result = function(*args, **kwargs)
-    expect(result is not None and result is not Ellipsis, "the function returns nothing yet.")
+    if result is None or result is Ellipsis:
+        raise Unsolved
     return result

@@ -123,7 +123,7 @@ def receipt(expression: str) -> Receipt:
         value = eval(source, names)
     except Exception as e:
         raise ValueError(f"the number {{n}}`{expression}` cannot be made: {e}") from e
-    text = format(value, spec or ("," if isinstance(value, int) else ".3g"))
+    text = format(value, spec or {int: ",", float: ".3g"}.get(type(value), ""))
     details = {}
     if seen:
         doc = seen[0].document

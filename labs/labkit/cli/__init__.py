@@ -46,15 +46,26 @@ def progress(things, text: str, total: int | None = None):
     return tqdm(things, desc=text, total=total, delay=2, leave=False, file=sys.stderr, disable="PYTEST_CURRENT_TEST" in os.environ)
 
 
-def table(rows: list[dict], columns: dict[str, str] | None = None) -> str:
-    """Rows as text. columns: key -> heading, or "heading|format" where the format is as in an f-string."""
+class Table(str):
+    """A table as text; in a notebook, and so on a page, a table."""
+
+    html = ""
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def table(rows: list[dict], columns: dict[str, str] | None = None) -> Table:
+    """Rows as a table. columns: key -> heading, or "heading|format" where the format is as in an f-string."""
     from tabulate import tabulate
 
     columns = columns or {key: key for key in rows[0]}
     cells = [[_cell(row.get(key), heading.partition("|")[2]) for key, heading in columns.items()] for row in rows]
     numeric = [all(isinstance(row.get(key), (int, float)) or row.get(key) is None for row in rows) for key in columns]
-    return tabulate(cells, [h.partition("|")[0] for h in columns.values()], disable_numparse=True,
-                    colalign=["right" if n else "left" for n in numeric])
+    headings, align = [h.partition("|")[0] for h in columns.values()], ["right" if n else "left" for n in numeric]
+    made = Table(tabulate(cells, headings, disable_numparse=True, colalign=align))
+    made.html = str(tabulate(cells, headings, "html", disable_numparse=True, colalign=align))
+    return made
 
 
 def _cell(value, form: str) -> str:

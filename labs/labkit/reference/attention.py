@@ -18,20 +18,23 @@ def attention(q, k, v, qpos, kpos):
 
 
 def online_attention(q, k, v, tile=4, watch=None):
-    """Causal attention of one head, a tile of keys at a time: q, k, v [T,E] -> [T,E], no [T,T] anywhere.
+    """Causal attention of one head, a tile of keys at a time: q, k, v [T,E] -> [T,E].
 
-    Keep per query the largest score so far (`top`), the sum of exponentials (`total`) and the weighted values (`out`), all
-    relative to `top`. When a later tile brings a larger score, what was summed before shrinks by exp(old top - new top).
+    There is no [T,T] anywhere. Keep per query the largest score so far (`top`), the sum of
+    exponentials (`total`) and the weighted values (`out`), all relative to `top`. When a later tile
+    brings a larger score, what was summed before shrinks by exp(old top - new top).
     (Milakov & Gimelshein 2018; Dao et al. 2022, algorithm 1.)
     """
     T, E = q.shape
     result = np.empty_like(q)
     for a in range(0, T, tile):
         rows = q[a : a + tile]
-        top, total, out = np.full(len(rows), -np.inf), np.zeros(len(rows)), np.zeros_like(rows)
+        top = np.full(len(rows), -np.inf)
+        total, out = np.zeros(len(rows)), np.zeros_like(rows)
         for b in range(0, a + tile, tile):  # tiles behind the diagonal are never touched
             scores = rows @ k[b : b + tile].T / np.sqrt(E)  # [tile,tile]
-            scores[np.arange(b, b + scores.shape[1]) > np.arange(a, a + len(rows))[:, None]] = -np.inf
+            qpos, kpos = a + np.arange(len(rows)), b + np.arange(scores.shape[1])
+            scores[kpos > qpos[:, None]] = -np.inf
             new_top = np.maximum(top, scores.max(axis=1))
             shrink, p = np.exp(top - new_top), np.exp(scores - new_top[:, None])
             total = total * shrink + p.sum(axis=1)

@@ -6,7 +6,10 @@ from labkit.reference.layers import rms_norm, rope, swiglu
 
 
 class Cache:
-    """The keys and values of the tokens seen so far, for every layer. It belongs to one request, and is passed in and out."""
+    """The keys and values of the tokens seen so far, for every layer.
+
+    It belongs to one request, and is passed in and out.
+    """
 
     def __init__(self, n_layers):
         self.keys, self.values = [None] * n_layers, [None] * n_layers
@@ -16,9 +19,13 @@ class Cache:
         return 0 if self.keys[-1] is None else len(self.keys[-1])
 
     def append(self, layer, k, v):
-        """Add k, v [T,G,E] of new tokens; return all of the layer's keys and values. (Growing by copy: simple, and O(S) a step.)"""
+        """Add k, v [T,G,E] of new tokens; return all of the layer's keys and values.
+
+        It grows by copying: simple, and O(S) a step.
+        """
         if self.keys[layer] is not None:
-            k, v = np.concatenate([self.keys[layer], k]), np.concatenate([self.values[layer], v])
+            k = np.concatenate([self.keys[layer], k])
+            v = np.concatenate([self.values[layer], v])
         self.keys[layer], self.values[layer] = k, v
         return k, v
 
@@ -50,12 +57,14 @@ class TinyGPT:
         """x [T,D] -> [T,D]: the new tokens' queries over all keys so far, old ones from the cache."""
         c, T = self.config, len(x)
         H, G, E = c.n_heads, c.n_kv_heads, c.head_dim
-        q, k, v = np.split((x @ layer["mixer.qkv.weight"].T).reshape(T, H + 2 * G, E), [H, H + G], axis=1)
+        qkv = (x @ layer["mixer.qkv.weight"].T).reshape(T, H + 2 * G, E)
+        q, k, v = np.split(qkv, [H, H + G], axis=1)
         q, k = rope(q, pos, c.rope_theta), rope(k, pos, c.rope_theta)
         if cache is not None:
             k, v = cache.append(i, k, v)
-        kpos = np.arange(pos[-1] + 1 - len(k), pos[-1] + 1)  # the rows of the mask are the new queries only
-        return attention(q, k, v, pos, kpos).reshape(T, H * E) @ layer["mixer.out.weight"].T
+        kpos = np.arange(pos[-1] + 1 - len(k), pos[-1] + 1)
+        out = attention(q, k, v, pos, kpos)  # the mask's rows are the new queries only
+        return out.reshape(T, H * E) @ layer["mixer.out.weight"].T
 
 
 def random_weights(config, seed=0):
