@@ -53,9 +53,12 @@ def forget(old: dict, new: dict) -> None:
             shutil.rmtree(BUILD / folder, ignore_errors=True)
 
 
-def run(what: str, *command: str) -> None:
-    if code := subprocess.run(command, cwd=ROOT).returncode:
-        sys.exit(f"book: {what} failed (exit {code}); what it said stands above")
+def run(what: str, *command: str, quiet: bool = False) -> None:
+    """Run a step; a quiet one shows what it wrote only when it fails."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=quiet, text=True)
+    if done.returncode:
+        print((done.stdout or "") + (done.stderr or ""), file=sys.stderr)
+        sys.exit(f"book: {what} failed (exit {done.returncode}); what it said stands above")
 
 
 def fetch_model() -> None:
@@ -77,10 +80,11 @@ def build() -> None:
     run("a notebook", sys.executable, "scripts/notebooks.py")
     run("the README", sys.executable, "scripts/readme.py")
     forget(old, new)
+    print("pages: running what has changed, about a minute", flush=True)
     KEYS.parent.mkdir(exist_ok=True)
     KEYS.write_text(json.dumps(new | {"all": ""}))  # caches are now for these sources; the pages are not written yet
     try:
-        run("the book", str(Path(sys.executable).parent / "jupyter-book"), "build", ".", "-W", "--keep-going", "--quiet")
+        run("the book", str(Path(sys.executable).parent / "jupyter-book"), "build", ".", "-W", "--keep-going", "--quiet", quiet=True)
     except SystemExit:
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # or a second run would pass over the same warning
         raise

@@ -124,7 +124,7 @@ def checkout(monkeypatch, tmp_path):
         (tmp_path / name).write_text("as it was")
     ran = []
 
-    def run(what, *command):
+    def run(what, *command, **_):
         ran.append(what)
         if what == "the book":
             for made in ("html/index.html", ".doctrees/a", ".jupyter_cache/a"):
@@ -141,7 +141,7 @@ def checkout(monkeypatch, tmp_path):
 
 def test_with_nothing_changed_nothing_runs(checkout):
     book.build()
-    assert checkout.ran == ["a clip", "a notebook", "the book"]
+    assert checkout.ran == ["a clip", "a notebook", "the README", "the book"]
     checkout.ran.clear()
     (checkout.root / "book/_static/clips/a.mp4").write_text("rendered, not a source")
     book.build()
@@ -157,7 +157,7 @@ def test_a_change_rebuilds_what_depends_on_it(checkout, changed, executed_again,
     (checkout.root / changed).write_text("changed")
     kept = {}
 
-    def watch(what, *command):
+    def watch(what, *command, **_):
         checkout.ran.append(what)
         kept.update({name: (book.BUILD / name / "a").exists() for name in (".jupyter_cache", ".doctrees")})
 
@@ -167,7 +167,7 @@ def test_a_change_rebuilds_what_depends_on_it(checkout, changed, executed_again,
 
 
 def test_a_failed_build_is_not_taken_for_done(checkout):
-    def fails(what, *command):
+    def fails(what, *command, **_):
         if what == "the book":
             (book.BUILD / ".doctrees").mkdir(parents=True)
             raise SystemExit("a warning")
@@ -190,8 +190,8 @@ def test_a_stale_notebook_fails_even_though_building_the_book_writes_it_anew(mon
 
     monkeypatch.setattr(check.subprocess, "run", run)
     assert check.main() == 1
-    assert ran == ["scripts/notebooks.py --check", "scripts/book.py", "-m ruff", "-m pytest"]
-    assert "the committed notebooks failed" in capsys.readouterr().out
+    assert ran == ["scripts/notebooks.py --check", "scripts/readme.py --check", "scripts/book.py", "-m ruff", "-m pytest"]
+    assert "the committed notebooks, the README's numbers failed" in capsys.readouterr().out
 
 
 # -- clips ---------------------------------------------------------------------------------------------------------------

@@ -79,9 +79,10 @@ def decode_scene(trace: Trace) -> dict:
         keys = "key" if s.computed == 1 else "keys"
         says.append(f"is fed {fed}: computes **{s.computed}** {keys}, reads **{back}** back, stores {s.written}. Next: “{visible(s.token)}”.")
     totals = {verb: list(accumulate(getattr(s, verb) for s in trace.steps)) for verb in ("computed", "read", "written")}
+    most = max(values[-1] for values in totals.values())
     return {"label": CACHES.get(trace.meta.get("cache", ""), "The loop"), "named": True, "axes": "one key per token across, one forward per row",
             "cols": columns, "rows": len(trace.steps), "cells": columns <= 48, "mask": False, "boxes": boxes, "says": says,
-            "meters": [[f"keys {verb} so far", values, values[-1]] for verb, values in totals.items()],
+            "meters": [[f"keys {verb} so far", values, most] for verb, values in totals.items()],
             "text": [[visible(t), -1] for t in prompt] + [[visible(s.token), k] for k, s in enumerate(trace.steps)],
             "legend": [["computed", "now", "computed now"], ["read", "now", "read back now"], ["computed", "past", "computed by an earlier forward"]]}
 
