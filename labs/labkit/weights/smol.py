@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit.config import presets
+from labkit.published import presets
 from labkit.model import GPT
 from labkit.weights.hf import from_hf, load
 from labkit.weights.to_hf import to_hf
