@@ -1,0 +1,58 @@
+"""A memory of fixed size that corrects itself: the gated delta rule, token by token and in chunks.
+
+A cache writes every token down. Here each head owns one matrix S [K,W] that answers a key k with the value k^T S. To store
+v under k one could add k v^T (plain linear attention, Katharopoulos et al. 2020), but then old answers pile up: keys that
+are not orthogonal disturb each other, and nothing is ever taken back. The delta rule first asks what the memory says now
+and adds only the difference:
+
+    S <- exp(g) S                      forget a little (Gated DeltaNet, Yang et al. 2024, arXiv 2412.06464, eq. 10)
+    S <- S + beta k (v - k^T S)^T      repair the answer to k; beta = 1 and |k| = 1 makes it exactly v
+
+which is one step of gradient descent on |k^T S - v|^2 / 2 with step size beta, done online while reading the text (Widrow &
+Hoff 1960; Schlag et al. 2021). The state never grows, so a decoded token costs the same at any context: three passes over S.
+"""
+import numpy as np
+
+from labkit.reference.layers import rms_norm, silu
+
+
+def delta_recurrent(q, k, v, g, beta, state=None, watch=None):
+    """The rule as it reads: q, k [T,H,K] · v [T,H,W] · log decay g <= 0 and step size beta [T,H] -> (out [T,H,W], state [H,K,W])."""
+    state = np.zeros((*k.shape[1:], v.shape[-1])) if state is None else state
+    out = np.empty(v.shape)
+    for t in range(len(q)):
+        state = state * np.exp(g[t])[:, None, None]
+        error = v[t] - np.einsum("hk,hkw->hw", k[t], state)  # what it should say, less what it says
+        state = state + np.einsum("hk,hw->hkw", k[t], beta[t][:, None] * error)
+        out[t] = np.einsum("hk,hkw->hw", q[t], state)
+        if watch:
+            watch(t, state, error)
+    return out, state
+
+
+def delta_chunked(q, k, v, g, beta, state=None, chunk=64):
+    """The same answers with matrix products: inside a chunk of n tokens the corrections u are the solution of one linear system.
+
+    Token t is corrected against the old state and the corrections before it, u_t = beta_t (v_t - decayed k_t^T S - sum_{j<t} ...):
+    written for all t at once, (I + L) u = beta (v - decayed k^T S) with L strictly lower triangular. (Yang et al. 2024, section 3.3.)
+    """
+    state = np.zeros((*k.shape[1:], v.shape[-1])) if state is None else state
+    outs = []
+    for a in range(0, len(q), chunk):
+        Q, K, V = (x[a : a + chunk].swapaxes(0, 1) for x in (q, k, v))  # [H,n,...]
+        b, G = beta[a : a + chunk].T[..., None], np.cumsum(g[a : a + chunk], axis=0).T  # [H,n,1], [H,n] log decay since the chunk began
+        n = G.shape[1]
+        decay = np.exp(np.where(np.tri(n, dtype=bool), G[:, :, None] - G[:, None], -np.inf))  # [H,n,n] from token j to t >= j
+        since = np.exp(G)[..., None]  # [H,n,1]
+        L = np.tril(b * (K @ K.swapaxes(1, 2)) * decay, -1)
+        u = np.linalg.solve(np.eye(n) + L, b * (V - since * (K @ state)))  # [H,n,W]
+        outs.append(since * (Q @ state) + (Q @ K.swapaxes(1, 2) * decay) @ u)
+        state = since[:, -1:] * state + (K * decay[:, -1, :, None]).swapaxes(1, 2) @ u
+    return np.concatenate(outs, axis=1).swapaxes(0, 1), state
+
+
+def causal_conv(x, kernel, past):
+    """Each channel mixes its last few tokens: x [T,c] · kernel [c,n] · past [n-1,c] -> (silu of the mix [T,c], the next past)."""
+    x = np.concatenate([past, x])
+    T, n = len(x) - len(past), kernel.shape[1]
+    return silu(sum(x[i : i + T] * kernel[:, i] for i in range(n))), x[T:]

@@ -1,0 +1,32 @@
+"""Multi-head latent attention: cache one short vector per token, from which every head makes its own key and value.
+
+MLA (DeepSeek-V2, Liu et al. 2024, section 2.1) stores C numbers a token instead of 2 H E. RoPE stands in the way of the trick
+below, because a rotation that depends on the position cannot be moved through a fixed matrix. So a small part of each key, Er
+numbers that all heads share, carries the position and is cached beside the latent: the *decoupled* RoPE key.
+
+Two ways to attend give the same answer. `reprojected` expands the cached latents to H keys and values, and pays for that at
+every token cached: right for a prompt. `absorbed` brings the query to the latents instead, q^T (W l) = (W^T q)^T l, so H heads
+read one shared "key" of C + Er numbers, as in multi-query attention: right for decoding.
+"""
+import numpy as np
+
+from labkit.reference.attention import attention
+from labkit.reference.layers import rms_norm, rope
+
+
+def reprojected(q, q_rope, latent, k_rope, up, qpos, kpos):
+    """q [T,H,En] · q_rope [T,H,Er] · latent [S,C] · k_rope [S,Er] · up [H,En+Ev,C] -> [T,H,Ev], by way of H full keys and values."""
+    (S, Er), (T, H, En) = k_rope.shape, q.shape
+    k, v = np.split(np.einsum("sc,hec->she", latent, up), [En], axis=2)
+    k = np.concatenate([k, np.broadcast_to(k_rope[:, None], (S, H, Er))], axis=2)  # [S,H,En+Er]
+    return attention(np.concatenate([q, q_rope], axis=2), k, v, qpos, kpos)
+
+
+def absorbed(q, q_rope, latent, k_rope, up, qpos, kpos):
+    """The same numbers, without ever making a key: both halves of `up` act on the query's side."""
+    En, Er = q.shape[2], q_rope.shape[2]
+    up_k, up_v = np.split(up, [En], axis=1)  # [H,En,C], [H,Ev,C]
+    q = np.concatenate([np.einsum("the,hec->thc", q, up_k), q_rope], axis=2)  # [T,H,C+Er]
+    k = np.concatenate([latent, k_rope], axis=1)[:, None]  # [S,1,C+Er]: one key head for all
+    mixed = attention(q, k, latent[:, None], qpos, kpos, scale=(En + Er) ** -0.5)  # [T,H,C]
+    return np.einsum("thc,hvc->thv", mixed, up_v)
