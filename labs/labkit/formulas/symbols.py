@@ -97,7 +97,7 @@ def cached_attention_terms(n):
     return n * (n + 1) / 2
 
 
-def attainable_flops(I, peak, bandwidth):
+def attainable_flops(I, peak, bandwidth):  # noqa: E741
     """Roofline: what intensity I (FLOPs per byte) lets a machine reach (Williams et al. 2009)."""
     return min(peak, I * bandwidth)
 

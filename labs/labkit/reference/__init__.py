@@ -6,12 +6,12 @@ Then what can be swapped in: `latent` (MLA), `delta` (a memory that never grows)
 """
 from labkit.reference.attention import attention, merge, online_attention, record_attention, split_decode
 from labkit.reference.decoding import cached_loop, key_fingerprints, naive_loop
-from labkit.reference.delta import causal_conv, delta_chunked, delta_recurrent
+from labkit.reference.delta import causal_conv, delta_chunked, delta_recurrent, gated_delta_net
 from labkit.reference.experts import expert_load, moe, route
-from labkit.reference.latent import absorbed, reprojected
+from labkit.reference.latent import absorbed, mla, reprojected
 from labkit.reference.layers import rms_norm, rope, silu, softmax, swiglu
 from labkit.reference.tinygpt import Cache, TinyGPT
 
 __all__ = ["Cache", "TinyGPT", "absorbed", "attention", "cached_loop", "causal_conv", "delta_chunked", "delta_recurrent", "expert_load",
-           "key_fingerprints", "merge", "moe", "naive_loop", "online_attention", "record_attention", "reprojected", "rms_norm", "rope", "route",
-           "silu", "softmax", "split_decode", "swiglu"]
+           "gated_delta_net", "key_fingerprints", "merge", "mla", "moe", "naive_loop", "online_attention", "record_attention", "reprojected",
+           "rms_norm", "rope", "route", "silu", "softmax", "split_decode", "swiglu"]

@@ -14,7 +14,7 @@ def attention(q, k, v, qpos, kpos, window=None, sinks=None, keep=0, scale=None):
     """
     T, H, E = q.shape
     k, v = (np.repeat(a, H // a.shape[1], axis=1) for a in (k, v))  # naive on purpose: G heads copied out to H
-    scores = np.einsum("the,she->hts", q, k) * (E**-0.5 if scale is None else scale)  # [H,T,S]
+    scores = np.einsum("the,she->hts", q, k) * np.float64(E**-0.5 if scale is None else scale)  # [H,T,S], float64 from here on
     see = (kpos >= 0) & (kpos <= qpos[:, None])  # [T,S]
     if window is not None:
         see &= (qpos[:, None] - kpos < window) | (kpos < keep)

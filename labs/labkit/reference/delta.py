@@ -16,7 +16,7 @@ import numpy as np
 from labkit.reference.layers import rms_norm, silu
 
 
-def delta_recurrent(q, k, v, g, beta, state=None, watch=None):
+def delta_recurrent(q, k, v, g, beta, state=None):
     """The rule as it reads: q, k [T,H,K] · v [T,H,W] · log decay g <= 0 and step size beta [T,H] -> (out [T,H,W], state [H,K,W])."""
     state = np.zeros((*k.shape[1:], v.shape[-1])) if state is None else state
     out = np.empty(v.shape)
@@ -25,8 +25,6 @@ def delta_recurrent(q, k, v, g, beta, state=None, watch=None):
         error = v[t] - np.einsum("hk,hkw->hw", k[t], state)  # what it should say, less what it says
         state = state + np.einsum("hk,hw->hkw", k[t], beta[t][:, None] * error)
         out[t] = np.einsum("hk,hkw->hw", q[t], state)
-        if watch:
-            watch(t, state, error)
     return out, state
 
 
@@ -56,3 +54,25 @@ def causal_conv(x, kernel, past):
     x = np.concatenate([past, x])
     T, n = len(x) - len(past), kernel.shape[1]
     return silu(sum(x[i : i + T] * kernel[:, i] for i in range(n))), x[T:]
+
+
+def gated_delta_net(x, w, config, cache=None, rule=delta_chunked):
+    """A whole layer (Qwen3-Next): x [T,D] of new tokens -> (out [T,D], cache). `w` are labkit.mixers.GatedDeltaNet's weights by
+    name; the cache is (last conv inputs [n-1,c], state [Hv,K,W]) whatever the context, None at the start."""
+    c, T = config, len(x)
+    Hk, Hv, K, W = c.delta_n_key_heads, c.delta_n_value_heads, c.delta_key_dim, c.delta_value_dim
+    past, state = cache or (np.zeros((c.delta_conv - 1, 2 * Hk * K + Hv * W), x.dtype), None)
+    qkv, z = np.split(x @ w["qkvz.weight"].T, [2 * Hk * K + Hv * W], axis=1)
+    b, a = np.split(x @ w["ba.weight"].T, 2, axis=1)  # [T,Hv] each
+    qkv, past = causal_conv(qkv, w["conv.weight"], past)
+    q, k, v = np.split(qkv, [Hk * K, 2 * Hk * K], axis=1)
+    q, k = (np.repeat(unit(h.reshape(T, Hk, K)), Hv // Hk, axis=1) for h in (q, k))  # [T,Hv,K]
+    g = -np.exp(w["A_log"]) * np.logaddexp(0, a + w["dt_bias"])
+    out, state = rule(q * K**-0.5, k, v.reshape(T, Hv, W), g, 1 / (1 + np.exp(-b)), state)
+    out = rms_norm(out, w["norm.weight"], c.norm_eps) * silu(z.reshape(T, Hv, W))
+    return out.reshape(T, -1) @ w["out.weight"].T, (past, state)
+
+
+def unit(x):
+    """Each head scaled to length 1: a key of length 1 makes beta = 1 an exact repair."""
+    return x / np.sqrt((x**2).sum(axis=-1, keepdims=True) + 1e-6)

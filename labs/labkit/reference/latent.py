@@ -16,7 +16,7 @@ from labkit.reference.layers import rms_norm, rope
 
 def reprojected(q, q_rope, latent, k_rope, up, qpos, kpos):
     """q [T,H,En] · q_rope [T,H,Er] · latent [S,C] · k_rope [S,Er] · up [H,En+Ev,C] -> [T,H,Ev], by way of H full keys and values."""
-    (S, Er), (T, H, En) = k_rope.shape, q.shape
+    (S, Er), (_, H, En) = k_rope.shape, q.shape
     k, v = np.split(np.einsum("sc,hec->she", latent, up), [En], axis=2)
     k = np.concatenate([k, np.broadcast_to(k_rope[:, None], (S, H, Er))], axis=2)  # [S,H,En+Er]
     return attention(np.concatenate([q, q_rope], axis=2), k, v, qpos, kpos)
@@ -30,3 +30,19 @@ def absorbed(q, q_rope, latent, k_rope, up, qpos, kpos):
     k = np.concatenate([latent, k_rope], axis=1)[:, None]  # [S,1,C+Er]: one key head for all
     mixed = attention(q, k, latent[:, None], qpos, kpos, scale=(En + Er) ** -0.5)  # [T,H,C]
     return np.einsum("thc,hvc->thv", mixed, up_v)
+
+
+def mla(x, w, config, cache=None, attend=absorbed):
+    """A whole layer: x [T,D] of new tokens -> (out [T,D], cache). `w` are labkit.mixers.MLA's weights by name, and the cache is
+    all that a decode keeps: (latents [S,C], RoPE keys [S,Er]) of the tokens before, None at the start."""
+    c, T, H = config, len(x), config.n_heads
+    latent, k_rope = cache or (np.empty((0, c.kv_lora_rank), x.dtype), np.empty((0, c.qk_rope_head_dim), x.dtype))
+    pos = np.arange(len(latent), len(latent) + T)
+    q = rms_norm(x @ w["q_a.weight"].T, w["q_norm.weight"], c.norm_eps) if c.q_lora_rank else x
+    q, q_rope = np.split((q @ w["q_b.weight"].T).reshape(T, H, -1), [c.qk_nope_head_dim], axis=2)  # [T,H,En], [T,H,Er]
+    new, k = np.split(x @ w["kv_a.weight"].T, [c.kv_lora_rank], axis=1)  # [T,C], [T,Er]
+    latent = np.concatenate([latent, rms_norm(new, w["kv_norm.weight"], c.norm_eps)])
+    k_rope = np.concatenate([k_rope, rope(k[:, None], pos, c.rope_theta)[:, 0]])
+    up = w["kv_b.weight"].reshape(H, -1, c.kv_lora_rank)
+    out = attend(q, rope(q_rope, pos, c.rope_theta), latent, k_rope, up, pos, np.arange(len(latent)))
+    return out.reshape(T, -1) @ w["out.weight"].T, (latent, k_rope)
