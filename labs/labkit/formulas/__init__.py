@@ -22,8 +22,8 @@ from labkit.formulas.costs import (
 )
 from labkit.formulas.parts import Part, parts
 from labkit.formulas.roofline import Hardware, intensity, roofline_seconds
-from labkit.formulas.symbols import latex
+from labkit.formulas.symbols import experts_read, latex
 
 __all__ = ["BITS", "Hardware", "Part", "activation_bytes", "active_parameters", "attention_flops", "bytes_of", "cache_parts", "decode_bytes",
-           "decode_flops", "intensity", "kv_cache_bytes", "latex", "loop_flops", "parameters", "parts", "prefill_flops", "read_parts",
+           "decode_flops", "experts_read", "intensity", "kv_cache_bytes", "latex", "loop_flops", "parameters", "parts", "prefill_flops", "read_parts",
            "roofline_seconds", "weight_bytes"]
