@@ -70,7 +70,7 @@ def _ffn(c: ModelConfig, experts: bool) -> list[tuple[str, int, int]]:
         gated = c.ffn != "gelu"
         matrices = f.swiglu_weights(D, c.d_ff) if gated else f.gelu_weights(D, c.d_ff)
         return [("dense FFN", matrices, (c.d_ff * (2 if gated else 1) + D) if c.bias else 0)]
-    held = [("router", D * X, X * (c.expert_bias + c.router_bias)),
+    held = [("router", D * X, X if c.expert_bias else 0),  # a bias for choosing only is a statistic, not a parameter
             ("routed experts", X * f.swiglu_weights(D, F), X * (2 * F + D) if c.expert_bias else 0)]
     if c.n_shared_experts:
         held.append(("shared experts", f.swiglu_weights(D, c.n_shared_experts * F) + (D if c.shared_gate else 0), 0))

@@ -62,12 +62,11 @@ def gated_delta_net(x, w, config, cache=None, rule=delta_chunked):
     c, T = config, len(x)
     Hk, Hv, K, W = c.delta_n_key_heads, c.delta_n_value_heads, c.delta_key_dim, c.delta_value_dim
     past, state = cache or (np.zeros((c.delta_conv - 1, 2 * Hk * K + Hv * W), x.dtype), None)
-    qkv, z = np.split(x @ w["qkvz.weight"].T, [2 * Hk * K + Hv * W], axis=1)
-    b, a = np.split(x @ w["ba.weight"].T, 2, axis=1)  # [T,Hv] each
-    qkv, past = causal_conv(qkv, w["conv.weight"], past)
+    qkv, z, b, a = np.split(x @ w["qkvzba.weight"].T, np.cumsum([past.shape[1], Hv * W, Hv]), axis=1)
+    qkv, past = causal_conv(qkv, w["conv"], past)
     q, k, v = np.split(qkv, [Hk * K, 2 * Hk * K], axis=1)
     q, k = (np.repeat(unit(h.reshape(T, Hk, K)), Hv // Hk, axis=1) for h in (q, k))  # [T,Hv,K]
-    g = -np.exp(w["A_log"]) * np.logaddexp(0, a + w["dt_bias"])
+    g = -np.exp(w["A_log"]) * np.logaddexp(0, a + w["dt_bias"])  # [T,Hv], log of what is kept
     out, state = rule(q * K**-0.5, k, v.reshape(T, Hv, W), g, 1 / (1 + np.exp(-b)), state)
     out = rms_norm(out, w["norm.weight"], c.norm_eps) * silu(z.reshape(T, Hv, W))
     return out.reshape(T, -1) @ w["out.weight"].T, (past, state)

@@ -13,6 +13,8 @@ import numpy as np
 from labkit.reference.attention import attention
 from labkit.reference.layers import rms_norm, rope
 
+EPS = 1e-6  # of the norms inside
+
 
 def reprojected(q, q_rope, latent, k_rope, up, qpos, kpos):
     """q [T,H,En] · q_rope [T,H,Er] · latent [S,C] · k_rope [S,Er] · up [H,En+Ev,C] -> [T,H,Ev], by way of H full keys and values."""
@@ -33,16 +35,16 @@ def absorbed(q, q_rope, latent, k_rope, up, qpos, kpos):
 
 
 def mla(x, w, config, cache=None, attend=absorbed):
-    """A whole layer: x [T,D] of new tokens -> (out [T,D], cache). `w` are labkit.mixers.MLA's weights by name, and the cache is
-    all that a decode keeps: (latents [S,C], RoPE keys [S,Er]) of the tokens before, None at the start."""
-    c, T, H = config, len(x), config.n_heads
-    latent, k_rope = cache or (np.empty((0, c.kv_lora_rank), x.dtype), np.empty((0, c.qk_rope_head_dim), x.dtype))
+    """A whole layer: x [T,D] of new tokens -> (out [T,D], cache). `w`: labkit.mixers.MLA's weights by name, and `attend` one of
+    the two above. The cache is all that a decode keeps: (latents [S,C], rotated keys [S,Er]) of the tokens so far; None at first."""
+    c, T, H, C, Er = config, len(x), config.n_heads, config.kv_lora_rank, config.qk_rope_head_dim
+    latent, k_rope = cache or (np.empty((0, C), x.dtype), np.empty((0, Er), x.dtype))
     pos = np.arange(len(latent), len(latent) + T)
-    q = rms_norm(x @ w["q_a.weight"].T, w["q_norm.weight"], c.norm_eps) if c.q_lora_rank else x
-    q, q_rope = np.split((q @ w["q_b.weight"].T).reshape(T, H, -1), [c.qk_nope_head_dim], axis=2)  # [T,H,En], [T,H,Er]
-    new, k = np.split(x @ w["kv_a.weight"].T, [c.kv_lora_rank], axis=1)  # [T,C], [T,Er]
-    latent = np.concatenate([latent, rms_norm(new, w["kv_norm.weight"], c.norm_eps)])
+    q, new, k = np.split(x @ w["down.weight"].T, [-(C + Er), -Er], axis=1)
+    if c.q_lora_rank:  # queries come out of a latent too; that saves weights, not cache
+        q = rms_norm(q, w["q_norm.weight"], EPS) @ w["q_up.weight"].T
+    q, q_rope = np.split(q.reshape(T, H, -1), [c.qk_nope_head_dim], axis=2)  # [T,H,En], [T,H,Er]
+    latent = np.concatenate([latent, rms_norm(new, w["kv_norm.weight"], EPS)])
     k_rope = np.concatenate([k_rope, rope(k[:, None], pos, c.rope_theta)[:, 0]])
-    up = w["kv_b.weight"].reshape(H, -1, c.kv_lora_rank)
-    out = attend(q, rope(q_rope, pos, c.rope_theta), latent, k_rope, up, pos, np.arange(len(latent)))
+    out = attend(q, rope(q_rope, pos, c.rope_theta), latent, k_rope, w["kv_up"], pos, np.arange(len(latent)))
     return out.reshape(T, -1) @ w["out.weight"].T, (latent, k_rope)
