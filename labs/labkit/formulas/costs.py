@@ -43,6 +43,12 @@ def weight_bytes(config: ModelConfig, dtype: str = "bf16") -> float:
 # -- compute -----------------------------------------------------------------------------------------------------
 
 
+def _check(**counts: float) -> None:
+    for name, n in counts.items():
+        if n < 0:
+            raise ValueError(f"{name} can't be negative, but is {n}")
+
+
 def _seen(c: ModelConfig, layer: int, context: int) -> int:
     """Tokens that a decoded token attends to in one layer."""
     window = c.window_of(layer)
@@ -81,15 +87,17 @@ def decode_flops(config: ModelConfig, context: int) -> int:
     A sliding layer sees min(T, window) tokens. MLA is absorbed: moving the query into the latent and the result out of it costs
     what one token's keys and values would. The delta rule's rank-one update and its convolution count as the multiply-adds they are.
     """
+    _check(context=context)
     return f.projection_flops(1, _matrices(config)) + attention_flops(config, 1, context)
 
 
 def prefill_flops(config: ModelConfig, tokens: int) -> int:
     """Matmul FLOPs of a prompt, its head on the last token only. Attention counts the whole square, as torch's counter does.
 
-    That holds for sliding layers too. MLA re-projects its keys and values; the delta rule counts its recurrence, though the
-    chunked form does more arithmetic to do it in fewer, larger products.
+    That holds for sliding layers too. MLA re-projects its keys and values. The delta rule counts its recurrence and, as torch's
+    counter does not, the short convolution; chunks add `symbols.delta_chunk_flops` and the solution of their triangular systems.
     """
+    _check(tokens=tokens)
     c, head = config, config.vocab_size * config.d_model
     mixing = sum(_mixing_flops(c, i, tokens, tokens, decode=False) for i in range(c.n_layers))
     return f.projection_flops(tokens, _matrices(c) - head) + f.projection_flops(1, head) + mixing
@@ -114,6 +122,7 @@ def activation_bytes(config: ModelConfig, tokens: int, dtype: str = "bf16") -> f
 
 def cache_parts(config: ModelConfig, context: int, batch: int = 1, dtype: str = "bf16") -> dict[str, float]:
     """Bytes of cache by layer type, for `batch` requests of `context` tokens: what `kv_cache_bytes` sums."""
+    _check(context=context, batch=batch)
     c, bits = config, {}
     element = bytes_of(8, dtype)  # bits of one
     for i, kind in enumerate(c.types):

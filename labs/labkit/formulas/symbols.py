@@ -62,6 +62,11 @@ def delta_flops(T, H_v, d_k, d_v):
     return 6 * H_v * d_k * d_v * T
 
 
+def delta_chunk_flops(T, n, H_v, d_k, d_v):
+    """What chunks of n tokens add to `delta_flops`: key-key and query-key products, and the corrections weighed. More work, in fewer steps."""
+    return 2 * H_v * n * T * (2 * d_k + d_v)
+
+
 def kv_bits_per_token(G, E, b):
     """One key and one value for each of G heads, in one layer."""
     return 2 * G * E * b
@@ -104,10 +109,12 @@ def attainable_flops(I, peak, bandwidth):  # noqa: E741
 
 def latex(name: str) -> str:
     """A formula as LaTeX, made from its Python source."""
+    import re
+
     import latexify
 
     from labkit.config import UnknownName
 
     if name not in globals() or name == "latex":
-        raise UnknownName("formula", name, [k for k, v in globals().items() if callable(v)])
-    return latexify.get_latex(globals()[name], use_math_symbols=True)
+        raise UnknownName("formula", name, [k for k, v in globals().items() if callable(v) and k != "latex"])
+    return re.sub(r"\\mathrm{(\w)\\_(\w)}", r"\1_{\2}", latexify.get_latex(globals()[name], use_math_symbols=True))  # E_r is an E with an index
