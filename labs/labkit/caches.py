@@ -6,8 +6,9 @@
     none     nothing is kept                                      a step sees only its own tokens
 
 Writing is one scatter by slot. Reading is not token by token: static returns a slice without a copy, paged gathers whole
-blocks, ring returns its buffer; a sliding layer's `window` spares them what lies before it. Every read also returns the *position* of each slot (-1: empty), and one rule in `ops.attend` turns positions into
-the mask. That rule covers causality, padding and rejected drafts, so none of them is a case here.
+blocks, ring returns its buffer; a sliding layer's `window` spares them what lies before it. Every read also returns the
+*position* of each slot (below 0: empty), and one rule in `ops.attend` turns positions into the mask. That rule covers
+causality, padding, windows, the ring's wrap and rejected drafts, so none of them is a case here.
 
 Items are the shapes kept per token: `((G, E), (G, E))` for keys and values, `((1, C + Er),)` for MLA's latent.
 A recurrent layer keeps no tokens but a state. `StateCache` is that one exception: it has no positions to mask, so going back
@@ -39,7 +40,7 @@ class SlotCache:
             buffer.index_copy_(0, at, x)
 
     def read(self, step: Step) -> tuple[Tensor, ...]:
-        """All that the step's requests may attend to: items `[R, S, *item]`, then positions `[R, S]` (-1 = empty)."""
+        """All that the step's requests may attend to: items `[R, S, *item]`, then positions `[R, S]` (below 0: empty)."""
         raise TypeError(f"{type(self).__name__} does not say how it is read")
 
     def _slots(self, step: Step) -> Tensor:

@@ -151,7 +151,7 @@ class ModelConfig:
         return replace(self, **changes)
 
 
-# -- what cannot be built ------------------------------------------------------------------------------------------
+# -- what cannot be built ----------------------------------------------------------------------------------------
 
 
 def _whole(c: ModelConfig, *names: str) -> None:
@@ -192,6 +192,6 @@ def _check_experts(c: ModelConfig) -> None:
     if c.n_experts % c.n_expert_groups or c.n_active_groups > c.n_expert_groups:
         raise ValueError(f"{c.n_experts} experts can't form {c.n_expert_groups} equal groups of which {c.n_active_groups} are active")
     if c.n_active_experts > c.n_active_groups * (c.n_experts // c.n_expert_groups):
-        raise ValueError(f"{c.n_active_groups} active groups of {c.n_experts // c.n_expert_groups} experts can't offer {c.n_active_experts} active ones")
+        raise ValueError(f"{c.n_active_groups} active groups of {c.n_experts // c.n_expert_groups} experts can't offer {c.n_active_experts}")
     if c.ffn == "gelu":
         raise ValueError("experts are gated: ffn must be 'swiglu', 'geglu' or 'swiglu_clamped', not 'gelu'")

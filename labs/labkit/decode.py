@@ -47,8 +47,8 @@ def generate(model: GPT, prompts: list[list[int]], max_new_tokens: int, *, cache
              sampling: Sampling | list[Sampling] | None = None, stop=None) -> list[list[int]]:
     """New tokens for each prompt.
 
-    cache: "static", "paged", "ring" (sliding layers keep their window only) or "none" (naive). sampling: one for all or one per prompt; None = greedy. stop: token ids that
-    end a reply (kept as its last token); None = the model's own, () = never.
+    cache: "static", "paged", "ring" (sliding layers keep their window only) or "none" (naive). sampling: one for all or one per
+    prompt; None = greedy. stop: token ids that end a reply (kept as its last token); None = the model's own, () = never.
     Raises ValueError for an empty prompt, an id outside the vocabulary, or prompt + new beyond `max_context`.
     """
     config = model.config

@@ -149,13 +149,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kpos: Tensor, step: Step, scale: flo
     """
     R, T, S, (H, E), G = len(step.rows), step.T, k.shape[1], q.shape[1:], k.shape[2]
     k, v, share = k.transpose(1, 2), v.transpose(1, 2), H // G  # [R,G,S,E]
-    near = window is None or window >= S
+    far = window is not None and S > window
     fused = sinks is None and E == v.shape[-1]
-    if fused and T == S and T > 1 and near and not any(step.first):  # whole prompts, nothing before them
+    if fused and T == S and T > 1 and not far and not any(step.first):  # whole prompts, nothing before them
         q = q.view(R, T, H, E).transpose(1, 2)
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True).transpose(1, 2).flatten(0, 1)
     mask = None
-    if T > 1 or not near or min(step.context) < S or min(step.context) < max(step.context):
+    if T > 1 or far or min(step.context) < S or min(step.context) < max(step.context):
         copies = share if fused and T > 1 else 1  # the fused kernel wants a mask row per query row
         mask = step.once(("mask", id(kpos), window, copies), lambda: (kpos, _mask(kpos, step, window, q.dtype, copies)))[1]
     if T > 1:

@@ -26,7 +26,8 @@ class MLA(nn.Module):
     def __init__(self, config: ModelConfig, layer: int = 0, path: str = "auto"):
         super().__init__()
         c, D = config, config.d_model
-        self.path, self.H, self.C, self.nope, self.turn, self.v_dim = path, c.n_heads, c.kv_lora_rank, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
+        self.path, self.H, self.C = path, c.n_heads, c.kv_lora_rank
+        self.nope, self.turn, self.v_dim = c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
         self.scale = c.query_scale or (self.nope + self.turn) ** -0.5
         self.rope_theta, self.rope_scaling = c.rope_of(layer)
         q_dim = self.H * (self.nope + self.turn)
