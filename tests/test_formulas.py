@@ -9,7 +9,9 @@ from labkit import formulas, presets
 from labkit.step import Step
 
 PUBLISHED = {"gpt2-124m": 124_439_808, "smollm2-135m": 134_515_008, "llama3.2-1b": 1_235_814_400, "llama3-8b": 8_030_261_248,
-             "llama3-70b": 70_553_706_496, "mistral-7b-v0.1": 7_241_732_096, "qwen3-0.6b": 596_049_920, "deepseek-v3": 671_026_404_352}
+             "llama3-70b": 70_553_706_496, "mistral-7b-v0.1": 7_241_732_096, "qwen3-0.6b": 596_049_920, "qwen3-30b-a3b": 30_532_122_624,
+             "qwen3-next-80b-a3b": 79_674_391_296, "gemma3-27b": 27_009_346_304, "gpt-oss-20b": 20_914_757_184,
+             "mixtral-8x7b": 46_702_792_704, "deepseek-v3": 671_026_404_352}  # as transformers counts them
 BILLIONS = {  # total and active, to the digits they are published with
     "qwen3-30b-a3b": ("30.532", "3.353"), "qwen3-next-80b-a3b": ("79.67", "3.87"), "gemma3-27b": ("27.009", "27.009"),
     "gpt-oss-20b": ("20.915", "4.19"), "mixtral-8x7b": ("46.703", "12.88"), "deepseek-v3": ("671.03", "37.55")}
