@@ -14,8 +14,8 @@ def arguments(parser) -> None:
 
 def run(args) -> None:
     from labkit import formulas as f
-    from labkit import presets
     from labkit.cli import table
+    from labkit.published import presets
 
     config = presets[args.model]
     context = config.max_context if args.context is None else args.context

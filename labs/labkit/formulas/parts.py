@@ -47,8 +47,9 @@ def _mixer(c: ModelConfig, kind: str) -> tuple[str, int, int]:
     """(name, matrices, vectors) of one layer's mixer."""
     D, H = c.d_model, c.n_heads
     if kind == "mla":
-        sizes = c.kv_lora_rank, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
-        return "latent attention", mla_matrices(D, H, c.q_lora_rank, *sizes), c.kv_lora_rank + (c.q_lora_rank or 0)
+        C_q, E_n, E_r = c.q_lora_rank or 0, c.qk_nope_head_dim, c.qk_rope_head_dim
+        full_rank = 0 if C_q else D * H * (E_n + E_r)  # one matrix makes the queries
+        return "latent attention", f.mla_weights(D, H, c.kv_lora_rank, C_q, E_n, E_r, c.v_head_dim) + full_rank, c.kv_lora_rank + C_q
     if kind == "delta":
         sizes = c.delta_n_key_heads, c.delta_n_value_heads, c.delta_key_dim, c.delta_value_dim
         return "delta rule", f.delta_weights(D, *sizes, c.delta_conv), 2 * c.delta_n_value_heads + c.delta_value_dim
@@ -56,11 +57,6 @@ def _mixer(c: ModelConfig, kind: str) -> tuple[str, int, int]:
     matrices = f.attention_weights(D, H, G, E) + (D * H * E if c.output_gate else 0)
     biases = (H + 2 * G) * E + D if c.bias or c.attention_bias else 0
     return "attention", matrices, biases + (2 * E if c.qk_norm else 0) + (H if c.sinks else 0)
-
-
-def mla_matrices(D: int, H: int, C_q: int | None, C: int, E_n: int, E_r: int, E_v: int) -> int:
-    """`symbols.mla_weights`, also where queries have full rank (C_q None) and one matrix makes them."""
-    return f.mla_weights(D, H, C, C_q or 0, E_n, E_r, E_v) + (0 if C_q else D * H * (E_n + E_r))
 
 
 def _ffn(c: ModelConfig, experts: bool) -> list[tuple[str, int, int]]:

@@ -5,7 +5,7 @@ v under k one could add k v^T (plain linear attention, Katharopoulos et al. 2020
 are not orthogonal disturb each other, and nothing is ever taken back. The delta rule first asks what the memory says now
 and adds only the difference:
 
-    S <- exp(g) S                      forget a little (Gated DeltaNet, Yang et al. 2024, arXiv 2412.06464, eq. 10)
+    S <- exp(g) S                      forget a little (Gated DeltaNet, Yang, Kautz & Hatamizadeh 2025)
     S <- S + beta k (v - k^T S)^T      repair the answer to k; beta = 1 and |k| = 1 makes it exactly v
 
 which is one step of gradient descent on |k^T S - v|^2 / 2 with step size beta, done online while reading the text (Widrow &
@@ -32,7 +32,7 @@ def delta_chunked(q, k, v, g, beta, state=None, chunk=64):
     """The same answers with matrix products: inside a chunk of n tokens the corrections u are the solution of one linear system.
 
     Token t is corrected against the old state and the corrections before it, u_t = beta_t (v_t - decayed k_t^T S - sum_{j<t} ...):
-    written for all t at once, (I + L) u = beta (v - decayed k^T S) with L strictly lower triangular. (Yang et al. 2024, section 3.3.)
+    written for all t at once, (I + L) u = beta (v - decayed k^T S) with L strictly lower triangular (Yang et al. 2024, DeltaNet).
     """
     state = np.zeros((*k.shape[1:], v.shape[-1])) if state is None else state
     outs = []

@@ -9,7 +9,7 @@ def route(x, router, active, scoring="softmax", renormalise=True, bias=None, sca
 
     "softmax" lets experts compete (Shazeer et al. 2017; Mixtral, Jiang et al. 2024); "sigmoid" scores each alone, and `bias` [X],
     which the training moves to even out the load, helps to choose but never weighs. With `groups`, only experts of the best
-    `active_groups` may be chosen, so that a token visits few machines (DeepSeek-V3 2024, section 2.1.2).
+    `active_groups` may be chosen, so that a token visits few machines (DeepSeek-AI 2024, DeepSeek-V3, section 2.1.2).
     """
     logits = x @ router.T  # [T,X]
     scores = softmax(logits) if scoring == "softmax" else 1 / (1 + np.exp(-logits))

@@ -1,6 +1,6 @@
 """Multi-head latent attention: cache one short vector per token, from which every head makes its own key and value.
 
-MLA (DeepSeek-V2, Liu et al. 2024, section 2.1) stores C numbers a token instead of 2 H E. RoPE stands in the way of the trick
+MLA (DeepSeek-AI 2024, DeepSeek-V2, section 2.1) stores C numbers a token instead of 2 H E. RoPE stands in the way of the trick
 below, because a rotation that depends on the position cannot be moved through a fixed matrix. So a small part of each key, Er
 numbers that all heads share, carries the position and is cached beside the latent: the *decoupled* RoPE key.
 
