@@ -17,7 +17,7 @@ class GatedDeltaNet(nn.Module):
 
     Each value head keeps a matrix S [dk,dv] from keys to values. A token fades it by exp(g), looks up what its key recalls,
     and writes the difference: `S = exp(g) S; S += k (beta (v - k S)); out = q S`. Before that, q, k and v pass a short causal
-    convolution. `path` is "auto", "recurrent" (token by token) or "chunked" (64 tokens at once); auto takes recurrent for one token.
+    convolution. `path` is "auto", "recurrent" (token by token) or "chunked" (32 tokens at once); auto takes recurrent for one token.
     """
 
     recurrent, window = True, None
@@ -57,8 +57,11 @@ class GatedDeltaNet(nn.Module):
     def convolve(self, u: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """u [R,T,channels], past [R,conv-1,channels] -> q, k [R,T,Hv,dk] of length 1, v [R,T,Hv,dv], and the next past."""
         T, u = u.shape[1], torch.cat([past, u], dim=1)
-        mixed = F.silu(sum(u[:, j : j + T] * self.conv[:, j] for j in range(self.conv.shape[1])))
-        q, k, v = mixed.float().split([self.Hk * self.dk, self.Hk * self.dk, self.Hv * self.dv], dim=2)
+        first, *rest = self.conv.t().contiguous()  # [channels] each: what a token j back weighs
+        mixed = u[:, :T] * first
+        for j, weight in enumerate(rest, 1):
+            mixed.addcmul_(u[:, j : j + T], weight)
+        q, k, v = F.silu(mixed).float().split([self.Hk * self.dk, self.Hk * self.dk, self.Hv * self.dv], dim=2)
         unit = lambda t: t * torch.rsqrt(t.square().sum(-1, keepdim=True) + 1e-6)
         q, k = (unit(t.unflatten(2, (self.Hk, self.dk))).repeat_interleave(self.Hv // self.Hk, dim=2) for t in (q, k))
         return q * self.dk**-0.5, k, v.unflatten(2, (self.Hv, self.dv)), u[:, T:]
@@ -77,27 +80,32 @@ def recurrent(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: T
     return torch.stack(out, dim=1), S.view_as(state)
 
 
-def chunked(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor, size: int = 64) -> tuple[Tensor, Tensor]:
+def chunked(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor, size: int = 32) -> tuple[Tensor, Tensor]:
     """The same in chunks of `size` tokens, as matrix products (Yang et al. 2024, "Parallelizing Linear Transformers", section 3).
 
-    Within a chunk, what token i writes depends on what every j < i wrote: a unit triangular system, solved for all tokens at once.
-    Its right-hand sides are the values and the share of the old state that each token corrects.
+    Within a chunk, what token i corrects depends on what every j < i wrote: a unit triangular system, inverted for all chunks and
+    heads at once. Only the state itself then goes from chunk to chunk.
     """
-    T = q.shape[1]
-    size = min(size, T)
-    pad = -T % size  # padding writes nothing (beta 0) and forgets nothing (g 0)
-    q, k, v, g, beta = (F.pad(t.transpose(1, 2), (0, 0) * (t.dim() - 3) + (0, pad)).unflatten(2, (-1, size)) for t in (q, k, v, g, beta))
-    past = g.cumsum(-1)  # [R,Hv,chunks,size]: log of all that was forgotten since the chunk began
-    ahead = torch.ones(size, size, dtype=torch.bool, device=q.device).triu(1)
-    fade = (past[..., :, None] - past[..., None, :]).masked_fill(ahead, float("-inf")).exp()  # from token j to token i
-    beta_k = beta[..., None] * k
-    system = (beta_k @ k.transpose(-1, -2)) * fade
-    sides = torch.cat([beta[..., None] * v, beta_k * past.exp()[..., None]], -1)
-    own, of_state = torch.linalg.solve_triangular(system, sides, upper=False, unitriangular=True).split([v.shape[-1], k.shape[-1]], -1)
-    within, q_then, k_then = (q @ k.transpose(-1, -2)) * fade, q * past.exp()[..., None], k * (past[..., -1:] - past).exp()[..., None]
-    out = []
-    for i in range(q.shape[2]):
-        error = own[:, :, i] - of_state[:, :, i] @ state
-        out.append(q_then[:, :, i] @ state + within[:, :, i] @ error)
-        state = state * past[:, :, i, -1].exp()[..., None, None] + k_then[:, :, i].transpose(-1, -2) @ error
-    return torch.cat(out, dim=2)[:, :, :T].transpose(1, 2), state
+    (R, T, Hv, _), size = q.shape, min(size, q.shape[1])
+    chunks = -(-T // size)
+    pad = chunks * size - T  # padding writes nothing (beta 0) and forgets nothing (g 0)
+
+    def cut(t: Tensor) -> Tensor:  # [R,T,Hv,...] -> [chunks*R*Hv,size,...]
+        t = F.pad(t, (0, 0) * (t.dim() - 2) + (0, pad)) if pad else t
+        return t.unflatten(1, (chunks, size)).movedim((1, 3), (0, 2)).flatten(0, 2)
+
+    q, k, v, g, beta = map(cut, (q, k, v, g, beta))
+    past = g.cumsum(1)  # log of all that was forgotten since the chunk began
+    since, until = past.exp()[..., None], (past[:, -1:] - past).exp()[..., None]
+    fade = (past[:, :, None] - past[:, None]).clamp(max=0).exp().tril()  # from token j to token i >= j
+    system = (beta[..., None] * k) @ k.transpose(1, 2) * fade
+    inverse = torch.linalg.solve_triangular(system, torch.eye(size, device=q.device).expand_as(system), upper=False, unitriangular=True)
+    inverse = inverse * beta[:, None]
+    parts = (inverse @ v, inverse @ (k * since), q * since, (q @ k.transpose(1, 2)) * fade, (k * until).transpose(1, 2), since[:, -1:])
+    S, out = state.flatten(0, 1), []
+    for own, known, ask, within, write, kept in zip(*(t.unflatten(0, (chunks, -1)).unbind(0) for t in parts)):
+        error = torch.baddbmm(own, known, S, alpha=-1)
+        out.append(torch.baddbmm(ask @ S, within, error))
+        S = torch.baddbmm(S * kept, write, error)
+    out = torch.stack(out, 1).unflatten(0, (R, Hv)).flatten(2, 3)[:, :, :T]  # [R,Hv,T,dv]
+    return out.transpose(1, 2), S.view_as(state)
