@@ -86,9 +86,9 @@ def build(name: str, seed: int = 0):
     model = ORACLES[name]().float().eval()
     g = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
-        corrections = [b for n, b in model.named_buffers() if "correction_bias" in n]
-        for p in [*model.parameters(), *corrections]:
-            p.add_(torch.randn(p.shape, generator=g) * 0.1) if p.dim() == 1 else p.mul_(4.0)
+        corrections = [(n, b) for n, b in model.named_buffers() if "correction_bias" in n]
+        for name, p in [*model.named_parameters(), *corrections]:  # a bias stacked over experts has two dimensions
+            p.add_(torch.randn(p.shape, generator=g) * 0.1) if p.dim() == 1 or name.endswith("bias") else p.mul_(4.0)
     return model
 
 

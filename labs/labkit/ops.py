@@ -149,7 +149,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kpos: Tensor, step: Step, scale: flo
     """
     R, T, S, (H, E), G = len(step.rows), step.T, k.shape[1], q.shape[1:], k.shape[2]
     k, v, share = k.transpose(1, 2), v.transpose(1, 2), H // G  # [R,G,S,E]
-    far = window is not None and S > window
+    far = window is not None and window < S
     fused = sinks is None and E == v.shape[-1]
     if fused and T == S and T > 1 and not far and not any(step.first):  # whole prompts, nothing before them
         q = q.view(R, T, H, E).transpose(1, 2)

@@ -85,8 +85,9 @@ def _experts(c: dict, family: str) -> dict:
         shared, rest = divmod(c["shared_expert_intermediate_size"], size)
         if rest:
             raise ValueError(f"the shared expert's size {c['shared_expert_intermediate_size']} is not a multiple of an expert's, {size}")
-    return dict(n_experts=X, shared_gate=family == "qwen3_next" and shared > 0, n_active_experts=c["num_experts_per_tok"], d_expert=size, n_shared_experts=shared,
-                n_dense_layers=sum(dense), renormalise=family in ("mixtral", "gpt_oss") or c.get("norm_topk_prob", False))
+    return dict(n_experts=X, n_active_experts=c["num_experts_per_tok"], d_expert=size, n_dense_layers=sum(dense),
+                n_shared_experts=shared, shared_gate=family == "qwen3_next" and shared > 0,
+                renormalise=family in ("mixtral", "gpt_oss") or c.get("norm_topk_prob", False))
 
 
 def _gemma3(c: dict) -> dict:

@@ -157,7 +157,7 @@ def _from_gguf(path: Path) -> tuple[GPT, Tokenizer]:
                for t in reader.tensors}
     named = {"model.embed_tokens.weight": tensors["token_embd.weight"], "model.norm.weight": tensors["output_norm.weight"]}
     for i in range(config.n_layers):
-        get = lambda name: tensors[f"blk.{i}.{name}.weight"]
+        get = lambda name, i=i: tensors[f"blk.{i}.{name}.weight"]
         named |= {f"model.layers.{i}.{hf}.weight": t for hf, t in {
             "input_layernorm": get("attn_norm"), "post_attention_layernorm": get("ffn_norm"),
             "self_attn.q_proj": _half_split(get("attn_q"), config.n_heads),
