@@ -90,12 +90,12 @@ def test_flops_equal_torchs_counter(name):
     assert counts[1] == formulas.decode_flops(model.config, 41) - delta_uncounted(model.config, 1)
 
 
-@pytest.mark.parametrize("T,n,padded", [(40, 40, 40), (64, 64, 64), (130, 64, 192)])
+@pytest.mark.parametrize("T,n,padded", [(20, 20, 20), (64, 32, 64), (130, 32, 160)])
 def test_chunks_of_the_delta_rule_cost_the_recurrence_and_their_squares(T, n, padded):
     q, k, v, g, beta, state = (torch.zeros(shape) for shape in ((1, T, 4, 16), (1, T, 4, 16), (1, T, 4, 24), (1, T, 4), (1, T, 4), (1, 4, 16, 24)))
     with FlopCounterMode(display=False) as counter:
         labkit.mixers.delta.chunked(q, k, v, g, beta, state)
-    f = formulas.symbols  # the last chunk is padded; torch counts nothing for a triangular solve
+    f = formulas.symbols  # the last chunk is padded; torch counts nothing for the inverse itself
     assert counter.get_total_flops() == f.delta_flops(padded, 4, 16, 24) + f.delta_chunk_flops(padded, n, 4, 16, 24)
 
 

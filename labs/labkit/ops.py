@@ -150,7 +150,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kpos: Tensor, step: Step, scale: flo
     R, T, S, (H, E), G = len(step.rows), step.T, k.shape[1], q.shape[1:], k.shape[2]
     k, v, share = k.transpose(1, 2), v.transpose(1, 2), H // G  # [R,G,S,E]
     far = window is not None and window < S
-    fused = sinks is None and E == v.shape[-1]
+    fused = sinks is None and v.shape[-1] == E
     if fused and T == S and T > 1 and not far and not any(step.first):  # whole prompts, nothing before them
         q = q.view(R, T, H, E).transpose(1, 2)
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True).transpose(1, 2).flatten(0, 1)

@@ -63,8 +63,9 @@ def delta_flops(T, H_v, d_k, d_v):
 
 
 def delta_chunk_flops(T, n, H_v, d_k, d_v):
-    """What chunks of n tokens add to `delta_flops`: key-key and query-key products, and the corrections weighed. More work, in fewer steps."""
-    return 2 * H_v * n * T * (2 * d_k + d_v)
+    """What chunks of n tokens add to `delta_flops`: key-key and query-key products, the corrections weighed, and
+    the inverse of the chunk's system times keys and values. More work, in fewer steps."""
+    return 2 * H_v * n * T * (3 * d_k + 2 * d_v)
 
 
 def kv_bits_per_token(G, E, b):
