@@ -3,7 +3,7 @@ import numpy as np
 
 from labkit import formulas, reference
 from labkit.checks import call, expect
-from labkit.config import presets
+from labkit.published import presets
 
 
 def broken_append(answer):

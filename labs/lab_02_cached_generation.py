@@ -31,6 +31,13 @@ def run(device="cpu", quick=False):
     return rows
 
 
+def go(rows):
+    """Does prefill take more tokens a second than decode?"""
+    for r in rows:
+        if r["prefill_tokens_per_second"] <= r["tokens_per_second"]:
+            return f"at {r['context']:,} tokens prefill is no faster per token than decode: look whether the prompt is fed in one step"
+
+
 def plot(rows):
     from labkit import plotting
 
@@ -47,7 +54,7 @@ LAB = Lab(
     columns={"context": "context", "prefill_tokens_per_second": "prefill tokens/s|,.0f", "median": "s per token|.4f",
              "tokens_per_second": "tokens/s|.1f",
              "mbu": "MBU|.0%", "cache_bytes": "cache bytes|,", "activation_bytes": "activations|,", "grown_bytes": "memory grew|,"},
-    run=run, plot=plot)
+    run=run, plot=plot, go=go)
 
 if __name__ == "__main__":
     main(LAB)

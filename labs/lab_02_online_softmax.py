@@ -60,6 +60,16 @@ def run(device="cpu", quick=False):
     return rows
 
 
+def go(rows):
+    """Are the two attentions one function, and does the fused one need less memory?"""
+    for r in rows:
+        if not r["gap"] <= 1e-4:
+            return f"at {r['context']:,} tokens the two differ by {r['gap']:.1e}: look at the mask"
+        other = next(o for o in rows if o["context"] == r["context"] and o["kind"] == "written out")
+        if r["kind"] == "fused" and r["context"] >= 2048 and r["peak_bytes"] >= other["peak_bytes"]:
+            return f"at {r['context']:,} tokens the fused kernel takes as much memory as the scores written out: look which kernel torch chose"
+
+
 def plot(rows):
     from labkit import plotting
 
@@ -78,7 +88,7 @@ LAB = Lab(
            "the memory, and the fused one four times at most.",
     columns={"context": "tokens", "kind": "attention", "median": "seconds|.4f", "multiple": "times faster|.1f", "peak_bytes": "peak bytes|,",
              "score_bytes": "of T x T scores|,", "gap": "largest difference|.1e"},
-    run=run, plot=plot)
+    run=run, plot=plot, go=go)
 
 if __name__ == "__main__":
     main(LAB)

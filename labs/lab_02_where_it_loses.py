@@ -38,6 +38,14 @@ def run(device="cpu", quick=False):
         for c, m in times.items()]
 
 
+def go(rows):
+    """Does a token cost more once the cache outweighs the model?"""
+    for r in rows:
+        if r["cache_share"] > 0.25 and r["multiple"] < 1.05:
+            return (f"at {r['context']:,} tokens {r['cache_share']:.0%} of the bytes are cache, but a token takes no longer: look whether "
+                    f"the cache is read")
+
+
 def plot(rows):
     from labkit import plotting
 
@@ -53,7 +61,7 @@ LAB = Lab(
            "(fewer heads, windows, states, fewer bits) start to pay.",
     columns={"context": "context", "median": "s per token|.4f", "tokens_per_second": "tokens/s|.1f", "multiple": "times the shortest|.2f",
              "cache_bytes": "cache bytes|,", "cache_share": "share of bytes read|.0%", "mbu": "MBU|.0%"},
-    run=run, plot=plot)
+    run=run, plot=plot, go=go)
 
 if __name__ == "__main__":
     main(LAB)

@@ -36,6 +36,14 @@ def run(device="cpu", quick=False):
     return rows
 
 
+def go(rows):
+    """Does the cached loop compute one key a step, after the first, and read as many as the naive one computes?"""
+    for r in rows[1:]:
+        if r["cached_computed"] != 1 or r["read"] != r["naive_computed"]:
+            return (f"in step {r['step']} the cached loop computes {r['cached_computed']} keys and reads {r['read']}: look at what it "
+                    f"feeds, and at the append")
+
+
 def store(folder, device="cpu"):
     """Keep the two traces, for the player and the clip."""
     _, recorded = traces(device)
@@ -45,12 +53,12 @@ def store(folder, device="cpu"):
 LAB = Lab(
     id="CH4B-CODE-01", chapter="02", title="Two loops, one text", minutes=0.5,
     objective="Read the naive and the cached loop line by line, and count what each step does.",
-    needs="nothing",
+    needs="CH4B-LAB-01",
     notice="From step 2 on, the cached loop computes one key and value where the naive one computes them all again; both queries read "
            "equally many. The tokens are the same.",
     columns={"step": "step", "token": "token", "naive_computed": "keys computed, naive", "cached_computed": "cached", "read": "keys read",
              "held": "keys held", "naive_flops": "FLOPs, naive|,", "cached_flops": "cached|,"},
-    run=run, store=store)
+    run=run, store=store, go=go)
 
 if __name__ == "__main__":
     main(LAB)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labkit
-from labkit.caches import PagedCache, StaticCache
+from labkit.caches import PagedCache, RingCache, StaticCache
 from labkit.formulas import kv_cache_bytes
 from labkit.step import Step
 
@@ -41,6 +41,27 @@ def test_read_returns_what_was_written(data):
             length[r] += k
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 6), st.data())
+def test_every_cache_holds_what_a_window_may_see(window, longest, data):
+    """Static, paged and ring: at each query, the visible positions are the last `window`, and each slot holds its own token."""
+    rows = 2
+    caches = [StaticCache(rows, 64, ((1,),), window=window), PagedCache(40, 4, torch.randperm(40)[:32].view(2, 16), ((1,),), window=window),
+              RingCache(rows, window + longest - 1, ((1,),), window=window, longest_step=longest)]
+    length = [0] * rows
+    for _ in range(data.draw(st.integers(1, 8))):
+        row, n = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(1, longest))
+        step = step_of((row, length[row], n))
+        length[row] += n
+        for cache in caches:
+            cache.write(step, (step.pos + 1000 * row).float()[:, None])
+            items, kpos = cache.read(step)
+            for q in step.pos.tolist():
+                seen = (kpos[0] >= 0) & (kpos[0] <= q) & (q - kpos[0] < window)
+                assert sorted(kpos[0][seen].tolist()) == list(range(max(0, q + 1 - window), q + 1))
+                assert (items[0, seen, 0] == kpos[0][seen] + 1000 * row).all()
+
+
 @pytest.mark.parametrize("name", ["gpt2-124m", "smollm2-135m", "qwen3-0.6b"])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_static_cache_holds_the_formulas_bytes(name, dtype):
@@ -69,8 +90,14 @@ def test_a_token_without_a_slot_is_refused(cache):
 
 
 def test_unknown_kind_names_the_choices():
-    with pytest.raises(ValueError, match="no cache is called 'rnig'"):
+    with pytest.raises(ValueError, match="no cache is called 'rnig': choose none, static, paged or ring"):
         labkit.GPT(labkit.presets["tiny"]).caches("rnig", 1, 4)
+
+
+@pytest.mark.parametrize("sizes", [dict(rows=0), dict(capacity=0), dict(block_size=0), dict(longest_step=0)])
+def test_a_cache_of_nothing_is_refused(sizes):
+    with pytest.raises(ValueError, match="at least one row and one token"):
+        labkit.GPT(labkit.presets["tiny"]).caches("static", **(dict(rows=1, capacity=4) | sizes))
 
 
 def test_a_step_that_does_not_fit_together_is_refused():

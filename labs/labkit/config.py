@@ -1,4 +1,4 @@
-"""What a model is made of: explicit sizes, one layer type per layer, and the published models by name.
+"""What a model is made of: explicit sizes, and one layer type per layer. The published models are in `published`.
 
 No size is inferred from another. `head_dim` in particular is *not* `d_model / n_heads`: in Qwen3-0.6B it is 128, not 64,
 and a calculator that divides gets the cache wrong by half.
@@ -8,7 +8,10 @@ from __future__ import annotations
 import difflib
 from dataclasses import KW_ONLY, dataclass, field, replace
 
-LAYER_TYPES = ("full", "sliding")
+LAYER_TYPES = ("full", "sliding", "mla", "delta")
+CHOICES = {"position": ("rope", "learned"), "norm": ("rms", "layer"), "ffn": ("swiglu", "geglu", "gelu", "swiglu_clamped"),
+           "router": ("softmax", "sigmoid")}
+ROPE_SCALINGS = ("llama3", "linear", "yarn")
 
 
 class UnknownName(KeyError, ValueError):
@@ -27,7 +30,8 @@ class UnknownName(KeyError, ValueError):
 class ModelConfig:
     """Sizes of a decoder-only transformer. The defaults describe a Llama: RMSNorm, SwiGLU, RoPE, no biases.
 
-    Sizes are in elements. `d_model` D, `n_heads` H, `n_kv_heads` G, `head_dim` E, `d_ff` F, `vocab_size` V.
+    Sizes are in elements. `d_model` D, `n_heads` H, `n_kv_heads` G, `head_dim` E, `d_ff` F, `vocab_size` V, `n_experts` X,
+    `n_active_experts` A, `kv_lora_rank` C. A size that no layer uses is 0 (`d_ff` where every layer has experts).
     Raises ValueError, in one sentence, for sizes that cannot be built.
     """
 
@@ -40,35 +44,79 @@ class ModelConfig:
     d_ff: int
     max_context: int
     _: KW_ONLY
-    layer_types: tuple[str, ...] | None = None  # "full" or "sliding" per layer; None = all full
+    layer_types: tuple[str, ...] | None = None  # "full", "sliding", "mla" or "delta" per layer; None = all full
     window: int | None = None  # tokens a sliding layer sees, itself included
     tie_embeddings: bool = False  # one matrix is both embedding and head
-    rope_theta: float = 10000.0
-    rope_scaling: dict | None = field(default=None, hash=False)  # Llama-3's rule, {"rope_type": "llama3", ...}
     norm_eps: float = 1e-5
     eos: int | tuple[int, ...] | None = None
+    # positions
     position: str = "rope"  # "rope" | "learned" (GPT-2: one vector per position, added once)
+    rope_theta: float = 10000.0
+    rope_local_theta: float | None = None  # sliding layers rotate by this base, unscaled (Gemma 3); None = like the others
+    rope_scaling: dict | None = field(default=None, hash=False)  # {"rope_type": "llama3" | "linear" | "yarn", "factor": ...}
+    partial_rotary: float = 1.0  # share of each head that is rotated (Qwen3-Next: 1/4)
+    # the shell
     norm: str = "rms"  # "rms" | "layer" (GPT-2)
-    ffn: str = "swiglu"  # "swiglu" | "gelu" (GPT-2)
+    post_norms: bool = False  # a norm after mixer and FFN too, before they are added (Gemma)
+    embed_scale: float = 1.0  # Gemma: sqrt(D)
+    ffn: str = "swiglu"  # "swiglu" | "geglu" (Gemma) | "gelu" (GPT-2) | "swiglu_clamped" (gpt-oss)
     bias: bool = False  # a bias on every projection (GPT-2)
-    qk_norm: bool = False  # RMSNorm on each query and key head (Qwen3)
+    # attention
+    attention_bias: bool = False  # a bias on q, k, v and output (gpt-oss)
+    qk_norm: bool = False  # RMSNorm on each query and key head (Qwen3, Gemma 3)
+    query_scale: float | None = None  # scores are multiplied by it; None = 1 / sqrt(size of a query head)
+    output_gate: bool = False  # each head's output times a sigmoid of x (Qwen3-Next)
+    sinks: bool = False  # one learned logit per head that takes weight and gives nothing (gpt-oss)
+    # MLA (DeepSeek-V2): a head of qk_nope + qk_rope dimensions for scores, v for values
+    q_lora_rank: int | None = None  # None = queries of full rank
+    kv_lora_rank: int = 0
+    qk_nope_head_dim: int = 0
+    qk_rope_head_dim: int = 0
+    v_head_dim: int = 0
+    # mixture of experts
+    n_experts: int = 0  # 0 = dense
+    n_active_experts: int = 0
+    n_shared_experts: int = 0  # always on; together one FFN of n_shared_experts * d_expert
+    d_expert: int = 0
+    n_dense_layers: int = 0  # first layers without experts
+    router: str = "softmax"  # "softmax" | "sigmoid" (DeepSeek-V3)
+    router_bias: bool = False  # a per-expert correction for choosing only (DeepSeek-V3)
+    renormalise: bool = True  # the chosen weights sum to 1
+    routed_scale: float = 1.0  # then times this
+    n_expert_groups: int = 1  # experts are chosen from the best groups only (DeepSeek-V3)
+    n_active_groups: int = 1
+    expert_bias: bool = False  # a bias on router and experts (gpt-oss)
+    shared_gate: bool = False  # the shared expert times a sigmoid of x (Qwen3-Next)
+    # gated delta rule
+    delta_n_key_heads: int = 0
+    delta_n_value_heads: int = 0
+    delta_key_dim: int = 0
+    delta_value_dim: int = 0
+    delta_conv: int = 4  # tokens that the short convolution sees, itself included
 
     def __post_init__(self):
-        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff", "max_context"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
-                raise ValueError(f"{name} must be a whole number >= 1, not {getattr(self, name)!r}")
-        H, G = self.n_heads, self.n_kv_heads
-        if H % G:
-            raise ValueError(f"{H} query heads can't share {G} key/value heads: {H} % {G} = {H % G}")
-        if self.position == "rope" and self.head_dim % 2:
-            raise ValueError(f"RoPE rotates pairs, so head_dim must be even, not {self.head_dim}")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UnknownName(name, getattr(self, name), known)
         if len(self.types) != self.n_layers:
             raise ValueError(f"layer_types names {len(self.types)} layers, but n_layers is {self.n_layers}")
         for t in self.types:
             if t not in LAYER_TYPES:
                 raise UnknownName("layer type", t, LAYER_TYPES)
-        if "sliding" in self.types and (self.window is None or self.window < 1):
-            raise ValueError(f"a sliding layer needs a window of at least 1 token, not {self.window}")
+        _whole(self, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "max_context")
+        if self.n_experts == 0 or self.n_dense_layers:
+            _whole(self, "d_ff")
+        if {"full", "sliding"} & {*self.types}:
+            _check_attention(self)
+        if "mla" in self.types:
+            _check_mla(self)
+        if "delta" in self.types:
+            _whole(self, "delta_n_key_heads", "delta_n_value_heads", "delta_key_dim", "delta_value_dim", "delta_conv")
+            _share(self.delta_n_value_heads, "delta value", self.delta_n_key_heads, "key")
+        if self.n_experts:
+            _check_experts(self)
+        if self.rope_scaling and self.rope_scaling.get("rope_type") not in ROPE_SCALINGS:
+            raise ValueError(f"RoPE scaling {self.rope_scaling.get('rope_type')!r} is not supported; choose from {', '.join(ROPE_SCALINGS)}")
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -80,38 +128,70 @@ class ModelConfig:
         """Token ids that end a reply."""
         return () if self.eos is None else (self.eos,) if isinstance(self.eos, int) else tuple(self.eos)
 
+    @property
+    def rope_dim(self) -> int:
+        """Elements of each attention head that are rotated."""
+        return int(self.head_dim * self.partial_rotary) if self.position == "rope" else 0
+
     def window_of(self, layer: int) -> int | None:
         """Tokens that layer `layer` may look back on, itself included; None = all."""
         return self.window if self.types[layer] == "sliding" else None
+
+    def has_experts(self, layer: int) -> bool:
+        return self.n_experts > 0 and layer >= self.n_dense_layers
+
+    def rope_of(self, layer: int) -> tuple[float, dict | None]:
+        """Base and scaling by which layer `layer` rotates."""
+        if self.types[layer] == "sliding" and self.rope_local_theta is not None:
+            return self.rope_local_theta, None
+        return self.rope_theta, self.rope_scaling
 
     def replace(self, **changes) -> ModelConfig:
         """A copy with some sizes changed, checked again."""
         return replace(self, **changes)
 
 
-class Presets(dict):
-    """Published models by name; an unknown name is answered with the nearest known one."""
-
-    def __missing__(self, name):
-        raise UnknownName("preset", name, self)
+# -- what cannot be built ----------------------------------------------------------------------------------------
 
 
-LLAMA3_ROPE = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-               "original_max_position_embeddings": 8192}
+def _whole(c: ModelConfig, *names: str) -> None:
+    for name in names:
+        if not (isinstance(getattr(c, name), int) and getattr(c, name) >= 1):
+            raise ValueError(f"{name} must be a whole number >= 1, not {getattr(c, name)!r}")
 
-presets = Presets({
-    # sizes from each model's published config.json                 V       D   L   H   G    E      F  context
-    "gpt2-124m": ModelConfig(50257, 768, 12, 12, 12, 64, 3072, 1024, tie_embeddings=True, eos=50256,
-                             position="learned", norm="layer", ffn="gelu", bias=True),
-    "smollm2-135m": ModelConfig(49152, 576, 30, 9, 3, 64, 1536, 8192, tie_embeddings=True, rope_theta=1e5, eos=2),
-    "llama3.2-1b": ModelConfig(128256, 2048, 16, 32, 8, 64, 8192, 131072, tie_embeddings=True, rope_theta=5e5,
-                               rope_scaling=LLAMA3_ROPE, eos=(128001, 128008, 128009)),
-    "llama3-8b": ModelConfig(128256, 4096, 32, 32, 8, 128, 14336, 8192, rope_theta=5e5, eos=(128001, 128009)),
-    "llama3-70b": ModelConfig(128256, 8192, 80, 64, 8, 128, 28672, 8192, rope_theta=5e5, eos=(128001, 128009)),
-    "mistral-7b-v0.1": ModelConfig(32000, 4096, 32, 32, 8, 128, 14336, 32768, layer_types=("sliding",) * 32, window=4096, eos=2),
-    "qwen3-0.6b": ModelConfig(151936, 1024, 28, 16, 8, 128, 3072, 40960, tie_embeddings=True, rope_theta=1e6,
-                              norm_eps=1e-6, qk_norm=True, eos=(151645, 151643)),
-    # ours: small enough to run in NumPy and in tests, with random weights from a fixed seed
-    "tiny": ModelConfig(256, 64, 4, 4, 2, 16, 160, 512),
-    "tiny-gpt2": ModelConfig(256, 64, 4, 4, 4, 16, 256, 512, tie_embeddings=True, position="learned", norm="layer", ffn="gelu", bias=True),
-})
+
+def _share(many: int, what: str, few: int, shared: str) -> None:
+    if many % few:
+        raise ValueError(f"{many} {what} heads can't share {few} {shared} heads: {many} % {few} = {many % few}")
+
+
+def _check_attention(c: ModelConfig) -> None:
+    _whole(c, "head_dim")
+    _share(c.n_heads, "query", c.n_kv_heads, "key/value")
+    if c.position == "rope" and (c.rope_dim % 2 or not 0 < c.rope_dim <= c.head_dim):
+        raise ValueError(f"RoPE rotates pairs, so head_dim must be even, not {c.rope_dim}" if c.partial_rotary == 1 else
+                         f"RoPE rotates pairs within a head of {c.head_dim}: partial_rotary = {c.partial_rotary} makes {c.rope_dim}")
+    if "sliding" in c.types and (c.window is None or c.window < 1):
+        raise ValueError(f"a sliding layer needs a window of at least 1 token, not {c.window}")
+
+
+def _check_mla(c: ModelConfig) -> None:
+    _whole(c, "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", *(["q_lora_rank"] if c.q_lora_rank is not None else []))
+    if c.qk_rope_head_dim % 2:
+        raise ValueError(f"RoPE rotates pairs, so qk_rope_head_dim must be even, not {c.qk_rope_head_dim}")
+    if c.position != "rope":
+        raise ValueError(f"an MLA layer carries positions in its rotated dimensions: position must be 'rope', not {c.position!r}")
+
+
+def _check_experts(c: ModelConfig) -> None:
+    _whole(c, "n_experts", "n_active_experts", "d_expert", "n_expert_groups", "n_active_groups")
+    if c.n_active_experts > c.n_experts:
+        raise ValueError(f"a token can't use {c.n_active_experts} of {c.n_experts} experts: n_active_experts must be <= n_experts")
+    if not 0 <= c.n_dense_layers <= c.n_layers:
+        raise ValueError(f"n_dense_layers must be 0 to {c.n_layers}, not {c.n_dense_layers}")
+    if c.n_experts % c.n_expert_groups or c.n_active_groups > c.n_expert_groups:
+        raise ValueError(f"{c.n_experts} experts can't form {c.n_expert_groups} equal groups of which {c.n_active_groups} are active")
+    if c.n_active_experts > c.n_active_groups * (c.n_experts // c.n_expert_groups):
+        raise ValueError(f"{c.n_active_groups} active groups of {c.n_experts // c.n_expert_groups} experts can't offer {c.n_active_experts}")
+    if c.ffn == "gelu":
+        raise ValueError("experts are gated: ffn must be 'swiglu', 'geglu' or 'swiglu_clamped', not 'gelu'")

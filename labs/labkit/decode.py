@@ -27,7 +27,8 @@ def naive(model: GPT, prompts, max_new_tokens: int, choose, stop=()) -> list[lis
 def cached(model: GPT, prompts, max_new_tokens: int, choose, stop=(), kind="static") -> list[list[int]]:
     """Decode with a cache: the prompt once, then one token a step."""
     texts, live = [list(p) for p in prompts], list(range(len(prompts)))
-    caches = model.caches(kind, len(prompts), max(map(len, prompts)) + max_new_tokens)
+    longest = max(map(len, prompts))
+    caches = model.caches(kind, len(prompts), longest + max_new_tokens, longest_step=longest)
     done = [0] * len(prompts)  # tokens whose keys and values are in the cache
     while live:
         step = Step.of([(r, done[r], texts[r][done[r] :]) for r in live], model.device)
@@ -46,8 +47,8 @@ def generate(model: GPT, prompts: list[list[int]], max_new_tokens: int, *, cache
              sampling: Sampling | list[Sampling] | None = None, stop=None) -> list[list[int]]:
     """New tokens for each prompt.
 
-    cache: "static", "paged" or "none" (naive). sampling: one for all or one per prompt; None = greedy. stop: token ids that
-    end a reply (kept as its last token); None = the model's own, () = never.
+    cache: "static", "paged", "ring" (sliding layers keep their window only) or "none" (naive). sampling: one for all or one per
+    prompt; None = greedy. stop: token ids that end a reply (kept as its last token); None = the model's own, () = never.
     Raises ValueError for an empty prompt, an id outside the vocabulary, or prompt + new beyond `max_context`.
     """
     config = model.config
@@ -81,7 +82,7 @@ def logits(model: GPT, tokens: list[int], chunks: list[int] | None = None, cache
     chunks = [len(tokens)] if chunks is None else list(chunks)
     if sum(chunks) != len(tokens) or min(chunks, default=0) < 1:
         raise ValueError(f"chunks {chunks} must be at least 1 each and sum to the {len(tokens)} tokens, not {sum(chunks)}")
-    caches = model.caches(cache, 1, len(tokens))
+    caches = model.caches(cache, 1, len(tokens), longest_step=max(chunks))
     out, at = [], 0
     for n in chunks:
         first = 0 if cache == "none" else at

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from labkit.caches import make_cache
 from labkit.config import ModelConfig
-from labkit.ffn import make_ffn
-from labkit.mixers import Attention
+from labkit.ffn import GELUMLP, SwiGLU
+from labkit.mixers import make_mixer
+from labkit.moe import MoE
 from labkit.ops import Linear, RMSNorm, can_pack, fastest_for_few
 from labkit.step import Step
 
@@ -16,18 +17,25 @@ def make_norm(config: ModelConfig) -> nn.Module:
     return RMSNorm(config.d_model, config.norm_eps) if config.norm == "rms" else nn.LayerNorm(config.d_model, config.norm_eps)
 
 
+def make_ffn(config: ModelConfig, layer: int) -> nn.Module:
+    """The feed-forward layer of `layer`: dense, or a mixture of experts."""
+    return MoE(config) if config.has_experts(layer) else GELUMLP(config) if config.ffn == "gelu" else SwiGLU(config)
+
+
 class Block(nn.Module):
     """One layer: tokens look at each other, then each thinks by itself; both add to the residual stream."""
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         self.norm1, self.norm2 = make_norm(config), make_norm(config)
-        self.mixer = Attention(config, config.window_of(layer))
+        self.mixer = make_mixer(config, layer)
         self.ffn = make_ffn(config, layer)
+        after = make_norm if config.post_norms else lambda _: nn.Identity()
+        self.after1, self.after2 = after(config), after(config)
 
     def forward(self, x: Tensor, step: Step, cache) -> Tensor:
-        x = x + self.mixer(self.norm1(x), step, cache)
-        return x + self.ffn(self.norm2(x))
+        x = x + self.after1(self.mixer(self.norm1(x), step, cache))
+        return x + self.after2(self.ffn(self.norm2(x)))
 
 
 class GPT(nn.Module):
@@ -55,20 +63,26 @@ class GPT(nn.Module):
     def dtype(self):
         return self.embed.weight.dtype
 
-    def caches(self, kind: str, rows: int, capacity: int, *, block_size: int = 16) -> list:
-        """An empty cache per layer, for `rows` requests of up to `capacity` tokens. kind: "static", "paged" or "none"."""
-        if rows < 1 or capacity < 1:
-            raise ValueError(f"a cache needs at least one row and one token, not {rows} and {capacity}")
+    def caches(self, kind: str, rows: int, capacity: int, *, block_size: int = 16, longest_step: int = 1) -> list:
+        """An empty cache per layer, for `rows` requests of up to `capacity` tokens.
+
+        kind: "static", "paged", "none", or "ring" for sliding layers that must take steps of up to `longest_step` tokens a request.
+        """
+        if rows < 1 or capacity < 1 or block_size < 1 or longest_step < 1:
+            raise ValueError("a cache needs at least one row and one token, in blocks and steps of at least one, "
+                             f"not {rows} and {capacity}, {block_size} and {longest_step}")
         table = None
         if kind == "paged":  # every row gets its own blocks, in order; an engine hands them out on demand instead
             per_row = -(-capacity // block_size)
             table = torch.arange(rows * per_row, device=self.device).view(rows, per_row)
-        return [make_cache(kind, block.mixer.items, rows, capacity, table=table, block_size=block_size,
-                           dtype=self.dtype, device=self.device) for block in self.blocks]
+        return [make_cache(kind, block.mixer, rows, capacity, table=table, block_size=block_size,
+                           longest_step=longest_step, dtype=self.dtype, device=self.device) for block in self.blocks]
 
     def forward(self, step: Step, caches: list, last: Tensor | None = None) -> Tensor:
         """Logits [N,V], or [R',V] of the packed tokens `last` only: the head is the largest matrix, so ask for few rows."""
         x = self.embed(step.ids)
+        if self.config.embed_scale != 1:
+            x = x * self.config.embed_scale
         if self.positions is not None:
             x = x + self.positions(step.pos)
         for block, cache in zip(self.blocks, caches):
@@ -78,13 +92,17 @@ class GPT(nn.Module):
     @torch.inference_mode()
     def pack(self) -> GPT:
         """Lay every matrix out as the CPU likes it (see `ops.Linear`); on other devices nothing changes."""
-        layers = [m for m in self.modules() if isinstance(m, Linear)]
-        if can_pack(self.embed.weight):
-            for layer in layers:
-                layer.pack()
-            few = fastest_for_few(layers)
-            for layer in layers:
-                layer.choose(few)
+        shapes = {}
+        for m in self.modules():
+            if isinstance(m, Linear):
+                shapes.setdefault(m.weight.shape, []).append(m)
+        for alike in shapes.values():
+            if can_pack(alike[0].weight) and not alike[0].weight.is_mkldnn:
+                for m in alike:
+                    m.pack()
+                few = fastest_for_few(alike)
+                for m in alike:
+                    m.choose(few)
         return self
 
     def unpack(self) -> GPT:

@@ -107,7 +107,7 @@ def receipt(expression: str) -> Receipt:
     `kv_cache_bytes(presets["llama3-70b"], 1) | ,` · `row("ch4b-lab-03", variant="cached")["multiple"] | .1f`
     """
     from labkit import formulas
-    from labkit.config import presets
+    from labkit.published import presets
 
     source, _, spec = expression.rpartition(" | ") if " | " in expression else (expression, "", "")
     seen: list[Row] = []

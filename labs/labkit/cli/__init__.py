@@ -10,6 +10,7 @@ COMMANDS = {  # name -> (module, one line)
     "generate": ("generate", "let SmolLM2 answer a prompt, and say how fast"),
     "estimate": ("estimate", "what a model costs: parameters, bytes, FLOPs"),
     "lab": ("lab", "run one of the course's labs"),
+    "runbook": ("runbook", "run all labs in order, with a checkpoint after each"),
     "bench": ("bench", "measure decoding here, alone or against transformers"),
     "doctor": ("doctor", "what this machine has, and which fast paths it takes"),
 }

@@ -4,6 +4,7 @@ A lab is a thin script `labs/lab_*.py` that describes itself in a `LAB` and meas
 """
 from __future__ import annotations
 
+import inspect
 import json
 import pkgutil
 from collections.abc import Callable
@@ -23,10 +24,11 @@ class Lab:
     needs: str  # the lab to run before this one, or "nothing"
     notice: str  # what to look for in the table
     columns: dict[str, str]  # key of a row -> heading, or "heading|format"
-    run: Callable  # (device, quick) -> rows
+    run: Callable  # (device, quick) -> rows; what else it takes can be --set, and its defaults say of which kind
     plot: Callable | None = None  # (rows) -> plotting.Chart
     minutes: float = 1.0
     store: Callable | None = None  # (folder, device) -> paths of what it keeps beside its rows, such as traces
+    go: Callable | None = None  # (rows) -> None to go on, or one sentence: why to stop, and what to look at
 
     @property
     def result(self) -> str:
@@ -42,10 +44,37 @@ def labs() -> dict[str, Lab]:
     return {lab.id: lab for lab in sorted((m.LAB for m in modules), key=lambda lab: (lab.chapter, lab.id))}
 
 
+def in_order() -> list[Lab]:
+    """Every lab after the one it needs, otherwise by chapter. ValueError for a need that no lab meets."""
+    left, done = labs(), []
+    while left:
+        lab = next((lab for lab in left.values() if lab.needs == "nothing" or lab.needs in {d.id for d in done}), None)
+        if lab is None:
+            raise ValueError("; ".join(f"{lab.id} needs {lab.needs}" for lab in left.values()) + ": that can't be put in order")
+        done.append(left.pop(lab.id))
+    return done
+
+
+def settings(lab: Lab, pairs: list[str]) -> dict:
+    """`--set name=value`, as the lab's `run` takes them. ValueError for one it does not take."""
+    known = {name: p.default for name, p in inspect.signature(lab.run).parameters.items() if name not in ("device", "quick")}
+    found = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name not in known:
+            raise ValueError(f"{lab.id} has no setting {name!r}: " + (f"choose from {', '.join(known)}" if known else "it takes none"))
+        try:
+            found[name] = type(known[name])(value)
+        except ValueError:
+            raise ValueError(f"{name} is a number such as {known[name]}, not {value!r}") from None
+    return found
+
+
 def arguments(parser) -> None:
     parser.add_argument("id", nargs="?", help="such as CH4B-LAB-03; without one, all labs are listed")
     parser.add_argument("--quick", action="store_true", help="a smoke run: few repeats, small sizes; never stored")
     parser.add_argument("--store", action="store_true", help="keep the result in labs/results, with its provenance")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the lab; never stored")
     parser.add_argument("--plot", metavar="FILE", help="draw the result into an svg, png or pdf file")
 
 
@@ -62,12 +91,15 @@ def run(args) -> None:
         raise UnknownName("lab", args.id, known)
     if args.quick and args.store:
         raise ValueError("a quick run is too small to be stored: leave out --quick or --store")
+    if args.set and args.store:
+        raise ValueError("a stored result is that of the lab's own settings: leave out --set or --store")
     if args.plot and Path(args.plot).suffix not in (".svg", ".png", ".pdf"):
         raise ValueError(f"--plot draws svg, png or pdf files, not {args.plot!r}")
     lab = known[args.id.upper()]
+    changed = settings(lab, args.set)
     if not args.json:
         print(f"{lab.id}  {lab.title}\n\nObjective: {lab.objective}\nNeeds: {lab.needs}\n")
-    rows = lab.run(device=args.device, quick=args.quick)
+    rows = lab.run(device=args.device, quick=args.quick, **changed)
     stored = [results.save(lab.result, rows, device=args.device)] if args.store else []
     if args.store and lab.store:
         stored += lab.store(results.folder(), args.device)
@@ -76,11 +108,19 @@ def run(args) -> None:
         return
     print(table(rows, lab.columns))
     print(f"\nWhat to notice: {lab.notice}")
+    if lab.go:
+        print(f"Checkpoint: {verdict(lab, rows)}")
     if lab.plot and args.plot:
         lab.plot(rows).save(args.plot)
         print(f"Plot: {args.plot}")
     for path in stored:
         print(f"Stored: {path.parent.name}/{path.name}")
+
+
+def verdict(lab: Lab, rows: list[dict]) -> str:
+    """"go", or "stop: " and the reason."""
+    reason = lab.go(rows) if lab.go else None
+    return "go" if reason is None else f"stop: {reason}"
 
 
 def main(lab: Lab) -> None:

@@ -10,16 +10,20 @@ from labkit.formulas.costs import (
     active_parameters,
     attention_flops,
     bytes_of,
+    cache_parts,
     decode_bytes,
     decode_flops,
     kv_cache_bytes,
     loop_flops,
     parameters,
     prefill_flops,
+    read_parts,
     weight_bytes,
 )
+from labkit.formulas.parts import Part, parts
 from labkit.formulas.roofline import Hardware, intensity, roofline_seconds
-from labkit.formulas.symbols import latex
+from labkit.formulas.symbols import experts_read, latex
 
-__all__ = ["BITS", "Hardware", "activation_bytes", "active_parameters", "attention_flops", "bytes_of", "decode_bytes", "decode_flops", "intensity",
-           "kv_cache_bytes", "latex", "loop_flops", "parameters", "prefill_flops", "roofline_seconds", "weight_bytes"]
+__all__ = ["BITS", "Hardware", "Part", "activation_bytes", "active_parameters", "attention_flops", "bytes_of", "cache_parts", "decode_bytes",
+           "decode_flops", "experts_read", "intensity", "kv_cache_bytes", "latex", "loop_flops", "parameters", "parts", "prefill_flops", "read_parts",
+           "roofline_seconds", "weight_bytes"]

@@ -5,16 +5,23 @@ from labkit.reference.layers import softmax
 from labkit.trace import AttentionStep, Trace
 
 
-def attention(q, k, v, qpos, kpos):
+def attention(q, k, v, qpos, kpos, window=None, sinks=None, keep=0, scale=None):
     """softmax(q k^T / sqrt(E)) v, each query looking at keys of its own position and before (Vaswani et al. 2017, eq. 1).
 
-    q [T,H,E] · k [S,G,E] · v [S,G,E] · qpos [T] · kpos [S] -> [T,H,E]. Each of the G key heads serves H/G query heads.
+    q [T,H,E] · k [S,G,E] · v [S,G,Ev] · qpos [T] · kpos [S], -1 = empty slot -> [T,H,Ev]. Each of the G key heads serves H/G
+    query heads. `window`: a query sees that many tokens, itself included (Beltagy et al. 2020), and always the first `keep`
+    (Xiao et al. 2023). `sinks` [H]: a learned score per head that takes weight and gives nothing (gpt-oss). scale: 1/sqrt(E).
     """
     H, E = q.shape[1:]
     k, v = (np.repeat(a, H // a.shape[1], axis=1) for a in (k, v))  # naive on purpose: G heads copied out to H
-    scores = np.einsum("the,she->hts", q, k) / np.sqrt(E)  # [H,T,S]
-    scores = np.where(kpos <= qpos[:, None], scores, -np.inf)
-    return np.einsum("hts,she->the", softmax(scores), v)
+    scores = np.einsum("the,she->hts", q, k) * np.float64(E**-0.5 if scale is None else scale)  # [H,T,S], float64 from here on
+    see = (kpos >= 0) & (kpos <= qpos[:, None])  # [T,S]
+    if window is not None:
+        see &= (qpos[:, None] - kpos < window) | (kpos < keep)
+    scores = np.where(see, scores, -np.inf)
+    if sinks is not None:  # one more column to look at, with no value behind it
+        scores = np.concatenate([scores, np.broadcast_to(sinks[:, None, None], (H, len(q), 1))], axis=-1)
+    return np.einsum("hts,she->the", softmax(scores)[..., : len(k)], v)
 
 
 def online_attention(q, k, v, tile=4, watch=None):

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit.config import presets
 from labkit.model import GPT
+from labkit.published import presets
 from labkit.weights.hf import from_hf, load
 from labkit.weights.to_hf import to_hf
 

@@ -2,26 +2,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 from torch import Tensor
 
 from labkit.config import ModelConfig
 from labkit.model import GPT
-from labkit.weights.hf import FAMILIES
+from labkit.weights.families import FAMILIES
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 
+WRITTEN = ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff", "max_context", "layer_types", "window",
+           "tie_embeddings", "rope_theta", "rope_scaling", "norm_eps", "eos", "qk_norm")
+
+
 def family_of(config: ModelConfig) -> str:
     """The transformers family that has this architecture. Raises ValueError where none of ours does."""
-    if config.position != "rope" or config.norm != "rms" or config.ffn != "swiglu" or config.bias:
-        raise ValueError("only models of the Llama and Qwen3 families can be written for transformers; this one differs in "
-                         f"position={config.position!r}, norm={config.norm!r}, ffn={config.ffn!r} or bias={config.bias}")
-    sliding = set(config.types) == {"sliding"}
-    if (not sliding and set(config.types) != {"full"}) or (sliding and config.qk_norm):
-        raise ValueError("transformers' Llama, Mistral and Qwen3 have layers of one type; this model mixes them")
-    return "qwen3" if config.qk_norm else "mistral" if sliding else "llama"
+    other = [f"{f.name} = {getattr(config, f.name)!r}" for f in fields(config) if f.name not in WRITTEN and getattr(config, f.name) != f.default]
+    if other:
+        raise ValueError(f"only models of the Llama, Mistral and Qwen3 families can be written for transformers; this one has {', '.join(other)}")
+    types = set(config.types)
+    if types not in ({"full"}, {"sliding"}) or (types == {"sliding"} and config.qk_norm):
+        raise ValueError(f"transformers' Llama, Mistral and Qwen3 have layers of one type; this model has {', '.join(sorted(types))}")
+    return "qwen3" if config.qk_norm else "mistral" if types == {"sliding"} else "llama"
 
 
 def hf_config(config: ModelConfig) -> dict:
@@ -31,8 +36,8 @@ def hf_config(config: ModelConfig) -> dict:
     d = dict(model_type=family, architectures=[ARCHITECTURES[family]], vocab_size=c.vocab_size, hidden_size=c.d_model,
              num_hidden_layers=c.n_layers, num_attention_heads=c.n_heads, num_key_value_heads=c.n_kv_heads, head_dim=c.head_dim,
              intermediate_size=c.d_ff, max_position_embeddings=c.max_context, tie_word_embeddings=c.tie_embeddings,
-             rope_parameters=rope, rope_theta=c.rope_theta, rms_norm_eps=c.norm_eps,
-             eos_token_id=c.stop[0] if len(c.stop) == 1 else list(c.stop) or None, hidden_act="silu")
+             rope_parameters=rope, rope_theta=c.rope_theta, rms_norm_eps=c.norm_eps, hidden_act="silu",
+             eos_token_id=c.stop[0] if len(c.stop) == 1 else list(c.stop) or None)
     return d | ({"sliding_window": c.window} if family == "mistral" else {})
 
 

@@ -1,0 +1,33 @@
+"""CH4B-APP-B: the run order, with its stop/go checkpoints. This prints the plan; `labkit runbook` carries it out."""
+from labkit.cli.lab import Lab, in_order, main
+
+
+def run(device="cpu", quick=False):
+    rows = []
+    for i, lab in enumerate(in_order(), start=1):
+        question = " ".join((lab.go.__doc__ or "").split()) if lab.go else "–"
+        rows.append({"step": i, "id": lab.id, "chapter": lab.chapter, "title": lab.title, "needs": lab.needs,
+                     "minutes": lab.minutes, "go_if": question})
+    return rows
+
+
+def go(rows):
+    """Does every lab come after the one it needs?"""
+    done = {"nothing"}
+    for r in rows:
+        if r["needs"] not in done:
+            return f"{r['id']} comes before {r['needs']}, which it needs: mend its `needs`"
+        done.add(r["id"])
+
+
+LAB = Lab(
+    id="CH4B-APP-B", chapter="08", title="The run order", minutes=0,
+    objective="See all labs in the order in which each rests on the one before, and the question that its checkpoint asks.",
+    needs="CH4B-CODE-02",
+    notice="A checkpoint is a question about the result, not about your patience. Run it all with labkit runbook (--quick for a first look): "
+           "it stops at the first checkpoint that fails, says what to look at, and goes on from there with --from.",
+    columns={"step": "step", "id": "lab", "chapter": "chapter", "title": "title", "needs": "needs", "minutes": "minutes|.1f", "go_if": "go if yes"},
+    run=run, go=go)
+
+if __name__ == "__main__":
+    main(LAB)
