@@ -1,4 +1,6 @@
 """labkit's model equals transformers', whichever way the tokens are fed."""
+import time
+
 import oracles
 import pytest
 import torch
@@ -83,6 +85,14 @@ def test_packed_weights_change_rounding_only(name):
     ours.unpack()
     assert (ours.head.weight is ours.embed.weight) == ours.config.tie_embeddings
     assert all(torch.equal(v, before[k]) for k, v in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("slow", ["packed", "plain"])
+def test_packing_keeps_what_this_cpu_multiplies_faster(slow, monkeypatch):
+    """The ordinary layout stays beside the packed one where one row is faster by it: timed for each shape of matrix."""
+    monkeypatch.setattr(labkit.model, "linear", lambda x, weight: time.sleep(1e-3 if weight.is_mkldnn == (slow == "packed") else 0))
+    mixer = labkit.GPT(labkit.presets["tiny"]).pack().blocks[0].mixer
+    assert mixer.qkv.weight.is_mkldnn and all((m.plain is not None) == (slow == "packed") for m in (mixer.qkv, mixer.out))
 
 
 @pytest.mark.parametrize("name", ["llama-gqa", "gemma3", "gpt-oss", "deepseek-dense", "qwen3-next-dense"])

@@ -69,10 +69,13 @@ def test_chunked_equals_recurrent(R, T, size, seed):
 
 
 def test_chunks_survive_fast_forgetting():
-    """A head that forgets all at once: exp(g) is 0 in fp32, and nothing overflows."""
+    """A head that forgets all at once: exp(g) is 0 in fp32, and nothing overflows, nor does its gradient."""
     (q, k, v, g, beta), state = delta_inputs(1, 64)
     (a, end_a), (b, end_b) = (f(q, k, v, 100 * g, beta, state) for f in (delta.recurrent, delta.chunked))
     assert gap(a, b) < 1e-4 and gap(end_a, end_b) < 1e-4
+    g.requires_grad_()
+    delta.chunked(q, k, v, 100 * g, beta, state)[0].sum().backward()
+    assert g.grad.isfinite().all()
 
 
 def test_both_paths_of_the_layer_equal_transformers():
