@@ -13,7 +13,7 @@ def run(device="cpu", quick=False):
 
     torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device, packed=False)  # F.linear on both sides: the cache is all that differs
-    config, new = model.config, 8 if quick else NEW
+    config, new = model.config, 4 if quick else NEW
     prompt = (tokenizer.encode("A cache keeps a copy of what was slow to get, close to where it is needed again. ") * CONTEXT)[:CONTEXT]
     texts, clock = {}, {}
     bench.time_decode(model, [prompt], 2)

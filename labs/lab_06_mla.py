@@ -3,6 +3,8 @@
 Stored: DeepSeek-V3's 512 + 64 numbers a token and layer, against the keys and values of its 128 heads. Decoded: one layer of
 DeepSeek-V2-Lite's shape (16 heads), its latents re-projected to keys and values at every step, or absorbed into the query.
 """
+import functools
+
 from labkit import ModelConfig, formulas, presets
 from labkit.cli.lab import Lab, main
 
@@ -31,16 +33,14 @@ def run(device="cpu", quick=False):
     v3, rows = presets["deepseek-v3"], []
     for T in progress([256, 512] if quick else CONTEXTS, "contexts"):
         cache = layer.full_cache(mixer, T)
-        decode, out = layer.decoder(mixer, T, cache), {}
+        decode = layer.decoder(mixer, T, cache)
 
         def by(path, decode=decode):
-            def fn():
-                mixer.path = path
-                return decode()
-            return fn  # noqa: B023 (each is called before the next is made)
+            mixer.path = path
+            return decode()
 
-        fns = {path: by(path) for path in ("reprojected", "absorbed")}
-        out = {path: fn() for path, fn in fns.items()}
+        fns = {path: functools.partial(by, path) for path in ("reprojected", "absorbed")}
+        out = {path: fns[path]() for path in fns}
         gap = ((out["absorbed"] - out["reprojected"]).abs().max() / out["absorbed"].abs().max()).item()
         if gap > 1e-3:
             raise ValueError(f"absorbed and re-projected decoding differ by {gap:.1e} of the largest output: they must be one function")

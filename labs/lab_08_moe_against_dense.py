@@ -100,11 +100,9 @@ LAB = Lab(
     objective="Time a mixture of experts against dense layers of equal capacity and of equal active size, for one token and for many, in three "
               "executions.",
     needs="CH4B-LAB-07",
-    notice="For one token the mixture costs about what its active parameters cost, plus the routing. For many tokens nearly all experts are "
-           "touched, so "
-           "nearly all bytes are read. On a CPU nothing beats the plain loop: a gather copies weights for every token and falls far behind, a "
-           "grouped "
-           "product has no kernel to profit from and ties at best. A GPU turns this round.",
+    notice="For one token the mixture costs about what its active parameters cost, plus the routing. For many tokens nearly all experts are touched, so "
+           "nearly all bytes are read. On a CPU a gather copies weights for every token and falls far behind, and a grouped product ties with the plain "
+           "loop, because it is one inside. A GPU has kernels for both, and turns this round.",
     columns={"tokens": "tokens", "variant": "FFN", "parameters": "parameters", "active": "active", "experts_touched": "experts touched",
              "median": "FFN, seconds|.5f", "iqr": "quartiles apart|.5f", "multiple": "times dense|.2f", "layer_median": "layer, seconds|.5f",
              "layer_multiple": "times dense|.2f", "flops": "FLOPs|,", "bytes": "bytes read|,.0f", "gap": "largest difference|.1e"},

@@ -3,6 +3,7 @@
 Six tricks, all seen in the wild, each make "ours" look faster. What a run did is written down by the code that ran it, not by who claims
 something, and six checks read only that. Every check must fail on the rigged run, and none on the fair one.
 """
+import os
 from dataclasses import dataclass, replace
 
 from labkit import ModelConfig
@@ -16,7 +17,7 @@ TRICKS = ("seed", "warm-up", "dtype", "prompt length", "threads", "matched param
 class Setup:
     """How one side is run. The defaults are fair if both sides have them."""
 
-    seed: int = 0  # draws the workload: how many tokens users ask for
+    seed: int = 0  # draws the workload: how many tokens a user asks for
     warmup: int = 1
     dtype: str = "fp32"
     prompt: int = 96
@@ -26,22 +27,20 @@ class Setup:
 
 def rig(theirs: Setup, ours: Setup, trick: str) -> tuple[Setup, Setup]:
     """The two setups with one more trick."""
-    if trick == "warm-up":
-        return replace(theirs, warmup=0), ours
-    lucky = min(range(50), key=lambda seed: sum(asked(seed)))
-    change = {"seed": {"seed": lucky}, "dtype": {"dtype": "bf16"}, "prompt length": {"prompt": 16}, "threads": {"threads": 2},
-              "matched parameters": {"d_ff": 64}}[trick]
-    return theirs, replace(ours, **change)
+    handicap = {"warm-up": {"warmup": 0}, "threads": {"threads": os.cpu_count() + 1}}  # one more than can run: they wait for each other
+    help = {"seed": {"seed": min(range(50), key=asked)}, "dtype": {"dtype": "bf16"}, "prompt length": {"prompt": 16},
+            "matched parameters": {"d_ff": 64}}
+    return replace(theirs, **handicap.get(trick, {})), replace(ours, **help.get(trick, {}))
 
 
-def asked(seed: int, users: int = 2) -> list[int]:
-    """New tokens that each user asks for: the workload, as a seed draws it."""
+def asked(seed: int) -> int:
+    """New tokens that a user asks for: the workload, as a seed draws it."""
     import random
 
-    return [random.Random(seed * users + i).randint(4, 24) for i in range(users)]
+    return random.Random(seed).randint(4, 24)
 
 
-CHECKS = {"seed": "asked", "warm-up": "warmup", "dtype": "dtype", "prompt length": "prompt", "threads": "threads", "matched parameters": "parameters"}
+CHECKS = dict(zip(TRICKS, ("written", "warmup", "dtype", "prompt", "threads", "parameters")))  # what of the record each reads
 
 
 def check(name: str, theirs: dict, ours: dict) -> str | None:
@@ -64,8 +63,8 @@ def contestant(setup: Setup, device: str):
     def serve(timed: bool = True):
         torch.set_num_threads(setup.threads)
         prompt = list(range(setup.prompt))
-        replies = [labkit.generate(model, [prompt], n, stop=())[0] for n in asked(setup.seed)]
-        record.update(threads=torch.get_num_threads(), prompt=len(prompt), asked=[len(r) for r in replies], warmup=record["warmup"] + (not timed))
+        reply = labkit.generate(model, [prompt], asked(setup.seed), stop=())[0]
+        record.update(threads=torch.get_num_threads(), prompt=len(prompt), written=len(reply), warmup=record["warmup"] + (not timed))
 
     return serve, record
 

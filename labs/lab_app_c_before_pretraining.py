@@ -25,8 +25,8 @@ DESIGNS = {
     "GQA 8, gated DeltaNet 3 : 1": BASE.replace(layer_types=layers("delta delta delta full"), delta_n_key_heads=16, delta_n_value_heads=32,
                                                 delta_key_dim=128, delta_value_dim=128),
     "GQA 8, 32 experts, 4 active": BASE.replace(**EXPERTS),
-    "GQA 4, window 1,024, 5 : 1, 8 experts": BASE.replace(
-        n_kv_heads=4, window=1024, layer_types=layers("sliding sliding sliding sliding sliding full"),
+    "GQA 4, window 1,024, 5 : 1, 8 experts": BASE.replace(n_kv_heads=4, window=1024,
+                                                          layer_types=layers("sliding sliding sliding sliding sliding full"),
                                                           **EXPERTS | {"n_experts": 8, "n_active_experts": 1}),
 }
 

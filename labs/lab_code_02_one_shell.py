@@ -49,9 +49,8 @@ def run(device="cpu", quick=False):
         model = labkit.GPT(config).to(device).eval()
         block, plain = model.blocks[0], standard.blocks[0]
         shapes = {}
-        hooks = [part.register_forward_hook(lambda _, given, out, key=key, shapes=shapes:
-                                            shapes.update({key: (tuple(given[0].shape), tuple(out.shape))}))
-                 for key, part in (("mixer", block.mixer), ("ffn", block.ffn), ("shell", block))]
+        note = lambda key, shapes=shapes: lambda _, given, out: shapes.update({key: (tuple(given[0].shape), tuple(out.shape))})
+        hooks = [part.register_forward_hook(note(key)) for key, part in (("mixer", block.mixer), ("ffn", block.ffn), ("shell", block))]
         step = labkit.Step.of([(0, 0, [1, 2, 3]), (1, 0, [4] * 70), (2, 0, [5])], device)  # three requests, three lengths, no padding
         caches = model.caches("ring", 3, 128, longest_step=70)
         with torch.inference_mode():

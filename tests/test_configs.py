@@ -25,6 +25,7 @@ MOE = dict(n_experts=8, n_active_experts=2, d_expert=48)
     ("tiny", dict(ffn="swigul"), "no ffn is called 'swigul'; did you mean 'swiglu'"),
     ("tiny", dict(rope_scaling={"rope_type": "dynamic"}), "RoPE scaling 'dynamic' is not supported; choose from llama3, linear, yarn"),
     ("tiny-swa", dict(window=0), "a sliding layer needs a window of at least 1 token, not 0"),
+    ("tiny", dict(window=-1), "at least 1 token, not -1"),
     ("tiny-swa", dict(window=None), "needs a window of at least 1 token, not None"),
     ("tiny-mla", dict(qk_rope_head_dim=7), "qk_rope_head_dim must be even, not 7"),
     ("tiny-mla", dict(kv_lora_rank=0), "kv_lora_rank must be a whole number >= 1, not 0"),
@@ -47,6 +48,11 @@ def test_what_can_not_be_built_is_refused(name, changes, message):
     with pytest.raises(ValueError, match=message) as e:
         presets[name].replace(**changes)
     assert "\n" not in str(e.value)
+
+
+def test_layer_types_may_be_a_list():
+    config = presets["tiny"].replace(layer_types=["full"] * 4)
+    assert config.types == ("full",) * 4 and hash(config) == hash(presets["tiny"].replace(layer_types=("full",) * 4))
 
 
 def test_sizes_nobody_uses_may_be_zero():

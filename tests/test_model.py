@@ -1,4 +1,6 @@
 """labkit's model equals transformers', whichever way the tokens are fed."""
+import time
+
 import oracles
 import pytest
 import torch
@@ -97,6 +99,21 @@ def test_a_step_of_one_or_two_rows_is_the_same_in_every_layout(few):
             got = layer(rows[n])
         assert got.shape == expected.shape and gap(got, expected) < 1e-5
     assert (layer.plain is not None) == (few == "plain")
+
+
+@pytest.mark.parametrize("fast", ["packed", "padded", "plain"])
+def test_packing_keeps_what_this_cpu_multiplies_fastest(fast, monkeypatch):
+    """How one row is multiplied is timed for each shape of matrix; the ordinary layout stays only where it wins."""
+
+    def linear(x, weight, bias=None):
+        way = "plain" if not weight.is_mkldnn else "padded" if len(x) == 4 else "packed"
+        time.sleep(0 if way == fast else 1e-3)
+        return x
+
+    monkeypatch.setattr(labkit.ops, "linear", linear)
+    mixer = labkit.GPT(labkit.presets["tiny"]).pack().blocks[0].mixer
+    for layer in (mixer.qkv, mixer.out):
+        assert layer.weight.is_mkldnn and layer.few == fast and (layer.plain is not None) == (fast == "plain")
 
 
 @pytest.mark.parametrize("name", ["llama-gqa", "gemma3", "gpt-oss", "deepseek-dense", "qwen3-next-dense"])

@@ -95,6 +95,8 @@ class ModelConfig:
     delta_conv: int = 4  # tokens that the short convolution sees, itself included
 
     def __post_init__(self):
+        if self.layer_types is not None:
+            object.__setattr__(self, "layer_types", tuple(self.layer_types))  # a list would not hash
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise UnknownName(name, getattr(self, name), known)
@@ -171,7 +173,7 @@ def _check_attention(c: ModelConfig) -> None:
     if c.position == "rope" and (c.rope_dim % 2 or not 0 < c.rope_dim <= c.head_dim):
         raise ValueError(f"RoPE rotates pairs, so head_dim must be even, not {c.rope_dim}" if c.partial_rotary == 1 else
                          f"RoPE rotates pairs within a head of {c.head_dim}: partial_rotary = {c.partial_rotary} makes {c.rope_dim}")
-    if "sliding" in c.types and (c.window is None or c.window < 1):
+    if ("sliding" in c.types and c.window is None) or (c.window is not None and c.window < 1):
         raise ValueError(f"a sliding layer needs a window of at least 1 token, not {c.window}")
 
 

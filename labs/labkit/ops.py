@@ -181,7 +181,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kpos: Tensor, step: Step, scale: flo
         q = q.view(R, T, H, E).transpose(1, 2)
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True).transpose(1, 2).flatten(0, 1)
     mask = None
-    if T > 1 or far or min(step.context) < S or min(step.context) < max(step.context):
+    if T > 1 or far or min(step.context) < S:
         copies = share if fused and T > 1 else 1  # the fused kernel wants a mask row per query row
         mask = step.once(("mask", id(kpos), window, copies), lambda: (kpos, _mask(kpos, step, window, q.dtype, copies)))[1]
     if T > 1:

@@ -97,7 +97,7 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Ten
     q, k, v, g, beta = map(cut, (q, k, v, g, beta))
     past = g.cumsum(1)  # log of all that was forgotten since the chunk began
     since, until = past.exp()[..., None], (past[:, -1:] - past).exp()[..., None]
-    fade = (past[:, :, None] - past[:, None]).clamp(max=0).exp().tril()  # from token j to token i >= j
+    fade = (past[:, :, None] - past[:, None]).clamp(max=0).exp().tril()  # from token j to token i >= j; clamped for the gradient's sake
     system = (beta[..., None] * k) @ k.transpose(1, 2) * fade
     inverse = torch.linalg.solve_triangular(system, torch.eye(size, device=q.device).expand_as(system), upper=False, unitriangular=True)
     inverse = inverse * beta[:, None]
