@@ -289,7 +289,7 @@ def input_to_paint(page, locator, keys=("ArrowRight", "ArrowLeft") * 10) -> list
         addEventListener("keydown", (e) => { pressed = e.timeStamp; }, true);
         addEventListener("input", () => requestAnimationFrame(() => { const c = new MessageChannel();
             c.port1.onmessage = () => lkPaint.push(performance.now() - pressed); c.port2.postMessage(0); }), true); }""")
-    page.evaluate("new Promise(requestIdleCallback)")  # a page that is still loading is not what is measured
+    page.evaluate("new Promise(done => requestIdleCallback(() => done(), { timeout: 1000 }))")  # a page that is still loading is not what is measured
     locator.focus()
     for n, key in enumerate(keys):
         page.keyboard.press(key)
