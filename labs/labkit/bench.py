@@ -100,8 +100,10 @@ def time_decode(model, prompts: list[list[int]], new: int, cache: str = "static"
         return tokens
 
     start = time.perf_counter()
-    run = decode.naive if cache == "none" else decode.cached
-    tokens = run(model, prompts, new, choose, *(() if cache == "none" else ((), cache)))
+    if cache == "none":
+        tokens = decode.naive(model, prompts, new, choose)
+    else:
+        tokens = decode.cached(model, prompts, new, choose, kind=cache)
     return LoopTimes(marks[0] - start, [b - a for a, b in pairwise(marks)], tokens)
 
 

@@ -28,7 +28,9 @@ from labkit.step import Step
 class SlotCache:
     """Flat slots, one buffer `[..., slots, E]` per item `(..., E)`. Subclasses say where a token lives and how to read a row."""
 
-    def __init__(self, slots: int, items, dtype=torch.float32, device="cpu"):
+    layout: tuple  # what makes two caches send a token to the same slot
+
+    def __init__(self, slots: int, items, dtype=torch.float32, device: torch.device | str = "cpu"):
         # zeros, not empty: a masked slot still meets the values with weight 0, and 0 * NaN is NaN
         self.buffers = [torch.zeros(*item[:-1], slots, item[-1], dtype=dtype, device=device) for item in items]
 
@@ -79,7 +81,7 @@ def _oldest(step: Step, window: int | None) -> int:
 class StaticCache(SlotCache):
     """`rows` requests of up to `capacity` tokens each, reserved up front. `window`: what its layer looks back on, None = all."""
 
-    def __init__(self, rows: int, capacity: int, items, dtype=torch.float32, device="cpu", window: int | None = None):
+    def __init__(self, rows: int, capacity: int, items, dtype=torch.float32, device: torch.device | str = "cpu", window: int | None = None):
         super().__init__(rows * capacity, items, dtype, device)
         self.rows, self.capacity, self.window, self.layout = rows, capacity, window, (type(self), rows, capacity)
 
@@ -106,7 +108,7 @@ class RingCache(StaticCache):
     `capacity >= window + longest_step - 1`, exactly. With `longest_step` 1 a decode needs `window` slots, whatever the text.
     """
 
-    def __init__(self, rows: int, capacity: int, items, dtype=torch.float32, device="cpu", *, window: int, longest_step: int = 1):
+    def __init__(self, rows: int, capacity: int, items, dtype=torch.float32, device: torch.device | str = "cpu", *, window: int, longest_step: int = 1):
         self._check_rule(capacity, window, longest_step)
         super().__init__(rows, capacity, items, dtype, device, window)
 
@@ -117,7 +119,7 @@ class RingCache(StaticCache):
                              f"capacity >= window + longest_step - 1 = {window + longest_step - 1} is needed")
 
     def _slots(self, step):
-        self._check_rule(self.capacity, self.window, max(step.lengths))
+        self._check_rule(self.capacity, self.window or 0, max(step.lengths))
         self._check(step, self.rows, max(step.context))  # a ring has a slot for every position
         return step.token_rows * self.capacity + step.pos % self.capacity
 
@@ -137,7 +139,7 @@ class PagedCache(SlotCache):
     All layers of a model share one table, as in vLLM (Kwon et al. 2023, section 4.1).
     """
 
-    def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype=torch.float32, device="cpu", window: int | None = None):
+    def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype=torch.float32, device: torch.device | str = "cpu", window: int | None = None):
         super().__init__(blocks * block_size, items, dtype, device)
         self.blocks, self.block_size, self.table, self.window = blocks, block_size, table, window
         self.layout = ("paged", id(table), block_size)
@@ -182,7 +184,7 @@ class StateCache:
     `items` are the shapes of a row's state; the last is kept in fp32, as it is summed up over the whole text.
     """
 
-    def __init__(self, rows: int, items, dtype=torch.float32, device="cpu"):
+    def __init__(self, rows: int, items, dtype=torch.float32, device: torch.device | str = "cpu"):
         dtypes = [dtype] * (len(items) - 1) + [torch.float32]
         self.buffers = [torch.zeros(rows, *item, dtype=d, device=device) for item, d in zip(items, dtypes)]
         self.length = [0] * rows  # tokens that each row's state has taken in
@@ -225,7 +227,7 @@ class StateCache:
 class NoState(StateCache):
     """Zeros to start from, and nothing kept."""
 
-    def __init__(self, rows: int, items, dtype=torch.float32, device="cpu"):
+    def __init__(self, rows: int, items, dtype=torch.float32, device: torch.device | str = "cpu"):
         super().__init__(0, items, dtype, device)
 
     def read(self, step):
@@ -240,7 +242,8 @@ class NoState(StateCache):
 KINDS = ("none", "static", "paged", "ring")
 
 
-def make_cache(kind: str, mixer, rows: int, capacity: int, *, table=None, block_size=16, longest_step=1, dtype=torch.float32, device="cpu"):
+def make_cache(kind: str, mixer, rows: int, capacity: int, *, table=None, block_size=16, longest_step=1, dtype=torch.float32,
+               device: torch.device | str = "cpu"):
     """The cache of the kind for one layer: for what its mixer keeps (`items`), its `window`, and whether it is `recurrent`.
 
     "ring" is for sliding layers: others, and rings that would never go round, are static. A recurrent layer has a `StateCache`.
@@ -251,9 +254,9 @@ def make_cache(kind: str, mixer, rows: int, capacity: int, *, table=None, block_
         return (NoState if kind == "none" else StateCache)(rows, mixer.items, dtype, device)
     if kind == "none":
         return NoCache()
-    if kind == "paged":
+    if kind == "paged" and table is not None:
         return PagedCache(int(table.max()) + 1, block_size, table, mixer.items, dtype, device, mixer.window)
     ring = 0 if mixer.window is None else mixer.window + longest_step - 1
-    if kind == "ring" and 0 < ring < capacity:
+    if kind == "ring" and mixer.window is not None and ring < capacity:
         return RingCache(rows, ring, mixer.items, dtype, device, window=mixer.window, longest_step=longest_step)
     return StaticCache(rows, capacity, mixer.items, dtype, device, mixer.window)

@@ -88,7 +88,7 @@ class MoE(nn.Module):
         out = []
         for i, part in enumerate(x.split(load.tolist())):
             if len(part):
-                bias = (None, None) if self.gate_up_bias is None else (self.gate_up_bias[i], self.down_bias[i])
+                bias = (None, None) if self.gate_up_bias is None or self.down_bias is None else (self.gate_up_bias[i], self.down_bias[i])
                 out.append(F.linear(gated(F.linear(part, self.gate_up[i], bias[0]), self.kind), self.down[i], bias[1]))
         return torch.cat(out)
 

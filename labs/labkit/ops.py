@@ -53,7 +53,7 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if len(x) > 2 or self.few == "packed":
             return linear(x, self.weight, self.bias)
-        if self.few == "plain":
+        if self.few == "plain" and self.plain is not None:
             return linear(x, self.plain, self.bias)
         return linear(F.pad(x, (0, 0, 0, 4 - len(x))), self.weight, self.bias)[: len(x)]
 
@@ -77,7 +77,7 @@ def fastest_for_few(layers: list[Linear], rounds: int = 4) -> str:
     The ordinary layout must win by 5 %, because it costs the memory of a second copy.
     """
     rows = {layer.in_features: torch.ones(1, layer.in_features, dtype=layer.weight.dtype) for layer in layers}
-    best = dict.fromkeys(("packed", "padded", "plain"), math.inf)
+    best: dict[str, float] = {"packed": math.inf, "padded": math.inf, "plain": math.inf}
     for few in [*best] * rounds:  # interleaved, so that a busy moment hits all
         start = time.perf_counter()
         for layer in layers:
@@ -85,7 +85,7 @@ def fastest_for_few(layers: list[Linear], rounds: int = 4) -> str:
             layer(rows[layer.in_features])
         best[few] = min(best[few], time.perf_counter() - start)
     best["plain"] /= 0.95
-    return min(best, key=best.get)
+    return min(best, key=lambda few: best[few])
 
 
 # -- norms and positions -----------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
-def rope_frequencies(dim: int, theta: float, scaling: dict | None = None, device="cpu") -> Tensor:
+def rope_frequencies(dim: int, theta: float, scaling: dict | None = None, device: torch.device | str = "cpu") -> Tensor:
     """Angle per position of each rotated pair, [dim/2] (Su et al. 2021, eq. 15), stretched by `scaling`.
 
     "linear": every pair by `factor`. "llama3" and "yarn" (Peng et al. 2023): pairs that turn often within the context they were

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from labkit.config import ModelConfig, UnknownName
 
@@ -19,7 +20,7 @@ GPT_OSS_ROPE = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_sl
                 "original_max_position_embeddings": 4096}
 DEEPSEEK_ROPE = {"rope_type": "yarn", "factor": 40.0, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0,
                  "original_max_position_embeddings": 4096}
-QWEN = dict(norm_eps=1e-6, qk_norm=True, eos=(151645, 151643))
+QWEN: dict[str, Any] = dict(norm_eps=1e-6, qk_norm=True, eos=(151645, 151643))
 
 presets = Presets({
     #                                                              V       D   L   H   G    E      F  context

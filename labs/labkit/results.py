@@ -22,7 +22,9 @@ SCHEMA = 1
 
 def folder() -> Path:
     """Where results lie: `labs/results` of a checkout, or the copy inside the installed wheel."""
-    return Path(find_spec("labkit_labs").origin).parent / "results"
+    spec = find_spec("labkit_labs")
+    assert spec and spec.origin, "the labs come with labkit"
+    return Path(spec.origin).parent / "results"
 
 
 def environment(device: str = "cpu") -> dict:
@@ -75,7 +77,7 @@ def load(name: str, machine: str | None = None) -> dict:
     return max(found, key=lambda d: d["date"])
 
 
-def row(name: str, machine: str | None = None, **where) -> dict:
+def row(name: str, machine: str | None = None, **where) -> Row:
     """The one row of a result that has these values. Raises ValueError when none or several do."""
     doc = load(name, machine)
     rows = [r for r in doc["rows"] if all(r.get(k) == v for k, v in where.items())]

@@ -27,7 +27,7 @@ class Sampling:
         if not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p must be in [0, 1], not {self.min_p}")
 
-    def generator(self, device="cpu") -> torch.Generator | None:
+    def generator(self, device: torch.device | str = "cpu") -> torch.Generator | None:
         """This request's own source of randomness; None for greedy."""
         if self.temperature == 0:
             return None

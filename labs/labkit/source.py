@@ -57,7 +57,7 @@ def _source(obj, doc: bool) -> str:
     if doc:
         return text
     node = ast.parse(text).body[0]
-    first = node.body[0]
+    first = node.body[0] if isinstance(node, ast.FunctionDef | ast.ClassDef) else node
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
         lines = text.splitlines()
         return "\n".join(lines[: first.lineno - 1] + lines[first.end_lineno :])

@@ -36,7 +36,7 @@ class Step:
         self._memo = {}
 
     @classmethod
-    def of(cls, requests, device="cpu") -> Step:
+    def of(cls, requests, device: torch.device | str = "cpu") -> Step:
         """Pack `[(cache row, first position, token ids), …]`."""
         if not requests or not all(len(ids) for _, _, ids in requests):
             raise ValueError("a step needs at least one request, and every request at least one token")

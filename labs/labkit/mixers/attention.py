@@ -40,18 +40,21 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, step: Step, cache) -> Tensor:
         q, k, v, gate = self.project(x, step)
         cache.write(step, k, v)
-        seen = [attend(q[part.tokens], *cache.read(part), part, self.scale, self.window, self.sinks) for part in step.parts]
-        seen = torch.cat(seen) if len(seen) > 1 else seen[0]
+        seen = []
+        for part in step.parts:
+            keys, values, kpos = cache.read(part)
+            seen.append(attend(q[part.tokens], keys, values, kpos, part, self.scale, self.window, self.sinks))
+        out = torch.cat(seen) if len(seen) > 1 else seen[0]
         if gate is not None:
-            seen = seen * gate.sigmoid()
-        return self.out(seen.flatten(1))
+            out = out * gate.sigmoid()
+        return self.out(out.flatten(1))
 
     def project(self, x: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """x [N,D] -> q [N,H,E], k [N,G,E], v [N,G,E], rotated to their positions, and the gate [N,H,E] or None."""
         H, G = self.H, self.G
         heads = self.qkv(x).view(len(x), -1, self.E)
         qk, v, gate = heads[:, : H + G], heads[:, H + G : H + 2 * G], heads[:, H + 2 * G :] if heads.shape[1] > H + 2 * G else None
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             qk = torch.cat([self.q_norm(qk[:, :H]), self.k_norm(qk[:, H:])], dim=1)
         if self.rope_dim:
             qk = rope(qk, *rope_angles(step, self.rope_dim, self.rope_theta, self.rope_scaling, x.dtype))

@@ -56,7 +56,7 @@ class MLA(nn.Module):
     def project(self, x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """x [N,D] -> q [N,H,En+Er] and what is cached [N,1,C+Er], rotated to their positions."""
         q, latent, key = self.down(x).split([self.down.out_features - self.C - self.turn, self.C, self.turn], dim=1)
-        if self.q_up is not None:
+        if self.q_up is not None and self.q_norm is not None:
             q = self.q_up(self.q_norm(q))
         angles = rope_angles(step, self.turn, self.rope_theta, self.rope_scaling, x.dtype)
         q, q_turn = q.view(len(x), self.H, -1).split([self.nope, self.turn], dim=2)

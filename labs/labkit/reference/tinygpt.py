@@ -12,7 +12,8 @@ class Cache:
     """
 
     def __init__(self, n_layers):
-        self.keys, self.values = [None] * n_layers, [None] * n_layers
+        self.keys: list = [None] * n_layers
+        self.values: list = [None] * n_layers
 
     @property
     def length(self):

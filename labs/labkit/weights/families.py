@@ -5,6 +5,7 @@ side, RoPE pairs kept next to each other, norms stored as weight - 1. We turn al
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from labkit.config import ModelConfig
 
 Source = str | tuple[str, object]
-Table = dict[str, list[Source]]
+Table = dict[str, Sequence[Source]]
 
 
 # -- layouts -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from labkit.config import ROPE_SCALINGS, ModelConfig, UnknownName
 from labkit.weights.families import FAMILIES
@@ -21,12 +22,12 @@ def config_from_hf(c: dict) -> ModelConfig:
     """ModelConfig of a checkpoint. Raises UnknownName for a family that labkit lacks, ValueError for what it cannot apply."""
     family = c.get("model_type")
     if family not in FAMILIES:
-        raise UnknownName("model family", family, FAMILIES)
+        raise UnknownName("model family", str(family), FAMILIES)
     for name, value in APPLIED.items():
         if name in c and c[name] != value:
             raise ValueError(f"this checkpoint has {name} = {c[name]!r}, which labkit does not apply; only {value!r} is")
     eos = c.get("eos_token_id")
-    same = dict(eos=tuple(eos) if isinstance(eos, list) else eos)
+    same: dict[str, Any] = dict(eos=tuple(eos) if isinstance(eos, list) else eos)
     if family == "gpt2":
         D, H = c["n_embd"], c["n_head"]
         return ModelConfig(c["vocab_size"], D, c["n_layer"], H, H, D // H, c.get("n_inner") or 4 * D, c["n_positions"], **same,
@@ -45,7 +46,7 @@ def config_from_hf(c: dict) -> ModelConfig:
 def _layer_types(c: dict) -> tuple[str, ...] | None:
     L = c["num_hidden_layers"]
     if c.get("layer_types"):
-        return tuple(TYPES.get(t, t) for t in c["layer_types"])
+        return tuple(TYPES.get(t, str(t)) for t in c["layer_types"])
     if c.get("sliding_window_pattern"):  # Gemma 3, as older versions wrote it: every so-manieth layer is full
         return tuple("sliding" if (i + 1) % c["sliding_window_pattern"] else "full" for i in range(L))
     return ("sliding",) * L if c.get("sliding_window") and c.get("use_sliding_window", True) else None
