@@ -73,8 +73,8 @@ LAB = Lab(
     id="CH4B-LAB-01", chapter="01", title="Where the FLOPs go", minutes=0.2,
     objective="Count the parameters of real models and the FLOPs of one decoded token by component, and prove the count with torch's own.",
     needs="nothing",
-    notice="At short contexts a token costs two FLOPs for each parameter it meets, and most of them lie in the feed-forward layers. "
-           "At long contexts attention takes over, in small models first. A mixture of experts does a fraction of the work its size suggests.",
+    notice="At short contexts a token costs two FLOPs for each parameter it meets, and most of them lie in the feed-forward layers. At long "
+           "contexts attention takes over, in small models first. A mixture of experts does a fraction of the work its size suggests.",
     columns={"model": "model", "work": "work", "context": "context", "parameters": "parameters", "active": "active", "flops": "FLOPs|,",
              "per_parameter": "per active parameter|.2f", "share_projections": "projections|.0%", "share_attention": "attention|.0%",
              "share_ffn": "feed-forward|.0%", "share_head": "head|.0%"},

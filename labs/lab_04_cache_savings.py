@@ -42,7 +42,7 @@ def go(rows):
     for r in rows:
         if r["held"] != r["formula"]:
             return (f"with {r['kv_heads']} heads a cache took {r['held']:,} bytes, the formula says {r['formula']:,}; find out which of "
-                    f"them forgets something")
+                    "them forgets something")
     most = max(r["kv_heads"] for r in rows)
     for r in rows:
         if abs(r["multiple"] - most / r["kv_heads"]) > 0.01 * r["multiple"]:

@@ -79,8 +79,7 @@ LAB = Lab(
     objective="Compute what DeepSeek-V3 stores per token, and measure one latent layer decoding by re-projection and by absorption.",
     needs="CH4B-LAB-05",
     notice="The cache is the same for both: what differs is who does the work. Re-projecting makes keys and values of all cached tokens for the "
-           "sake of "
-           "one query. Absorbing moves that matrix to the query once. Latents save memory either way; they save time only when absorbed.",
+           "sake of one query. Absorbing moves that matrix to the query once. Latents save memory either way; they save time only when absorbed.",
     columns={"context": "context", "path": "decode", "median": "seconds|.5f", "iqr": "quartiles apart|.5f", "multiple": "times as fast|.1f",
              "flops": "FLOPs|,", "latent_bytes": "latents' bytes", "gap": "largest difference|.1e", "v3_bytes": "DeepSeek-V3 stores",
              "v3_as_heads": "as 128 heads", "v3_saving": "times less|.1f"},

@@ -75,8 +75,7 @@ LAB = Lab(
     objective="Measure a sliding layer's decode step from 1,000 to 16,000 tokens, and compute what windows and hybrid patterns save.",
     needs="CH4B-LAB-06",
     notice="The ring's time and bytes do not move; the full layer's grow with every token. In a hybrid the few full layers soon are all of the "
-           "cache: "
-           "at long contexts the pattern decides, and the window hardly matters.",
+           "cache: at long contexts the pattern decides, and the window hardly matters.",
     columns={"what": "what", "kind": "cache or layers", "window": "window", "context": "context", "median": "seconds|.5f",
              "iqr": "quartiles apart|.5f",
              "multiple": "times its shortest|.2f", "flops": "FLOPs|,", "cache_bytes": "cache bytes", "saving": "times less than full|.1f"},

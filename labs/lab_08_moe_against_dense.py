@@ -76,12 +76,12 @@ def go(rows):
     for r in rows:
         if r["gap"] is not None and not r["gap"] <= (3e-2 if gpu else 1e-4):
             return (f"{r['variant']} differs from the loop by {r['gap']:.1e} of the largest output: look at how tokens find their experts' "
-                    f"answers again")
+                    "answers again")
     of = {(r["variant"], r["tokens"]): r for r in rows}
     best = max(of[v, 1]["multiple"] for v in ("MoE, loop", "MoE, gather", "MoE, grouped"))
     if best <= 1:
         return (f"for one token the fastest execution takes {1 / best:.1f} times the capacity-matched dense layer: routing costs more than "
-                f"the experts save")
+                "the experts save")
     if gpu and of["MoE, loop", 1]["median"] < 1.5 * of["MoE, gather", 1]["median"]:
         return "on this GPU gathering two experts is not 1.5 times as fast as the loop: look whether something waits for the device"
 
@@ -100,9 +100,9 @@ LAB = Lab(
     objective="Time a mixture of experts against dense layers of equal capacity and of equal active size, for one token and for many, in three "
               "executions.",
     needs="CH4B-LAB-07",
-    notice="For one token the mixture costs about what its active parameters cost, plus the routing. For many tokens nearly all experts are touched, so "
-           "nearly all bytes are read. On a CPU a gather copies weights for every token and falls far behind, and a grouped product ties with the plain "
-           "loop, because it is one inside. A GPU has kernels for both, and turns this round.",
+    notice="For one token the mixture costs about what its active parameters cost, plus the routing. For many tokens nearly all experts are "
+           "touched, so nearly all bytes are read. On a CPU a gather copies weights for every token and falls far behind, and a grouped product "
+           "ties with the plain loop, because it is one inside. A GPU has kernels for both, and turns this round.",
     columns={"tokens": "tokens", "variant": "FFN", "parameters": "parameters", "active": "active", "experts_touched": "experts touched",
              "median": "FFN, seconds|.5f", "iqr": "quartiles apart|.5f", "multiple": "times dense|.2f", "layer_median": "layer, seconds|.5f",
              "layer_multiple": "times dense|.2f", "flops": "FLOPs|,", "bytes": "bytes read|,.0f", "gap": "largest difference|.1e"},

@@ -131,8 +131,7 @@ LAB = Lab(
     objective="Make a model look several times faster than itself, and catch each trick by a check that reads what the run really did.",
     needs="CH07-STATE",
     notice="The fair run says how much of a difference is noise on your machine. Some tricks give nothing here and much elsewhere; together they "
-           "make a "
-           "headline. No check asks for intentions: each reads a record that the run itself wrote. Keep such a record with your own results.",
+           "make a headline. No check asks for intentions: each reads a record that the run itself wrote. Keep such a record with your own results.",
     columns={"run": "run", "multiple": "times faster|.2f", "n": "rounds", "check": "check", "on_fair": "on the fair run",
              "on_rigged": "on the rigged run",
              "failed": "checks failed"},

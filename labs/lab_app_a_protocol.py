@@ -63,9 +63,8 @@ LAB = Lab(
     objective="Fix prompt, length, warm-up and repeats once, and see how far a single run lies from the median that you will quote.",
     needs="CH4B-LAB-01",
     notice="The first run pays for what is not the model: memory touched for the first time, kernels being chosen. How much that is, is luck. The "
-           "fastest "
-           "and the slowest warm step are both real and both misleading. Compare each phase with the ceilings: prefill is held by FLOP/s, decode "
-           "by bytes/s.",
+           "fastest and the slowest warm step are both real and both misleading. Compare each phase with the ceilings: prefill is held by FLOP/s, "
+           "decode by bytes/s.",
     columns={"what": "what", "protocol": "protocol", "n": "times", "median": "seconds|.4f", "spread": "quartiles apart|.0%", "fastest": "fastest|.4f",
              "slowest": "slowest|.4f", "multiple": "of the median|.2f", "flops_per_second": "FLOP/s|.3g", "bytes_per_second": "bytes/s|.3g",
              "ridge": "ridge, FLOPs a byte|.1f"},

@@ -24,8 +24,8 @@ LAB = Lab(
     id="CH4B-APP-B", chapter="08", title="The run order", minutes=0,
     objective="See all labs in the order in which each rests on the one before, and the question that its checkpoint asks.",
     needs="CH4B-CODE-02",
-    notice="A checkpoint is a question about the result, not about your patience. Run it all with labkit runbook (--quick for a first look): "
-           "it stops at the first checkpoint that fails, says what to look at, and goes on from there with --from.",
+    notice="A checkpoint is a question about the result, not about your patience. Run it all with labkit runbook (--quick for a first look): it "
+           "stops at the first checkpoint that fails, says what to look at, and goes on from there with --from.",
     columns={"step": "step", "id": "lab", "chapter": "chapter", "title": "title", "needs": "needs", "minutes": "minutes|.1f", "go_if": "go if yes"},
     run=run, go=go)
 

@@ -70,11 +70,9 @@ LAB = Lab(
     id="CH4B-APP-C", chapter="08", title="What to fix before pretraining", minutes=0,
     objective="State a serving target, and see which sizes meet it before a single step is trained.",
     needs="CH4B-APP-B",
-    notice="Heads, windows, latents, layer types and experts are fixed with the first training step; batch size, paging and number formats are "
-           "not. Quality "
-           "is not in this table: a design that meets the target still has to win on your task. Change the target with --set gpu=L4, --set "
-           "context=8192, "
-           "--set users=64 or --set tokens_per_second=50.",
+    notice="Heads, windows, latents, layer types and experts are fixed with the first training step; batch size, paging and number formats are not. "
+           "Quality is not in this table: a design that meets the target still has to win on your task. Change the target with --set gpu=L4, --set "
+           "context=8192, --set users=64 or --set tokens_per_second=50.",
     columns={"design": "design", "parameters": "parameters", "active": "active", "cache_bytes": "cache bytes", "largest_batch": "largest batch",
              "reaches": "tokens/s a user, at most|,.0f", "meets": "meets it", "why_not": "why not"},
     run=run, plot=plot, go=go)

@@ -78,7 +78,7 @@ def go(rows):
     everything, window, sinks = of("everything"), of("window"), of(f"window + {SINKS}")
     if abs(everything[0] - window[0]) > 1e-3:
         return (f"within the first window the views differ ({everything[0]:.3f}, {window[0]:.3f}): look at the mask, which hides too much "
-                f"or too little")
+                "or too little")
     lost = sum(window[1:]) - sum(everything[1:])
     if sum(window[1:]) - sum(sinks[1:]) < 0.5 * lost or lost <= 0:
         return "the first 4 tokens give back less than half of what the window loses: look whether they are still seen by the last token"
@@ -99,9 +99,8 @@ LAB = Lab(
     id="CH05-SINKS", chapter="05", title="Attention sinks", minutes=2,
     objective="Measure SmolLM2's loss by position when it sees everything, a window, and a window plus the first 4 tokens.",
     needs="CH4B-LAB-07",
-    notice="In the first window all three agree. Then the window alone fails, although what it lost is 4 tokens that say next to nothing: "
-           "attention has "
-           "to put its weight somewhere, and it learned to put it there. Keep them, and the window works.",
+    notice="In the first window all three agree. Then the window alone does far worse, although what it lost is 4 tokens that say next to nothing: "
+           "attention has to put its weight somewhere, and it learned to put it there. Keep them, and the window works.",
     columns={"view": "sees", "first": "from", "last": "to", "nll": "nats per token|.3f", "perplexity": "perplexity|,.1f", "kept": "tokens kept"},
     run=run, plot=plot, go=go)
 

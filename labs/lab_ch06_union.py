@@ -25,7 +25,7 @@ def run(device="cpu", quick=False):
     for name in MODELS:
         c = router_of(name)
         torch.manual_seed(0)
-        moe = MoE(c).to(device).eval()
+        moe = MoE(c, "loop").to(device).eval()
         for kind, common in (("independent", 0.0), ("alike", 1.0)):
             for B in BATCHES[::3] if quick else BATCHES:
                 touched, draws = 0, 20 if quick else 100
@@ -48,7 +48,7 @@ def go(rows):
     for r in rows:
         if r["tokens_are"] == "independent" and abs(r["of_formula"] - 1) > 0.1:
             return (f"{r['batch']} tokens touch {r['touched']:.1f} experts of {r['model']}, the formula says {r['formula']:.1f}: look "
-                    f"whether the router is even")
+                    "whether the router is even")
         if r["touched"] > min(r["experts"], r["batch"] * r["active"]):
             return f"{r['batch']} tokens touch {r['touched']:.1f} experts, more than they chose: look at how choices are counted"
 
@@ -62,15 +62,15 @@ def plot(rows):
     series["formula"] = [r["formula"] for r in rows if r["tokens_are"] == "alike"]
     return plotting.lines(batches, series, log_x=True, x_label="tokens in the batch", y_label="experts touched",
                           alt=f"Experts of {MODELS[-1]} that a batch touches: measured close to the formula for independent tokens, fewer for "
-                              f"tokens that are alike.")
+                              "tokens that are alike.")
 
 
 LAB = Lab(
     id="CH06-UNION", chapter="06", title="The experts a batch touches", minutes=0.3,
     objective="Count the experts that batches of 1 to 256 tokens touch, and hold the formula against the count.",
     needs="CH4B-LAB-08",
-    notice="Eight tokens touch far more than one token's experts: the bytes saved per token shrink exactly where batching should help. "
-           "Tokens that resemble each other agree on experts, so text stays below the formula, and load becomes uneven.",
+    notice="Eight tokens touch far more than one token's experts: the bytes saved per token shrink exactly where batching should help. Tokens that "
+           "resemble each other agree on experts, so text stays below the formula, and load becomes uneven.",
     columns={"model": "model", "tokens_are": "tokens are", "batch": "batch", "touched": "experts touched|.1f", "formula": "by the formula|.1f",
              "of_formula": "of the formula|.0%", "share": "of all experts|.0%", "a_token": "for each token|.2f"},
     run=run, plot=plot, go=go)

@@ -76,7 +76,7 @@ def go(rows):
             need = 5 if (r["what"], r["tokens"]) == ("prefill, small", 1024) else 1.2
             if r["kind"] == "chunked" and r["over_recurrent"] < need:
                 return (f"chunks are {r['over_recurrent']:.1f} times as fast as single tokens at {r['tokens']:,}, where {need} is usual: "
-                        f"look at the chunk's size")
+                        "look at the chunk's size")
 
 
 def plot(rows):
@@ -93,9 +93,8 @@ LAB = Lab(
     objective="Measure a gated DeltaNet's decode step by context, its prompt read token by token and in chunks, and its bytes against a cache's.",
     needs="CH06-UNION",
     notice="The state costs the same after a thousand tokens and after a million; at short contexts it is the larger of the two. Chunks do more "
-           "FLOPs "
-           "than the recurrence in a fraction of its time, because they are large matrix products. They gain most where one token's work is small. "
-           "In the model every fourth layer still keeps its tokens.",
+           "FLOPs than the recurrence in a fraction of its time, because they are large matrix products. They gain most where one token's work is "
+           "small. In the model every fourth layer still keeps its tokens.",
     columns={"what": "what", "kind": "layer or way", "tokens": "tokens", "median": "seconds|.5f", "iqr": "quartiles apart|.5f",
              "multiple": "times its shortest|.2f",
              "over_recurrent": "times recurrent|.1f", "flops": "FLOPs|,", "layer_bytes": "layer keeps", "model_bytes": "Qwen3-Next keeps",

@@ -5,6 +5,8 @@ import json
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import labkit
 from labkit import formulas, presets
@@ -12,7 +14,9 @@ from labkit.cli import main, table
 from labkit.cli.lab import labs
 from labkit_labs import (
     gpus,
+    lab_01_flops,
     lab_05_mha_gqa_mqa,
+    lab_06_mla,
     lab_09_fair_comparison,
     lab_app_c_before_pretraining,
     lab_ch03_pool,
@@ -227,9 +231,13 @@ def test_a_mask_around_the_mixers_is_a_window_inside_them():
 def test_each_trick_is_caught_by_its_own_check_and_by_no_other(trick):
     fair = lab_09_fair_comparison.Setup(prompt=24)
     before = torch.get_num_threads()
-    _, theirs, ours = lab_09_fair_comparison.compare(*lab_09_fair_comparison.rig(fair, fair, trick), "cpu", 1)
-    assert [name for name in lab_09_fair_comparison.CHECKS if lab_09_fair_comparison.check(name, theirs, ours)] == [trick]
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(3)
+    try:
+        _, theirs, ours = lab_09_fair_comparison.compare(*lab_09_fair_comparison.rig(fair, fair, trick), "cpu", 1)
+        assert [name for name in lab_09_fair_comparison.CHECKS if lab_09_fair_comparison.check(name, theirs, ours)] == [trick]
+        assert torch.get_num_threads() == 3  # it gives back what it took
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_one_shell_counts_the_lines_that_differ():
@@ -250,6 +258,22 @@ def test_a_design_fails_for_the_reason_given():
     assert meets(users=4, tokens_per_second=1e4)["MQA, G = 1"]["why_not"].startswith("reads ")
     with pytest.raises(ValueError, match="must be above 0"):
         meets(users=0)
+
+
+@pytest.mark.parametrize("name", lab_01_flops.MODELS)
+def test_components_add_up_to_the_formula(name):
+    row = lab_01_flops.by_component(name, 5000)
+    assert row["flops"] == row["formula"] and sum(row[f"share_{part}"] for part in ("projections", "attention", "ffn", "head")) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("path", ["absorbed", "reprojected"])
+def test_the_costs_of_both_latent_paths_are_those_that_torch_counts(path):
+    mixer, config = layer.make(presets["tiny-mla"]), presets["tiny-mla"]
+    mixer.path = path
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        layer.decoder(mixer, 50)()
+    projections = 2 * (mixer.down.weight.numel() + mixer.out.weight.numel())
+    assert counter.get_total_flops() == projections + lab_06_mla.costs(config, 50)[path]
 
 
 def test_a_latent_layer_keeps_576_numbers_a_token():
