@@ -108,7 +108,8 @@ class RingCache(StaticCache):
     `capacity >= window + longest_step - 1`, exactly. With `longest_step` 1 a decode needs `window` slots, whatever the text.
     """
 
-    def __init__(self, rows: int, capacity: int, items, dtype=torch.float32, device: torch.device | str = "cpu", *, window: int, longest_step: int = 1):
+    def __init__(self, rows: int, capacity: int, items, dtype=torch.float32, device: torch.device | str = "cpu",
+                 *, window: int, longest_step: int = 1):
         self._check_rule(capacity, window, longest_step)
         super().__init__(rows, capacity, items, dtype, device, window)
 
@@ -139,7 +140,8 @@ class PagedCache(SlotCache):
     All layers of a model share one table, as in vLLM (Kwon et al. 2023, section 4.1).
     """
 
-    def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype=torch.float32, device: torch.device | str = "cpu", window: int | None = None):
+    def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype=torch.float32,
+                 device: torch.device | str = "cpu", window: int | None = None):
         super().__init__(blocks * block_size, items, dtype, device)
         self.blocks, self.block_size, self.table, self.window = blocks, block_size, table, window
         self.layout = ("paged", id(table), block_size)
