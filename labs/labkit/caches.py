@@ -10,12 +10,9 @@ blocks, ring returns its buffer; a sliding layer's `window` spares them what lie
 *position* of each slot (below 0: empty), and one rule in `ops.attend` turns positions into the mask. That rule covers
 causality, padding, windows, the ring's wrap and rejected drafts, so none of them is a case here.
 
-Items are the shapes kept per token: `((G, E), (G, E))` for keys and values, `((1, C + Er),)` for MLA's latent. In memory the
-slots stand before the last axis, so that a head's keys lie one after another: `[G, slots, E]`. With the heads inside the slots, a
-decode step of 48 requests spends more than twice as long in attention, because it reads 256 bytes here and 256 there.
-
-A recurrent layer keeps no tokens but a state. `StateCache` is that one exception: it has no positions to mask, so going back
-means a snapshot.
+Items are the shapes kept per token: `((G, E), (G, E))` for keys and values, `((1, C + Er),)` for MLA's latent. In memory a head's
+slots lie one after another, `[G, slots, E]`: with the heads inside the slots, attention of 48 requests takes twice as long.
+A recurrent layer keeps no tokens but a state: `StateCache` is that one exception, and going back means a snapshot.
 """
 from __future__ import annotations
 
@@ -237,8 +234,7 @@ class NoState(StateCache):
             raise ValueError(f"without a cache a step must start at position 0, not {max(step.first)}")
         return tuple(b.new_zeros(len(step.rows), *b.shape[1:]) for b in self.buffers)
 
-    def write(self, step, *states):
-        pass
+    def write(self, step, *states): ...
 
 
 KINDS = ("none", "static", "paged", "ring")
