@@ -60,21 +60,18 @@ def go(rows):
 def plot(rows):
     from labkit import plotting
 
-    rows = [r for r in rows if "share_attention" in r]
-    series = {}
-    for r in rows:
-        series.setdefault(r["model"], []).append(100 * r["share_attention"])
-    return plotting.lines(CONTEXTS, series, log_x=True, x_label="tokens of context", y_label="% of a decoded token's FLOPs",
-                          alt="Share of a decoded token's FLOPs that attention over the context takes, by model: small at 1,024 tokens, large at "
-                              "131,072.")
+    shares = {r["model"]: 100 * r["share_attention"] for r in rows if "share_attention" in r and r["context"] == 8192}
+    return plotting.bars(shares, form="{:.0f} %", x_label="attention's share of a decoded token's FLOPs at 8,192 tokens, in %",
+                         alt="Share of a decoded token's FLOPs that attention over 8,192 tokens takes: "
+                             + ", ".join(f"{name} {share:.0f} %" for name, share in shares.items()))
 
 
 LAB = Lab(
-    id="CH4B-LAB-01", chapter="01", title="Where the FLOPs go", minutes=0.2,
+    id="CH4B-LAB-01", chapter="01", title="Where the FLOPs go", minutes=0.1,
     objective="Count the parameters of real models and the FLOPs of one decoded token by component, and prove the count with torch's own.",
     needs="nothing",
     notice="At short contexts a token costs two FLOPs for each parameter it meets, and most of them lie in the feed-forward layers. At long "
-           "contexts attention takes over, in small models first. A mixture of experts does a fraction of the work its size suggests.",
+           "contexts attention takes over, first where a token does little else: in small models, and in mixtures of experts.",
     columns={"model": "model", "work": "work", "context": "context", "parameters": "parameters", "active": "active", "flops": "FLOPs|,",
              "per_parameter": "per active parameter|.2f", "share_projections": "projections|.0%", "share_attention": "attention|.0%",
              "share_ffn": "feed-forward|.0%", "share_head": "head|.0%"},

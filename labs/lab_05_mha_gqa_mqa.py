@@ -84,7 +84,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH4B-LAB-05", chapter="03", title="MHA, GQA and MQA side by side", minutes=1,
+    id="CH4B-LAB-05", chapter="03", title="MHA, GQA and MQA side by side", minutes=0.5,
     objective="Decode one token over the same context with 32, 8 and 1 key/value heads, grouped and expanded, and compare time and bytes.",
     needs="CH4B-LAB-04",
     notice="All rows do the same FLOPs. Time follows the bytes: fewer heads, fewer bytes, less time. Expanded GQA is slower than MHA, because it "

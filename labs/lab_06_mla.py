@@ -75,7 +75,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH4B-LAB-06", chapter="04", title="MLA: a latent instead of heads", minutes=1,
+    id="CH4B-LAB-06", chapter="04", title="MLA: a latent instead of heads", minutes=0.3,
     objective="Compute what DeepSeek-V3 stores per token, and measure one latent layer decoding by re-projection and by absorption.",
     needs="CH4B-LAB-05",
     notice="The cache is the same for both: what differs is who does the work. Re-projecting makes keys and values of all cached tokens for the "

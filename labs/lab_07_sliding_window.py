@@ -71,7 +71,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH4B-LAB-07", chapter="05", title="A window on a ring", minutes=1,
+    id="CH4B-LAB-07", chapter="05", title="A window on a ring", minutes=0.2,
     objective="Measure a sliding layer's decode step from 1,000 to 16,000 tokens, and compute what windows and hybrid patterns save.",
     needs="CH4B-LAB-06",
     notice="The ring's time and bytes do not move; the full layer's grow with every token. In a hybrid the few full layers soon are all of the "

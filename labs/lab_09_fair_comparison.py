@@ -127,7 +127,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH4B-LAB-09", chapter="08", title="A rigged benchmark, and six checks", minutes=1,
+    id="CH4B-LAB-09", chapter="08", title="A rigged benchmark, and six checks", minutes=0.4,
     objective="Make a model look several times faster than itself, and catch each trick by a check that reads what the run really did.",
     needs="CH07-STATE",
     notice="The fair run says how much of a difference is noise on your machine. Some tricks give nothing here and much elsewhere; together they "

@@ -59,7 +59,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH4B-APP-A", chapter="01", title="A benchmark protocol", minutes=3,
+    id="CH4B-APP-A", chapter="01", title="A benchmark protocol", minutes=0.8,
     objective="Fix prompt, length, warm-up and repeats once, and see how far a single run lies from the median that you will quote.",
     needs="CH4B-LAB-01",
     notice="The first run pays for what is not the model: memory touched for the first time, kernels being chosen. How much that is, is luck. The "

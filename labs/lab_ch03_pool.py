@@ -96,7 +96,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH03-POOL", chapter="03", title="Pooling a trained model's heads", minutes=3,
+    id="CH03-POOL", chapter="03", title="Pooling a trained model's heads", minutes=1.2,
     objective="Average SmolLM2's 3 key/value heads into 1 and measure what is saved, and what is lost when nobody trains on.",
     needs="CH4B-LAB-05",
     notice="The cache shrinks by three, at once and for free. The perplexity says what free means: heads that learned different things don't "

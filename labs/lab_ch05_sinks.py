@@ -96,7 +96,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH05-SINKS", chapter="05", title="Attention sinks", minutes=2,
+    id="CH05-SINKS", chapter="05", title="Attention sinks", minutes=0.8,
     objective="Measure SmolLM2's loss by position when it sees everything, a window, and a window plus the first 4 tokens.",
     needs="CH4B-LAB-07",
     notice="In the first window all three agree. Then the window alone does far worse, although what it lost is 4 tokens that say next to nothing: "

@@ -89,7 +89,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH07-STATE", chapter="07", title="A state instead of a cache", minutes=1,
+    id="CH07-STATE", chapter="07", title="A state instead of a cache", minutes=0.3,
     objective="Measure a gated DeltaNet's decode step by context, its prompt read token by token and in chunks, and its bytes against a cache's.",
     needs="CH06-UNION",
     notice="The state costs the same after a thousand tokens and after a million; at short contexts it is the larger of the two. Chunks do more "
