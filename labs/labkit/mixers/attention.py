@@ -33,7 +33,9 @@ class Attention(nn.Module):
         q, k, v = self.project(x, step)
         cache.write(step, k, v)
         scale = self.config.head_dim**-0.5
-        seen = [attend(q[part.tokens], *cache.read(part), part, scale, self.window) for part in step.parts]
+        look = getattr(cache, "attend", None)  # blocks are attended to where they lie
+        seen = [look(q[part.tokens], part, scale, self.window) if look else
+                attend(q[part.tokens], *cache.read(part), part, scale, self.window) for part in step.parts]
         return self.out(torch.cat(seen).flatten(1) if len(seen) > 1 else seen[0].flatten(1))
 
     def project(self, x: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
