@@ -5,11 +5,13 @@ forward of one; where a batch keeps the arithmetic busy, every draft costs its f
 """
 from __future__ import annotations
 
+import statistics
 import time
 from array import array
 from collections import deque
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +28,8 @@ def accept(drafts: list[int], p: Tensor, q: Tensor | None = None, generator: tor
     for i, x in enumerate(drafts):
         guess = torch.zeros_like(p[i]).scatter_(0, torch.tensor(x), 1.0) if q is None else q[i]
         if torch.rand((), generator=generator) * guess[x] >= p[i, x]:
-            return drafts[:i] + [int(torch.multinomial((p[i] - guess).clamp(min=0), 1, generator=generator))]
-    return drafts + [int(torch.multinomial(p[len(drafts)], 1, generator=generator))]
+            return [*drafts[:i], int(torch.multinomial((p[i] - guess).clamp(min=0), 1, generator=generator))]
+    return [*drafts, int(torch.multinomial(p[len(drafts)], 1, generator=generator))]
 
 
 class Proposer(Protocol):
@@ -47,14 +49,14 @@ class NGram:
 
     def lookup(self, tokens: list[int], k: int) -> list[int]:
         """Up to k tokens; none if the end of the text is new."""
-        text = array("i", tokens)
-        size, text = text.itemsize, text.tobytes()
+        text = array("i", tokens).tobytes()  # bytes are searched faster than lists
         for n in range(min(self.longest, len(tokens) - 1), self.shortest - 1, -1):
-            at, end = text.rfind(text[-n * size :], 0, -size), len(text)
-            while at > 0 and at % size:  # between two tokens
-                at = text.rfind(text[-n * size :], 0, at + n * size - 1)
+            at = len(text) - 4 * n
+            while (at := text.rfind(text[-4 * n :], 0, at + 4 * n - 1)) % 4:  # -1 % 4 is 3
+                if at < 0:
+                    break
             if at >= 0:
-                return tokens[at // size + n : at // size + n + k]
+                return tokens[at // 4 + n : at // 4 + n + k]
         return []
 
 
@@ -68,94 +70,74 @@ class DraftModel:
         self.model, self.layers = model, layers
 
     def propose(self, asked, caches):
-        drafts = [[] for _ in asked]
+        texts = [[r.tokens[-1]] for r, _ in asked]
         for j in range(max(k for _, k in asked)):
-            live = [i for i, (_, k) in enumerate(asked) if k > j]
-            step = Step.of([(asked[i][0].row, asked[i][0].done + j, [(asked[i][0].tokens + drafts[i])[-1]]) for i in live], self.model.device)
-            for i, token in zip(live, self.model(step, caches[: self.layers], step.last).argmax(-1).tolist()):
-                drafts[i].append(token)
-        return drafts
+            live = [(r, text) for (r, k), text in zip(asked, texts) if k > j]
+            step = Step.of([(r.row, r.done + j, text[-1:]) for r, text in live], self.model.device)
+            for (_, text), token in zip(live, self.model(step, caches[: self.layers], step.last).argmax(-1).tolist()):
+                text.append(token)
+        return [text[1:] for text in texts]
 
 
 class Speculation:
-    """Who may draft how much, decided by what was measured; so it is off where it loses.
+    """Who may draft how much, decided by what was measured: where speculation loses it is off.
 
-    A request's drafts pay when the tokens they are expected to save, at the present seconds per token, are worth more than the
-    seconds they add. Both sides are measured: `accepted` per request, `seconds` by the number of tokens in a step.
+    Drafts pay when the tokens that they should save, at the seconds a token now takes, are worth more than the seconds they add.
+    Both sides are known from earlier steps: which drafts were accepted, and what a step of N tokens took.
     """
 
     def __init__(self, proposer, most: int = 8):
-        if isinstance(proposer, str):
-            if proposer != "ngram":
-                raise ValueError(f"speculative must be None, 'ngram' or a Proposer, not {proposer!r}")
-            proposer = NGram()
-        if proposer is not None and not hasattr(proposer, "propose"):
+        self.proposer, self.most = NGram() if proposer == "ngram" else proposer, most
+        if not (proposer is None or hasattr(self.proposer, "propose")):
             raise ValueError(f"speculative must be None, 'ngram' or a Proposer, not {proposer!r}")
-        self.proposer, self.most = proposer, most
-        self.seconds: dict[int, deque] = {}  # tokens in a step of decodes and checks -> what the last ones took
+        self.took: dict[int, deque] = {}  # tokens in a step of decodes and checks -> seconds of the last ones
         self.drafting = 0.0  # seconds per draft
-        self.kept, self.tried = 1.0, 2.0  # of all requests lately: what is expected of a new one
+        self.kept, self.tried = 1.0, 2.0  # drafts of all requests lately: what is expected of a new one
 
     def allow(self, scheduler) -> None:
-        """Set `drafts` of every running request. None while prompts wait: the budget is theirs."""
-        if self.proposer is None:
-            return
-        decoding = [r for r in scheduler.running if len(r.tokens) - r.done == 1]
-        busy = len(decoding) < len(scheduler.running) or (scheduler.waiting and scheduler.rows)
+        """Set every running request's `drafts`. None while there are prompts to read: the budget is theirs."""
         for r in scheduler.running:
             r.drafts = 0
-        if not decoding or busy or not self.seconds:
+        if not (self.proposer and self.took and scheduler.running and all(r.decoding for r in scheduler.running)):
             return
-        self.kept, self.tried = 0.995 * self.kept + 0.005, 0.995 * self.tried + 0.01  # forget slowly: try again some day
-        N, per_token = len(decoding), self.predict(len(decoding)) / len(decoding)
-        for r in sorted(decoding, key=self.rate, reverse=True):
-            r.drafts = min(self.best(self.rate(r), N, per_token), r.limit - len(r.tokens) - 1)
-            r.tried, r.kept = 0.98 * r.tried, 0.98 * r.kept
+        self.kept, self.tried = 0.995 * self.kept + 0.005, 0.995 * self.tried + 0.01  # forget: what lost may win some day
+        N = len(scheduler.running)
+        token = self.seconds(N) / N
+        for r in sorted(scheduler.running, key=self.rate, reverse=True):
+            r.kept, r.tried = 0.98 * r.kept, 0.98 * r.tried
+            r.drafts = min(self.best(self.rate(r), N, token), r.limit - len(r.tokens) - 1)
             N += r.drafts
-            if not r.drafts:
-                break
 
     def rate(self, r) -> float:
-        """How likely a draft of this request is accepted: its own record, and at first everybody's."""
+        """How likely a draft of this request is accepted: by its own record, and at first by everybody's."""
         return (r.kept + 2 * self.kept / self.tried) / (r.tried + 2)
 
-    def best(self, rate: float, N: int, per_token: float) -> int:
-        """The number of drafts with the largest gain, in a step that has N tokens already; 0 if none gains."""
-        best, most, base = 0, 0.05 * per_token, self.predict(N)
+    def best(self, rate: float, N: int, token: float) -> int:
+        """The number of drafts that gains most, added to a step of N tokens when a token takes `token` seconds; 0 if none gains 5 %."""
+        gains = [0.05 * token]
         for k in range(1, self.most + 1):
-            saved = rate * (1 - rate**k) / (1 - rate) * per_token if rate < 1 else k * per_token
-            gain = saved - (self.predict(N + k) - base) - k * self.drafting
-            if gain > most:
-                best, most = k, gain
-        return best
+            saved = sum(rate**j for j in range(1, k + 1)) * token
+            gains.append(saved - (self.seconds(N + k) - self.seconds(N)) - k * self.drafting)
+        return gains.index(max(gains))
 
-    def predict(self, N: int) -> float:
-        """Seconds of a step of N tokens, from the nearest counts measured; beyond one, in proportion."""
-        known = {n: sorted(s)[len(s) // 2] for n, s in self.seconds.items()}
-        below = max((n for n in known if n <= N), default=None)
-        above = min((n for n in known if n > N), default=None)
-        if below is None or below == N:
-            return known[above if below is None else N]
-        if above is None:
-            return known[below] * (N / below if below > 4 else 1)  # a few tokens cost what one costs, until measured
-        return known[below] + (known[above] - known[below]) * (N - below) / (above - below)
+    def seconds(self, N: int) -> float:
+        """What a step of N tokens takes: interpolated; in proportion beyond what was measured, but a few cost what one costs."""
+        sizes = sorted(self.took)
+        known = float(np.interp(N, sizes, [statistics.median(self.took[n]) for n in sizes]))
+        return known * max(1, N / sizes[-1]) if sizes[-1] > 4 else known
 
     def propose(self, work, caches) -> dict[int, list[int]]:
-        """Drafts by request id, for the work that has room for them."""
+        """Drafts by request id, for those of the step's requests that have room for them."""
         asked = [(r, n - 1) for r, n in work if r.drafts and n > 1]
-        if not asked:
-            return {}
-        started = time.perf_counter()
-        drafts = self.proposer.propose(asked, caches)
-        made = sum(map(len, drafts))
-        if made:
+        started, drafts = time.perf_counter(), self.proposer.propose(asked, caches) if asked else []
+        if made := sum(map(len, drafts)):
             self.drafting += 0.2 * ((time.perf_counter() - started) / made - self.drafting)
-        return {r.id: d[:k] for (r, k), d in zip(asked, drafts) if d}
+        return {r.id: draft for (r, _), draft in zip(asked, drafts) if draft}
 
-    def observe(self, tokens: int, seconds: float, checked: list[tuple]) -> None:
-        """A step of decodes and checks took `seconds`; checked: (request, drafts, accepted)."""
-        self.seconds.setdefault(tokens, deque(maxlen=5)).append(seconds)
-        for r, k, accepted in checked:
+    def observe(self, tokens: int, seconds: float, checks: list[tuple]) -> None:
+        """A step of decodes and checks took so long; checks: (request, drafts, how many were accepted)."""
+        self.took.setdefault(tokens, deque(maxlen=5)).append(seconds)
+        for r, draft, accepted in checks:
             for who, weight in (r, 0.9), (self, 0.99):
                 who.kept = weight * who.kept + accepted
-                who.tried = weight * who.tried + accepted + (accepted < k)
+                who.tried = weight * who.tried + accepted + (accepted < len(draft))

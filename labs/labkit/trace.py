@@ -37,6 +37,12 @@ class AttentionStep:
     held_floats: int  # numbers kept on chip for this tile
 
 
+class Stats(dict):
+    """Numbers by name: `stats["running"]` is `stats.running`."""
+
+    __getattr__ = dict.__getitem__
+
+
 @dataclass(frozen=True)
 class ScheduleStep:
     """One step of an engine: who ran."""

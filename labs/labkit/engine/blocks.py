@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 
 
 class BlockPool:
@@ -12,8 +12,8 @@ class BlockPool:
     those in use stay close together. Block 0 belongs to nobody: where a request has no block yet, its table says 0.
     """
 
-    def __init__(self, n: int, forget=lambda block: None):
-        self.n, self.forget = n, forget  # `forget(block)` is told that a block's contents are lost
+    def __init__(self, n: int, forget):
+        self.n, self.forget = n, forget  # `forget(block)` hears that a block's contents are lost
         self.free = list(range(1, n + 1))
         self.holders = [0] * (n + 1)
         self.kept: OrderedDict[int, None] = OrderedDict()  # oldest first
@@ -27,11 +27,11 @@ class BlockPool:
         return self.n - self.available
 
     def new(self) -> int:
-        """A block for one holder. IndexError if none is available."""
+        """A block for one holder; some block must be available."""
         if self.free:
             block = heapq.heappop(self.free)
         else:
-            block = self.kept.popitem(last=False)[0] if self.kept else [].pop()
+            block = self.kept.popitem(last=False)[0]
             self.forget(block)
         self.holders[block] = 1
         return block
@@ -50,11 +50,3 @@ class BlockPool:
                 self.kept[block] = None
             else:
                 heapq.heappush(self.free, block)
-
-    def check(self, held: list[list[int]], known) -> None:
-        """AssertionError unless every block is in exactly one state and held as often as the requests' lists `held` say."""
-        count = Counter(b for blocks in held for b in blocks)
-        assert 0 not in count and all(self.holders[b] == count[b] for b in range(self.n + 1)), "holders are miscounted"
-        states = [*self.free, *self.kept, *count]
-        assert sorted(states) == list(range(1, self.n + 1)), "a block is lost, or in two states"
-        assert set(self.kept) <= set(known) and not set(self.free) & set(known), "the index knows a free block, or not a kept one"

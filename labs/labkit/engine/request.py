@@ -1,7 +1,7 @@
 """What a client asks for, and what it hears back."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from labkit.sampling import Sampling
 
@@ -20,12 +20,6 @@ class Event:
     message: str = ""
 
 
-class Stats(dict):
-    """Numbers by name, as `stats["running"]` or `stats.running`."""
-
-    __getattr__ = dict.__getitem__
-
-
 @dataclass(eq=False)
 class Request:
     """A request and how far it has come. `tokens[:done]` have their keys and values in `blocks`."""
@@ -33,7 +27,7 @@ class Request:
     id: int
     prompt: list[int]
     max_new_tokens: int
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling | None = None
     stop: tuple[int, ...] = ()
     generator: object = None
     arrived: float = 0.0
@@ -41,15 +35,17 @@ class Request:
     def __post_init__(self):
         self.tokens = list(self.prompt)  # the prompt, then what was generated
         self.limit = len(self.prompt) + self.max_new_tokens
-        self.done = 0
-        self.row = -1  # its row of the block table, while it runs
-        self.blocks: list[int] = []
-        self.chain: list = []  # index entries of its leading full blocks
-        self.drafts = 0  # tokens it may draft in this step
-        self.kept, self.tried = 0.0, 0.0  # drafts accepted, and looked at, lately
-        self.finished = None
-        self.first_token = self.last_token = None  # when
+        self.row, self.done, self.blocks = -1, 0, []  # its row of the block table, while it runs
+        self.chain = []  # the index's entries of its leading blocks
+        self.drafts = 0  # how many it may have in the next step
+        self.kept = self.tried = 0.0  # drafts accepted, and looked at, lately
+        self.finished = self.first_token = self.last_token = None  # why; when
 
     @property
     def new(self) -> list[int]:
         return self.tokens[len(self.prompt) :]
+
+    @property
+    def decoding(self) -> bool:
+        """All but its last token is in the cache."""
+        return len(self.tokens) - self.done == 1

@@ -6,17 +6,17 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from labkit.caches import PagedCache, SlotCache, _positions
+from labkit.caches import PagedCache, SlotCache
 from labkit.ops import _mask, attend
 from labkit.step import Step
 
 
 class BlockCache(PagedCache):
-    """One layer's blocks `[blocks, ..., block_size, E]` per item; block 0 stays zero, and tables point to it where nothing is.
+    """One layer's blocks `[blocks, G, block_size, E]` per item; block 0 stays zero, and tables point to it where nothing is.
 
-    `read` gathers a request's blocks, as any paged cache can. For a batch of decodes that copy costs more than attention itself,
-    so `attend` scores every block in place with the queries of the request that holds it, and a block that several hold with all
-    their queries at once: a shared prefix is read once per step, not once per request (Juravsky et al. 2024, Hydragen).
+    `read` gathers a request's blocks. In a batch of decodes that copy costs more than attention itself, so `attend` scores each
+    block in place, with the queries of the request that holds it; and a block that several hold with the queries of all of them:
+    a shared prefix is read once per step, not once per request (Juravsky et al. 2024, Hydragen).
     """
 
     def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype, device="cpu", window: int | None = None):
@@ -26,112 +26,93 @@ class BlockCache(PagedCache):
         self.layout = ("blocks", id(table), window)
 
     def write(self, step, *items):
-        at = step.once(self.layout[:2], lambda: self._slots(step))
-        block, offset = at // self.block_size, at % self.block_size
         for buffer, x in zip(self.buffers, items):
-            if x.dim() == 3:  # [N,G,E]
-                G = x.shape[1]
-                lines = step.once((*self.layout[:2], G), lambda: ((block[:, None] * G + torch.arange(G, device=at.device))  # noqa: B023
-                                                                  * self.block_size + offset[:, None]).flatten())
-                buffer.view(-1, x.shape[2]).index_copy_(0, lines, x.reshape(-1, x.shape[2]).to(buffer.dtype))
-            else:
-                buffer[block, ..., offset, :] = x.to(buffer.dtype)
+            at = step.once((*self.layout, x.shape[1]), lambda: self._lines(step, x.shape[1]))  # noqa: B023
+            buffer.view(-1, x.shape[2]).index_copy_(0, at, x.reshape(-1, x.shape[2]).to(buffer.dtype))
 
     def read(self, step):
         first, stop = self._span(step)
         blocks = step.once((*self.layout, "read"), lambda: self.table[step.rows, first:stop])  # [R,M]
-        views = [b.movedim(0, -3)[..., blocks, :, :].flatten(-3, -2).movedim((-3, -2), (0, 1)) for b in self.buffers]
-        return *views, self._kpos(step, first, stop)
+        views = [b.transpose(0, 1)[:, blocks].flatten(2, 3).movedim(0, 2) for b in self.buffers]  # [R,S,G,E]
+        return *views, step.once((*self.layout, "kpos"), lambda: self._kpos(step))
 
-    def copy(self, pairs: list[tuple[int, int]]) -> None:
-        for source, target in pairs:
-            for b in self.buffers:
-                b[target] = b[source]
+    def copy(self, source: int, target: int) -> None:
+        for b in self.buffers:
+            b[target] = b[source]
 
     def attend(self, q: Tensor, part: Step, scale: float, window: int | None = None) -> Tensor:
-        """`ops.attend` over what `part`'s requests hold: q [N,H,E] -> [N,H,Ev]."""
+        """`ops.attend` over all that the requests of `part` hold: q [N,H,E] -> [N,H,Ev]."""
         plan = part.once((*self.layout, "plan"), lambda: self._plan(part))
         if plan is None:
             k, v, kpos = self.read(part)
             return attend(q, k.to(q.dtype), v.to(q.dtype), kpos, part, scale, window)
-        K, V = self.buffers  # [blocks,G,block,E]
-        R, T, G, M, size, hi, lo = len(part.rows), part.T, K.shape[1], plan.M, self.block_size, plan.hi, plan.lo
-        share = q.shape[1] // G
-        c = share * T  # queries per key head
-        mask = part.once((*self.layout, "mask", share), lambda: _mask(plan.kpos, part, window, K.dtype, share))  # [R,1,c,S]
-        x = (q * scale).to(K.dtype).view(R, T, G, share, -1).transpose(1, 2).transpose(2, 3).reshape(R, G, c, -1)
+        (K, V), R, M, lo, hi = self.buffers, len(part.rows), plan.columns, plan.lo, plan.hi
+        (N, H, _), (_, G, size, _) = q.shape, K.shape
+        share, c = H // G, N // R * (H // G)  # query heads and queries per key head
+        mask = part.once((*self.layout, "mask", share), lambda: _mask(self._kpos(part), part, window, K.dtype, share))  # [R,1,c,S]
+        x = (q * scale).to(K.dtype).view(R, -1, G, share, q.shape[2]).permute(0, 2, 3, 1, 4).reshape(R, G, c, -1)
         scores = x.new_empty(R, G, c, M, size)
-        own = torch.bmm(x.index_select(0, plan.owner).flatten(0, 1), K[:hi].flatten(0, 1).transpose(1, 2))
+        own = torch.bmm(x.index_select(0, plan.owner).flatten(0, 1), K[:hi].flatten(0, 1).transpose(1, 2))  # [hi*G,c,size]
         scores[:, :, :, lo:] = own.view(hi, -1).index_select(0, plan.block).view(R, M - lo, G, c, size).permute(0, 2, 3, 1, 4)
-        for rows, a, b, blocks in plan.shared:
+        for rows, columns, blocks in plan.shared:
             keys = K.index_select(0, blocks).transpose(0, 1).flatten(1, 2)  # [G,P,E]
-            many = x[rows].transpose(0, 1).flatten(1, 2) @ keys.transpose(1, 2)  # [G,R'*c,P]
-            scores[rows, :, :, a:b] = many.view(G, -1, c, b - a, size).transpose(0, 1)
+            many = torch.bmm(x[rows].transpose(0, 1).flatten(1, 2), keys.transpose(1, 2))  # [G,R'*c,P]
+            scores[rows, :, :, columns] = many.view(G, -1, c, len(blocks), size).transpose(0, 1)
         p = scores.flatten(3).add_(mask).softmax(-1).view(R, G, c, M, size)
         own = p[:, :, :, lo:].permute(0, 3, 1, 2, 4).reshape(R * (M - lo), -1).index_select(0, plan.pair).view(hi * G, c, size)
-        own = torch.bmm(own, V[:hi].flatten(0, 1)).view(hi, -1).index_select(0, plan.block)
+        own = torch.bmm(own, V[:hi].flatten(0, 1)).view(hi, -1).index_select(0, plan.block)  # [R*(M-lo),G*c*Ev]
         out = own.view(R, M - lo, G, c, -1).sum(1)
-        for rows, a, b, blocks in plan.shared:
-            values = V.index_select(0, blocks).transpose(0, 1).flatten(1, 2)
-            many = p[rows, :, :, a:b].flatten(3).transpose(0, 1).flatten(1, 2) @ values
+        for rows, columns, blocks in plan.shared:
+            values = V.index_select(0, blocks).transpose(0, 1).flatten(1, 2)  # [G,P,Ev]
+            many = torch.bmm(p[rows, :, :, columns].flatten(3).transpose(0, 1).flatten(1, 2), values)
             out[rows] += many.view(G, -1, c, values.shape[2]).transpose(0, 1)
-        return out.view(R, G, share, T, -1).permute(0, 3, 1, 2, 4).reshape(R * T, q.shape[1], -1).to(q.dtype)
+        return out.view(R, G, share, N // R, -1).permute(0, 3, 1, 2, 4).reshape(N, H, -1).to(q.dtype)
+
+    def _lines(self, step: Step, G: int) -> Tensor:
+        """Where the step's tokens are written, if a buffer is lines of E: [N*G]."""
+        slot, heads = self._slots(step)[:, None], torch.arange(G, device=step.pos.device)
+        return ((slot // self.block_size * G + heads) * self.block_size + slot % self.block_size).flatten()
 
     def _span(self, step: Step) -> tuple[int, int]:
-        """The table's columns that the step's requests may look at."""
+        """The table's columns, first to stop, that the step's requests may look at."""
         stop = -(-max(step.context) // self.block_size)
         if self.buffers[0].dtype == torch.bfloat16:  # a kernel is built, and kept, per key length: offer it few
             stop = min(-(-stop // 4) * 4, self.table.shape[1])
         return 0 if self.window is None else max(0, min(step.first) + 1 - self.window) // self.block_size, stop
 
-    def _kpos(self, step: Step, first: int, stop: int) -> Tensor:
-        """Positions of the slots of columns first to stop: -1 where a request is not that long."""
-        size = self.block_size
-        return step.once((*self.layout, "kpos"), lambda: _positions(step, stop * size)[:, first * size :].contiguous())
+    def _kpos(self, step: Step) -> Tensor:
+        """Positions of the slots in those columns, -1 where a request is not that long: [R,S]."""
+        first, stop = self._span(step)
+        j = torch.arange(first * self.block_size, stop * self.block_size, device=step.pos.device)
+        return torch.where(j <= step.pos[step.last][:, None], j, -1)
 
     def _plan(self, part: Step) -> SimpleNamespace | None:
-        """Which block is scored by whose queries. None where gathering is cheaper: few requests, or few blocks among many.
+        """Which block meets whose queries. None where gathering is cheaper: one request, or few blocks among many.
 
-        owner [hi]: the request that alone holds a block · pair [hi]: where its scores go, as request * columns + column ·
-        block [pairs]: the inverse, 0 where a request has no block of its own · shared: (requests, columns a to b, blocks) of each group.
+        owner [hi]: who alone holds a block · pair [hi]: where its scores go (request * columns + column) · block: the inverse, 0 if
+        a request has no block of its own there · shared: (requests, columns, blocks) · lo: columns that all of them share.
         """
-        if len(self.buffers) != 2 or self.buffers[0].dim() != 4:
+        if len(self.buffers) == 1 or self.table.is_cuda:
             return None
-        R, (first, stop), size = len(part.rows), self._span(part), self.block_size
-        table = self.table[part.rows, first:stop]  # [R,M]
-        context = torch.tensor(part.context, device=table.device)
-        table = table * (torch.arange(first, stop, device=table.device) * size < context[:, None])  # blocks reserved ahead are not read
-        count = torch.bincount(table.flatten(), minlength=self.blocks)
-        count[0] = 0
-        alone = count[table] == 1
-        groups, lo = self._groups(table, count)
+        R, (first, stop) = len(part.rows), self._span(part)
+        table = self.table[part.rows, first:stop] * (self._kpos(part)[:, :: self.block_size] >= 0)  # [R,M]; blocks reserved ahead drop out
+        holders: dict[tuple, list] = {}
+        for column, blocks in enumerate(table.t().tolist()):  # a shared block stands in the same column of all its holders
+            rows: dict[int, list] = {}
+            for r, b in enumerate(blocks):
+                rows.setdefault(b, []).append(r)
+            for b, among in rows.items():
+                if b and len(among) > 1:
+                    holders.setdefault(tuple(among), []).append((column, b))
+        lo = min(len(holders.get(tuple(range(R)), ())), stop - first - 1)
+        alone = torch.bincount(table.flatten(), minlength=self.blocks)[table] == 1
         own = torch.where(alone, table, 0)
-        hi = min(-(-(int(own.max()) + 1) // 64) * 64, self.blocks)
-        if R == 1 or 2 * int(alone.sum()) < hi and not (groups and R * lo > hi):
+        hi = min(-(-(int(own.max()) + 1) // 32) * 32, self.blocks)
+        if R == 1 or hi > 2 * table.numel():
             return None
-        lo = min(lo, stop - first - 1)
-        r, m = alone[:, lo:].nonzero(as_tuple=True)
+        r, m = alone.nonzero(as_tuple=True)
         owner, pair = table.new_zeros(hi), table.new_zeros(hi)
-        owner[own[r, m + lo]], pair[own[r, m + lo]] = r, r * (stop - first - lo) + m
-        return SimpleNamespace(M=stop - first, hi=hi, lo=lo, owner=owner, pair=pair, block=own[:, lo:].flatten(), shared=groups,
-                               kpos=self._kpos(part, first, stop))
-
-    def _groups(self, table: Tensor, count: Tensor) -> tuple[list, int]:
-        """Blocks held by the same several requests: (requests, first column, last column + 1, blocks); and the columns all share."""
-        groups, holders, lo = [], {}, 0
-        R, M = table.shape
-        for m in range(M if bool((count > 1).any()) else 0):  # a shared block stands in the same column of all its holders
-            column = table[:, m].tolist()
-            by_block: dict[int, list[int]] = {}
-            for r, b in enumerate(column):
-                by_block.setdefault(b, []).append(r)
-            many = {b: rows for b, rows in by_block.items() if b and len(rows) > 1}
-            if not many:
-                break  # what follows differs too
-            lo += len(by_block) == 1
-            for b, rows in many.items():
-                holders.setdefault(tuple(rows), []).append((m, b))
-        for rows, blocks in holders.items():
-            index = slice(None) if len(rows) == R else torch.tensor(rows, device=table.device)
-            groups.append((index, blocks[0][0], blocks[-1][0] + 1, torch.tensor([b for _, b in blocks], device=table.device)))
-        return groups, lo
+        owner[own[r, m]], pair[own[r, m]] = r, r * (stop - first - lo) + m - lo
+        shared = [(slice(None) if len(rows) == R else torch.tensor(rows), slice(blocks[0][0], blocks[-1][0] + 1),
+                   torch.tensor([b for _, b in blocks])) for rows, blocks in holders.items()]
+        return SimpleNamespace(columns=stop - first, lo=lo, hi=hi, owner=owner, pair=pair, block=own[:, lo:].flatten(), shared=shared)
