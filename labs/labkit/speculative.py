@@ -33,9 +33,10 @@ def accept(drafts: list[int], p: Tensor, q: Tensor | None = None, generator: tor
 
 
 class Proposer(Protocol):
-    """Whatever can guess. `propose` gets requests, with how many drafts each may have, and the target's caches."""
+    """Whatever can guess."""
 
-    def propose(self, asked: list[tuple], caches: list) -> list[list[int]]: ...
+    def propose(self, asked: list[tuple], caches: list) -> list[list[int]]:
+        """Drafts for each (request, how many it may have). `caches` are the target's, `request.row` its row in them."""
 
 
 class NGram:

@@ -23,6 +23,11 @@ from labkit.trace import BlocksStep, ScheduleStep, SpeculationStep, Stats, Trace
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def whole(name: str, value) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number >= 1, not {value!r}")
+
+
 class Engine:
     """Serves many requests with one model: continuous batching, paged blocks, prefix reuse, speculation.
 
@@ -35,8 +40,7 @@ class Engine:
     def __init__(self, model, *, max_batch: int, n_blocks: int, block_size: int, token_budget: int = 256, max_waiting: int | None = None,
                  prefix_cache: bool = True, speculative=None, cache_dtype: str | None = None, seed: int = 0):
         for name, value in dict(max_batch=max_batch, n_blocks=n_blocks, block_size=block_size, token_budget=token_budget).items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number >= 1, not {value!r}")
+            whole(name, value)
         if cache_dtype not in (None, *DTYPES):
             raise ValueError(f"cache_dtype must be None or one of {', '.join(DTYPES)}, not {cache_dtype!r}")
         self.model, self.max_waiting, self.seed = model, max_waiting, seed
@@ -57,12 +61,10 @@ class Engine:
         ValueError for a bad argument, or if it can never fit the blocks; QueueFull when max_waiting requests wait.
         """
         try:
-            prompt, max_new_tokens = [operator.index(t) for t in prompt], operator.index(max_new_tokens)
-            stop = self.model.config.stop if stop is None else tuple(operator.index(t) for t in stop)
+            prompt, stop = [operator.index(t) for t in prompt], tuple(map(operator.index, self.model.config.stop if stop is None else stop))
         except TypeError:
-            raise ValueError("prompt and stop are lists of token ids, and max_new_tokens is a whole number") from None
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+            raise ValueError("prompt and stop must be lists of token ids") from None
+        whole("max_new_tokens", max_new_tokens)
         if not isinstance(sampling, Sampling | None):
             raise ValueError(f"sampling must be a labkit.Sampling, not {sampling!r}")
         check_tokens(self.model.config, prompt, max_new_tokens)
