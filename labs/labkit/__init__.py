@@ -23,7 +23,7 @@ _HOME = {  # public name -> module that holds it
     "Trace": "trace",
 }
 _MODULES = ("bench", "caches", "checks", "config", "decode", "ffn", "formulas", "mixers", "model", "ops", "palette",
-            "plotting", "reference", "results", "sampling", "source", "step", "trace", "weights", "widgets")
+            "plotting", "quant", "reference", "results", "sampling", "source", "step", "trace", "weights", "widgets")
 
 __all__ = sorted([*_HOME, *_MODULES])
 

@@ -2,11 +2,15 @@
 
 Read in this order: `layers` (what a token does alone), `attention` (how tokens see each other, and online softmax),
 `tinygpt` (the whole model, with and without a cache), `decoding` (the two loops, and the logger that shows the waste).
+Apart from those: `quantisers` (scale and zero point) and `formats` (FP8, NF4, MXFP4, NVFP4 as lists of values).
 """
 from labkit.reference.attention import attention, merge, online_attention, record_attention, split_decode
 from labkit.reference.decoding import cached_loop, key_fingerprints, naive_loop
+from labkit.reference.formats import FORMATS, Format, nearest
 from labkit.reference.layers import rms_norm, rope, silu, softmax, swiglu
+from labkit.reference.quantisers import Quantised, errors, int8_linear, quantise
 from labkit.reference.tinygpt import Cache, TinyGPT
 
-__all__ = ["Cache", "TinyGPT", "attention", "cached_loop", "key_fingerprints", "merge", "naive_loop", "online_attention", "record_attention",
-           "rms_norm", "rope", "silu", "softmax", "split_decode", "swiglu"]
+__all__ = ["FORMATS", "Cache", "Format", "Quantised", "TinyGPT", "attention", "cached_loop", "errors", "int8_linear", "key_fingerprints", "merge",
+           "naive_loop", "nearest", "online_attention", "quantise", "record_attention", "rms_norm", "rope", "silu", "softmax", "split_decode",
+           "swiglu"]
