@@ -10,6 +10,7 @@ That is sixteen bits of activation at the price of twice the rows, which costs n
 from __future__ import annotations
 
 import functools
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -74,11 +75,11 @@ class FBGEMM(Plain):
 
     def __init__(self, codes: Tensor, scale: Tensor):
         engine, torch.backends.quantized.engine = torch.backends.quantized.engine, "fbgemm"
-        try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a later torch will not have it; then `kernels` leaves it out
             weight = torch._make_per_channel_quantized_tensor(codes, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0)
-            self.packed = torch.ops.quantized.linear_prepack(weight, None)
-        finally:
-            torch.backends.quantized.engine = engine
+        self.packed = torch.ops.quantized.linear_prepack(weight, None)
+        torch.backends.quantized.engine = engine
 
     def __call__(self, rows: Tensor) -> Tensor:
         return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, 1.0, 128, self.packed)
