@@ -1,5 +1,6 @@
 """Fast kernels equal their plain twins, bytes equal the formulas, a request does not see its batch, quality is measured honestly."""
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -197,7 +198,7 @@ def test_smoothing_a_tied_packed_model_leaves_its_embedding():
 @pytest.mark.parametrize("kind", ["static", "paged"])
 def test_an_8_bit_cache_returns_what_was_written_nearly(kind):
     table = torch.randperm(12).view(2, 6) if kind == "paged" else None
-    cache = quant.Int8Cache(kind, ((2, 16), (2, 16)), 2, 24, table=table, block_size=4)
+    cache = quant.Int8Cache(kind, SimpleNamespace(items=((2, 16), (2, 16)), window=None, recurrent=False), 2, 24, table=table, block_size=4)
     step = Step.of([(1, 0, [0] * 7), (0, 0, [0] * 3)])
     k, v = torch.randn(2, 10, 2, 16) * torch.logspace(-2, 2, 10)[:, None, None]
     cache.write(step, k, v)
@@ -214,7 +215,7 @@ def test_an_8_bit_cache_returns_what_was_written_nearly(kind):
 def test_a_model_reads_through_an_8_bit_cache():
     model, ids = tiny(), list(range(60))
     want = labkit.logits(model, ids)
-    caches = [quant.Int8Cache("static", b.mixer.items, 1, 64) for b in model.blocks]
+    caches = [quant.Int8Cache("static", b.mixer, 1, 64) for b in model.blocks]
     with torch.inference_mode():
         got = torch.cat([model(Step.of([(0, 0, ids[:50])]), caches), *(model(Step.of([(0, t, [ids[t]])]), caches) for t in range(50, 60))])
     assert 0 < ((got - want).norm() / want.norm()) < 0.03

@@ -5,6 +5,8 @@ and multiplying out on the way back. Reading makes a full-precision copy: what i
 """
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from torch import Tensor
 
@@ -18,9 +20,10 @@ SCALE = 4  # bytes
 class Int8Cache:
     """A cache of `kind` ("static", "paged", …) in 8-bit codes, a scale per token and head; takes what `make_cache` takes."""
 
-    def __init__(self, kind: str, items, rows: int, capacity: int, *, dtype=torch.float32, **options):
+    def __init__(self, kind: str, mixer, rows: int, capacity: int, *, dtype=torch.float32, **options):
         self.dtype = dtype
-        self.inner = make_cache(kind, [(*item[:-1], item[-1] + SCALE) for item in items], rows, capacity, dtype=torch.int8, **options)
+        wider = SimpleNamespace(items=[(*item[:-1], item[-1] + SCALE) for item in mixer.items], window=mixer.window, recurrent=mixer.recurrent)
+        self.inner = make_cache(kind, wider, rows, capacity, dtype=torch.int8, **options)
 
     def __getattr__(self, name):  # buffers, blocks and tables are the inner cache's affair
         return getattr(self.__dict__["inner"], name)
