@@ -20,10 +20,12 @@ _HOME = {  # public name -> module that holds it
     "Step": "step", "GPT": "model", "Sampling": "sampling",
     "generate": "decode", "logits": "decode",
     "show": "source", "compare": "source",
+    "Engine": "engine", "Event": "engine", "QueueFull": "engine",
     "Trace": "trace",
 }
-_MODULES = ("bench", "caches", "checks", "config", "decode", "ffn", "formulas", "mixers", "model", "moe", "ops", "palette",
-            "plotting", "published", "reference", "results", "sampling", "source", "step", "trace", "weights", "widgets")
+_MODULES = ("bench", "caches", "checks", "config", "decode", "engine", "ffn", "formulas", "mixers", "model", "moe", "ops", "palette",
+            "plotting", "published", "quant", "reference", "results", "sampling", "source", "speculative", "step", "trace", "weights",
+            "widgets")
 
 __all__ = sorted([*_HOME, *_MODULES])
 

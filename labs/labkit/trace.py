@@ -37,7 +37,43 @@ class AttentionStep:
     held_floats: int  # numbers kept on chip for this tile
 
 
-KINDS = {"decode": DecodeStep, "attention": AttentionStep}
+class Stats(dict):
+    """Numbers by name: `stats["running"]` is `stats.running`."""
+
+    __getattr__ = dict.__getitem__
+
+
+@dataclass(frozen=True)
+class ScheduleStep:
+    """One step of an engine: who ran."""
+
+    seconds: float
+    rows: list  # [row, request, "prefill" | "decode" | "check", tokens fed, context, tokens out] each
+    waiting: list[int]
+    preempted: list[int]
+    finished: dict  # request -> reason
+
+
+@dataclass(frozen=True)
+class BlocksStep:
+    """The blocks after one step of an engine."""
+
+    tables: dict  # request -> its blocks, in order
+    free: int
+    kept: list[int]  # held by nobody, findable by their contents; oldest first
+    copied: list  # [from, to] each, by copy on write
+    hit_tokens: int  # found by prefix so far
+
+
+@dataclass(frozen=True)
+class SpeculationStep:
+    """The drafts that one step of an engine checked."""
+
+    seconds: float
+    checks: list  # [request, drafts, how many were accepted] each
+
+
+KINDS = {"decode": DecodeStep, "attention": AttentionStep, "schedule": ScheduleStep, "blocks": BlocksStep, "speculation": SpeculationStep}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,48 @@
+"""CH11-FORMATS: a ruler of number formats: how many values each has, how many bits it takes, how close it comes."""
+from labkit.cli.lab import Lab, main
+
+
+def run(device="cpu", quick=False):
+    import numpy as np
+
+    from labkit import reference
+    from labkit.weights import smollm2
+
+    # the embedding: the layers' matrices come from a 4-bit grid, on which some 4-bit formats would be right by construction
+    real = smollm2("fp32", packed=False)[0].embed.weight.detach().numpy()[: 256 if quick else 4096]
+    normal = np.random.default_rng(0).standard_normal(real.shape)
+    rows = []
+    for name, form in reference.FORMATS.items():
+        bits = form.bits_per_weight(real.shape[1])
+        on_real, on_normal = (reference.errors(w, form(w)) for w in (real, normal))
+        rows.append({"format": name, "values": len(form.values), "block": form.block or real.shape[1], "bits": bits, "error": on_real["relative"],
+                     "decibels": on_real["decibels"], "normal_error": on_normal["relative"], "normal_decibels": on_normal["decibels"],
+                     "bound_decibels": 20 * np.log10(2) * bits})
+    return rows
+
+
+def plot(rows):
+    from labkit import palette, plotting
+
+    ax, seen = plotting.axes(height=3.8, x_label="bits per weight, scales included", y_label="decibels"), palette.PALETTE["light"]
+    ends = [min(r["bits"] for r in rows) - 0.3, max(r["bits"] for r in rows) + 0.3]
+    ax.plot(ends, [6.02 * b for b in ends], color=seen["muted"], linestyle=(0, (4, 3)))
+    ax.annotate("no format can pass (normal weights)", (5, 31), color=seen["muted"], ha="right")
+    for r in rows:
+        ax.plot(r["bits"], r["decibels"], "o", color=seen["series"][0])
+        ax.annotate(r["format"], (r["bits"], r["decibels"]), xytext=(6, -3), textcoords="offset points", color=seen["series"][0])
+    return plotting.Chart(ax.figure, "Accuracy in decibels by bits per weight: " + ", ".join(f"{r['format']} {r['decibels']:.0f}" for r in rows))
+
+
+LAB = Lab(
+    id="CH11-FORMATS", chapter="11", title="A ruler of formats", minutes=0.5,
+    objective="Round one real matrix to every format, and put the error beside the bits that the format truly takes.",
+    needs="nothing",
+    notice="At 8 bits, evenly spaced values beat floating point: a row has one size, and exponents spend bits on sizes it does not have. "
+           "At 4 bits the block matters more than the values. Every format stays several decibels under the bound, and six decibels are one bit.",
+    columns={"format": "format", "values": "values", "block": "block", "bits": "bits per weight|.3f", "error": "relative error|.4f",
+             "decibels": "decibels|.1f", "normal_decibels": "on normal weights|.1f", "bound_decibels": "the bound there|.1f"},
+    run=run, plot=plot)
+
+if __name__ == "__main__":
+    main(LAB)

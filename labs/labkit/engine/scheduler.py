@@ -1,0 +1,142 @@
+"""Who runs in the next step, with how many tokens, in which blocks. No tensors: a simulator drives the same code."""
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from labkit.engine.blocks import BlockPool
+from labkit.engine.prefix import PrefixIndex
+from labkit.engine.request import Request
+
+
+class Scheduler:
+    """Continuous batching (Yu et al. 2022, Orca) under one budget of tokens per step (Agrawal et al. 2024, Sarathi-Serve).
+
+    Decodes come first, then prompts begun, then waiting ones in order of arrival; a prompt that is too long is cut into chunks.
+    When blocks run out, the request admitted last gives its own back and waits; later it is computed again.
+    `table [max_batch, M]` says which block holds which part of which row.
+    """
+
+    def __init__(self, max_batch: int, n_blocks: int, block_size: int, token_budget: int, longest: int, prefix_cache: bool = True):
+        self.block_size, self.token_budget, self.prefix_cache = block_size, token_budget, prefix_cache
+        self.index = PrefixIndex(block_size)
+        self.pool = BlockPool(n_blocks, self.index.forget)
+        self.table = np.zeros((max_batch, min(n_blocks, self.blocks_for(longest))), dtype=np.int64)
+        self.rows = list(range(max_batch))[::-1]  # free rows, lowest on top
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []  # in order of admission
+        self.copies: list[tuple[int, int]] = []  # blocks to copy before the step runs: (from, to)
+        self.preempted: list[int] = []  # in this step
+        self.preemptions = self.hit_tokens = 0
+
+    def blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.block_size)
+
+    def schedule(self) -> list[tuple[Request, int]]:
+        """The next step: requests, and how many tokens each feeds (drafts included). Their blocks are reserved."""
+        self.copies, self.preempted, budget, work = [], [], self.token_budget, []
+        decodes = [r for r in self.running if r.decoding]
+        for r in decodes + [r for r in self.running if not r.decoding]:
+            n = min(len(r.tokens) - r.done + (self._drafts(r) if r.drafts else 0), budget)
+            if n and r.row >= 0 and self._reserve(r, n):
+                work.append((r, n))
+                budget -= n
+        while budget and self.waiting and self.rows and not self.preempted and self._admit(self.waiting[0]):
+            r = self.waiting.popleft()
+            n = min(len(r.tokens) - r.done, budget)
+            self._reserve(r, n)
+            work.append((r, n))
+            budget -= n
+        return [(r, n) for r, n in work if r.row >= 0] if self.preempted else work
+
+    def advance(self, r: Request, fed: int, new: list[int]) -> None:
+        """After the step: `fed` more tokens have their keys and values, and `new` tokens follow."""
+        r.done += fed
+        r.tokens += new
+        if self.prefix_cache and r.done >= (len(r.chain) + 1) * self.block_size:
+            self._index_full_blocks(r)
+        if new and (new[-1] in r.stop or len(r.tokens) == r.limit):
+            self.finish(r, "stop" if new[-1] in r.stop else "length")
+
+    def finish(self, r: Request, reason: str) -> None:
+        """End a request, wherever it is."""
+        self._leave(r) if r.row >= 0 else self.waiting.remove(r)
+        r.finished = reason
+
+    # -- how ----------------------------------------------------------------------------------------------------
+    def _admit(self, r: Request) -> bool:
+        """Give `r` a row, and the blocks that hold its beginning already, if all else that it needs now can be had."""
+        found = self.index.match(r.tokens) if self.prefix_cache else []
+        need = self.blocks_for(min(len(r.tokens) + 1, r.limit - 1))
+        while True:
+            rewrites = len(found) * self.block_size >= len(r.tokens)  # its last token must be fed again, into a copy
+            unheld = sum(not self.pool.holders[e.block] for e in found)
+            if need - len(found) + rewrites <= self.pool.available - unheld:
+                break
+            if not rewrites:
+                return False
+            found.pop()  # without the copy it may fit
+        r.row, r.chain, r.done = self.rows.pop(), found, min(len(found) * self.block_size, len(r.tokens) - 1)
+        for entry in found:
+            self._append(r, self.pool.share(entry.block))
+        self.hit_tokens += r.done
+        self.running.append(r)
+        return True
+
+    def _drafts(self, r: Request) -> int:
+        """Drafts are a luxury: nobody is preempted for them."""
+        return r.drafts if self.blocks_for(len(r.tokens) + r.drafts) - len(r.blocks) <= self.pool.available else 0
+
+    def _reserve(self, r: Request, n: int) -> bool:
+        """Blocks of its own for the next `n` tokens of `r`. False if `r` had to be preempted itself."""
+        if r.done < len(r.chain) * self.block_size:  # it would write into a block that others may read: copy on write
+            if not self._make_room(r):
+                return False
+            shared, own = r.blocks.pop(), self.pool.new()
+            self._append(r, own)
+            self.copies.append((shared, own))
+            self.pool.release(shared, keep=True)
+            r.chain.pop()
+        while r.done + n > len(r.blocks) * self.block_size:
+            if not self._make_room(r):
+                return False
+            self._append(r, self.pool.new())
+        return True
+
+    def _make_room(self, r: Request) -> bool:
+        """Preempt, the latest first, until a block can be had. False if that came to `r` itself."""
+        while not self.pool.available and r.row >= 0:
+            victim = self.running[-1]
+            self._leave(victim)
+            self.waiting.appendleft(victim)
+            self.preempted.append(victim.id)
+            self.preemptions += 1
+        return r.row >= 0
+
+    def _append(self, r: Request, block: int) -> None:
+        self.table[r.row, len(r.blocks)] = block
+        r.blocks.append(block)
+
+    def _leave(self, r: Request) -> None:
+        """Give back row and blocks, the end of the text first: a beginning is worth keeping longer."""
+        for i in reversed(range(len(r.blocks))):
+            self.pool.release(r.blocks[i], keep=i < len(r.chain))
+        self.table[r.row, : len(r.blocks)] = 0
+        self.rows.append(r.row)
+        self.running.remove(r)
+        r.row, r.done, r.drafts, r.blocks, r.chain = -1, 0, 0, [], []
+
+    def _index_full_blocks(self, r: Request) -> None:
+        size = self.block_size
+        for i in range(len(r.chain), r.done // size):
+            parent, tokens = r.chain[-1] if r.chain else None, r.tokens[i * size : (i + 1) * size]
+            entry = self.index.find(parent, tokens)
+            if entry:  # another request computed the same block meanwhile: keep one
+                self.pool.release(r.blocks[i], keep=False)
+                r.blocks[i] = self.table[r.row, i] = self.pool.share(entry.block)
+            else:
+                entry = self.index.insert(parent, tokens, r.blocks[i])
+            if entry is None:  # its key means another text: from here on this one can't be found
+                return
+            r.chain.append(entry)

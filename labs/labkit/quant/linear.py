@@ -1,0 +1,171 @@
+"""Linear layers in whole numbers. Each has the call of `ops.Linear`: x [N,in] -> [N,out].
+
+**Weights** take 8 bits, one scale per output channel, or 4 bits, one scale per 32 inputs. **Activations** take 8 bits with one
+scale per row, so that what a request gets does not depend on who else is in the batch: in whole numbers not even by a last bit.
+
+The processor's 8-bit unit (VNNI) multiplies whole numbers by whole numbers; an 8-bit weight by a 32-bit activation it cannot. So
+*weight-only* INT8 uses it twice. A row becomes two digits, as in long multiplication: `x @ w = (high @ w + low @ w / 254) * scale`.
+That is sixteen bits of activation at the price of twice the rows, which costs nothing while reading the weights is what takes time.
+"""
+from __future__ import annotations
+
+import functools
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TINY = 1e-20  # so that a row of zeros has a scale
+GROUP = 32  # inputs that share the scale of a 4-bit weight
+KINDS = {"w8a8": 1, "int8": 2, "int4": 0}  # digits of a row of activations; 4-bit weights meet them in bf16
+
+
+def channel_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """weight [out,in] -> codes [out,in] int8 in -127 … 127 and scale [out] fp32: `weight ~ codes * scale`."""
+    scale = weight.abs().amax(1).clamp_min(TINY) / 127
+    return (weight / scale[:, None]).round_().to(torch.int8), scale
+
+
+def group_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """weight [out,in] -> codes [out,in] int8 in -7 … 7 and scale [out,in/32] bf16. ValueError if rows do not split into groups."""
+    if weight.shape[1] % GROUP:
+        raise ValueError(f"rows of {weight.shape[1]} inputs do not split into groups of {GROUP}")
+    groups = weight.unflatten(1, (-1, GROUP))
+    scale = (groups.abs().amax(2).clamp_min(TINY) / 7).bfloat16()
+    return (groups / scale.float()[..., None]).round_().clamp_(-7, 7).to(torch.int8).flatten(1), scale
+
+
+def row_digits(x: Tensor, digits: int) -> tuple[Tensor, Tensor]:
+    """x [N,in] -> its `digits` stacked, numbers in -127 … 127 yet to be rounded [digits*N,in], and each row's scale [N,1]."""
+    scale = x.abs().amax(1, keepdim=True).mul_(1 / 127).clamp_min_(TINY)
+    x = x / scale
+    if digits == 1:
+        return x, scale
+    high = x.round()
+    return torch.cat([high, x.sub_(high).mul_(254)]), scale
+
+
+class Plain:
+    """What the fast kernels compute, in floating point: rows [M,in] of -127 … 127, rounded, by codes, by the channels' scale.
+
+    Exact while sums stay below 2^24; slow, and right everywhere.
+    """
+
+    whole = True  # False: activations are taken as they are
+
+    def __init__(self, codes: Tensor, scale: Tensor):
+        self.codes, self.scale = codes, scale
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return F.linear(rows.round(), self.codes.to(rows.dtype)) * self.scale
+
+
+class Int8Pack(Plain):
+    """torch's weight-only kernel: activations in bf16, codes widened on the way. For processors without an 8-bit unit."""
+
+    whole = False
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return torch._weight_int8pack_mm(rows.bfloat16(), self.codes, self.scale.bfloat16()).float()
+
+
+class FBGEMM(Plain):
+    """FBGEMM's packed weight: rounding, product and scale in one call. Fastest where the processor has VNNI."""
+
+    def __init__(self, codes: Tensor, scale: Tensor):
+        engine, torch.backends.quantized.engine = torch.backends.quantized.engine, "fbgemm"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a later torch will not have it; then `kernels` leaves it out
+            weight = torch._make_per_channel_quantized_tensor(codes, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0)
+        self.packed = torch.ops.quantized.linear_prepack(weight, None)
+        torch.backends.quantized.engine = engine
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, 1.0, 128, self.packed)
+
+
+KERNELS = {"fbgemm": FBGEMM, "int8pack": Int8Pack, "plain": Plain}
+
+
+@functools.cache
+def kernels(kind: str, device: str = "cpu") -> list[str]:
+    """The kernels that run here and are right, even on numbers so large that a 16-bit sum of two products overflows.
+
+    Without VNNI, processors add pairs in 16 bits and saturate: wrong in silence, so it is tried out.
+    """
+    if kind == "int4":
+        return ["int4pack", "plain"] if device == "cpu" and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu") else ["plain"]
+    codes, rows = torch.full((64, 64), 127, dtype=torch.int8, device=device), torch.full((32, 64), 127.0, device=device)
+    codes[1::2], scale = -127, torch.ones(64, device=device)
+    want, right = Plain(codes, scale)(rows), []
+    for name, kernel in KERNELS.items():
+        try:
+            if (kernel.whole or kind == "int8") and torch.allclose(kernel(codes, scale)(rows), want, rtol=0 if kernel.whole else 1e-2):
+                right.append(name)
+        except (RuntimeError, AttributeError):
+            pass  # not in this torch, or not for this device
+    return right
+
+
+class Int8Linear(nn.Module):
+    """INT8 weights; activations of one digit ("w8a8") or two ("int8", close to exact). A byte a weight, four more a channel."""
+
+    def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
+        super().__init__()
+        self.in_features, self.out_features, self.bias, self.kind, self.kernel = layer.in_features, layer.out_features, layer.bias, kind, kernel
+        codes, scale = channel_codes(weight.float())
+        self.matmul, self.nbytes = KERNELS[kernel](codes, scale), codes.nbytes + scale.nbytes
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.multiply(x.float()).to(x.dtype)
+        return y if self.bias is None else y + self.bias
+
+    def multiply(self, x: Tensor) -> Tensor:
+        if not self.matmul.whole:
+            return self.matmul(x)
+        rows, scale = row_digits(x, KINDS[self.kind])
+        y = self.matmul(rows)
+        return (y if len(y) == len(x) else torch.add(y[: len(x)], y[len(x) :], alpha=1 / 254)).mul_(scale)
+
+
+class Int4Linear(Int8Linear):
+    """INT4 weights in groups of 32 with a 16-bit scale: 4.5 bits a weight. Activations are rounded to bf16.
+
+    torch's kernel wants a zero beside every scale, which makes 5 bits in its memory, and outputs in sixteens.
+    """
+
+    def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features, self.bias, self.kind = layer.in_features, layer.out_features, layer.bias, kind
+        self.kernel = kernel if layer.out_features % 16 == 0 else "plain"
+        codes, scale = group_codes(weight.float())
+        self.nbytes = codes.numel() // 2 + scale.nbytes
+        if self.kernel == "int4pack":
+            self.codes = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int() + 8, 1)
+            self.scale = torch.stack([scale.T, torch.zeros_like(scale.T)], 2).contiguous()
+        else:
+            self.codes, self.scale = codes[:, ::2] + 8 | codes[:, 1::2] + 8 << 4, scale  # two to a byte
+
+    def multiply(self, x: Tensor) -> Tensor:
+        if self.kernel == "int4pack":
+            return torch.ops.aten._weight_int4pack_mm_for_cpu(x.bfloat16(), self.codes, GROUP, self.scale)
+        codes = torch.stack([self.codes & 15, self.codes >> 4 & 15], 2).view(self.out_features, -1, GROUP) - 8
+        return F.linear(x.bfloat16().float(), (codes * self.scale[..., None]).flatten(1).float()).bfloat16()
+
+
+class Int8Embedding(nn.Module):
+    """A table of rows in 8 bits with a scale each, named `weight` for those who ask it for dtype and device."""
+
+    kind, kernel = "int8", "lookup"
+
+    def __init__(self, table: nn.Embedding):
+        super().__init__()
+        self.in_features, self.out_features = table.num_embeddings, table.embedding_dim
+        codes, scale = channel_codes(table.weight.detach().float())
+        self.register_buffer("codes", codes)
+        self.register_buffer("weight", scale[:, None].to(table.weight.dtype))
+        self.nbytes = codes.nbytes + scale.nbytes
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.codes[ids] * self.weight[ids]

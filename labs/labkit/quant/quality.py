@@ -1,0 +1,42 @@
+"""What fewer bits cost: perplexity, on texts the model has not learned by heart."""
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from labkit.decode import check_tokens
+from labkit.model import GPT
+from labkit.step import Step
+
+
+def text(name: str) -> str:
+    """A stored text, without the first paragraph, which says where it is from: "course" (this course's prose), "milton" (Areopagitica,
+    1644) and "calibration" (mixed, for finding scales; never judged on). Raises ValueError for any other."""
+    folder = Path(find_spec("labkit_labs").origin).parent / "data"
+    known = sorted(p.stem.removeprefix("text_") for p in folder.glob("text_*.txt"))
+    if name not in known:
+        raise ValueError(f"no text is called {name!r}: choose {', '.join(known)}")
+    return (folder / f"text_{name}.txt").read_text(encoding="utf-8").split("\n\n", 1)[1]
+
+
+@torch.inference_mode()
+def perplexity(model: GPT, ids: list[int], window: int = 512, caches=None) -> float:
+    """exp of the mean negative log-likelihood of a text: how many tokens the model hesitates between, on average.
+
+    The text is cut into windows of `window` tokens, each read afresh; every token but the first is predicted once.
+    caches: a function (model, rows, capacity) -> caches to read keys and values through; None = as they are.
+    """
+    if len(ids) < 2 or window < 1:
+        raise ValueError(f"perplexity needs at least 2 tokens and a window of at least 1, not {len(ids)} and {window}")
+    check_tokens(model.config, ids[:1] + ids[: min(window, len(ids) - 1)])
+    total = 0.0
+    for at in range(0, len(ids) - 1, window):
+        seen, wanted = ids[at : at + window][: len(ids) - 1 - at], ids[at + 1 : at + 1 + window]
+        held = caches(model, 1, len(seen)) if caches else model.caches("none", 1, 1)
+        logits = model(Step.of([(0, 0, seen)], model.device), held).float()
+        total += F.cross_entropy(logits, torch.tensor(wanted, device=model.device), reduction="sum").item()
+    return math.exp(total / (len(ids) - 1))

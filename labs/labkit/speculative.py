@@ -1,0 +1,144 @@
+"""Drafts are cheap guesses, checked many at once: the text stays the target's own, and arrives in fewer forwards.
+
+Checking k drafts costs one forward of k + 1 tokens. Where a forward is bound by reading the weights, that is hardly more than a
+forward of one; where a batch keeps the arithmetic busy, every draft costs its full price, and speculation loses.
+"""
+from __future__ import annotations
+
+import statistics
+import time
+from array import array
+from collections import deque
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit.step import Step
+
+
+def accept(drafts: list[int], p: Tensor, q: Tensor | None = None, generator: torch.Generator | None = None) -> list[int]:
+    """The tokens that follow from k drafts: those accepted, and one more of the target's own.
+
+    p [k+1,V] the target's distributions after 0..k drafts · q [k,V] those the drafts were drawn from (None: drafts are certain).
+    Draft x is kept with probability min(1, p(x) / q(x)); after the first refusal the token is drawn from max(0, p - q), scaled.
+    Whatever q is, the tokens are distributed as p (Leviathan et al. 2023, appendix A.1; Chen et al. 2023).
+    """
+    for i, x in enumerate(drafts):
+        guess = torch.zeros_like(p[i]).scatter_(0, torch.tensor(x), 1.0) if q is None else q[i]
+        if torch.rand((), generator=generator) * guess[x] >= p[i, x]:
+            return [*drafts[:i], int(torch.multinomial((p[i] - guess).clamp(min=0), 1, generator=generator))]
+    return [*drafts, int(torch.multinomial(p[len(drafts)], 1, generator=generator))]
+
+
+class Proposer(Protocol):
+    """Whatever can guess."""
+
+    def propose(self, asked: list[tuple], caches: list) -> list[list[int]]:
+        """Drafts for each (request, how many it may have). `caches` are the target's, `request.row` its row in them."""
+
+
+class NGram:
+    """Prompt lookup: what followed the last few tokens when they last occurred in this text (Saxena 2023)."""
+
+    def __init__(self, longest: int = 3, shortest: int = 2):
+        self.longest, self.shortest = longest, shortest
+
+    def propose(self, asked, caches=()):
+        return [self.lookup(r.tokens, k) for r, k in asked]
+
+    def lookup(self, tokens: list[int], k: int) -> list[int]:
+        """Up to k tokens; none if the end of the text is new."""
+        text = array("i", tokens).tobytes()  # bytes are searched faster than lists
+        for n in range(min(self.longest, len(tokens) - 1), self.shortest - 1, -1):
+            at = len(text) - 4 * n
+            while (at := text.rfind(text[-4 * n :], 0, at + 4 * n - 1)) % 4:  # -1 % 4 is 3
+                if at < 0:
+                    break
+            if at >= 0:
+                return tokens[at // 4 + n : at // 4 + n + k]
+        return []
+
+
+class DraftModel:
+    """A model that guesses for another: its first `layers` layers (early exit), or a quantised copy with all of them.
+
+    It reads the target's own keys and values, and writes its drafts' into the same blocks, where the check overwrites them.
+    """
+
+    def __init__(self, model, layers: int | None = None):
+        self.model, self.layers = model, layers
+
+    def propose(self, asked, caches):
+        texts = [[r.tokens[-1]] for r, _ in asked]
+        for j in range(max(k for _, k in asked)):
+            live = [(r, text) for (r, k), text in zip(asked, texts) if k > j]
+            step = Step.of([(r.row, r.done + j, text[-1:]) for r, text in live], self.model.device)
+            for (_, text), token in zip(live, self.model(step, caches[: self.layers], step.last).argmax(-1).tolist()):
+                text.append(token)
+        return [text[1:] for text in texts]
+
+
+class Speculation:
+    """Who may draft how much, decided by what was measured: where speculation loses it is off.
+
+    Drafts pay when the tokens that they should save, at the seconds a token now takes, are worth more than the seconds they add.
+    Both sides are known from earlier steps: which drafts were accepted, and what a step of N tokens took.
+    """
+
+    def __init__(self, proposer, most: int = 8):
+        self.proposer, self.most = NGram() if proposer == "ngram" else proposer, most
+        if not (proposer is None or hasattr(self.proposer, "propose")):
+            raise ValueError(f"speculative must be None, 'ngram' or a Proposer, not {proposer!r}")
+        self.took: dict[int, deque] = {}  # tokens in a step of decodes and checks -> seconds of the last ones
+        self.drafting = 0.0  # seconds per draft
+        self.kept, self.tried = 1.0, 2.0  # drafts of all requests lately: what is expected of a new one
+
+    def allow(self, scheduler) -> None:
+        """Set every running request's `drafts`. None while there are prompts to read: the budget is theirs."""
+        for r in scheduler.running:
+            r.drafts = 0
+        if not (self.proposer and self.took and scheduler.running and all(r.decoding for r in scheduler.running)):
+            return
+        self.kept, self.tried = 0.995 * self.kept + 0.005, 0.995 * self.tried + 0.01  # forget: what lost may win some day
+        N = len(scheduler.running)
+        token = self.seconds(N) / N
+        for r in sorted(scheduler.running, key=self.rate, reverse=True):
+            r.kept, r.tried = 0.98 * r.kept, 0.98 * r.tried
+            r.drafts = min(self.best(self.rate(r), N, token), r.limit - len(r.tokens) - 1)
+            N += r.drafts
+
+    def rate(self, r) -> float:
+        """How likely a draft of this request is accepted: by its own record, and at first by everybody's."""
+        return (r.kept + 2 * self.kept / self.tried) / (r.tried + 2)
+
+    def best(self, rate: float, N: int, token: float) -> int:
+        """The number of drafts that gains most, added to a step of N tokens when a token takes `token` seconds; 0 if none gains 5 %."""
+        gains = [0.05 * token]
+        for k in range(1, self.most + 1):
+            saved = sum(rate**j for j in range(1, k + 1)) * token
+            gains.append(saved - (self.seconds(N + k) - self.seconds(N)) - k * self.drafting)
+        return gains.index(max(gains))
+
+    def seconds(self, N: int) -> float:
+        """What a step of N tokens takes: interpolated; in proportion beyond what was measured, but a few cost what one costs."""
+        sizes = sorted(self.took)
+        known = float(np.interp(N, sizes, [statistics.median(self.took[n]) for n in sizes]))
+        return known * max(1, N / sizes[-1]) if sizes[-1] > 4 else known
+
+    def propose(self, work, caches) -> dict[int, list[int]]:
+        """Drafts by request id, for those of the step's requests that have room for them."""
+        asked = [(r, n - 1) for r, n in work if r.drafts and n > 1]
+        started, drafts = time.perf_counter(), self.proposer.propose(asked, caches) if asked else []
+        if made := sum(map(len, drafts)):
+            self.drafting += 0.2 * ((time.perf_counter() - started) / made - self.drafting)
+        return {r.id: draft for (r, _), draft in zip(asked, drafts) if draft}
+
+    def observe(self, tokens: int, seconds: float, checks: list[tuple]) -> None:
+        """A step of decodes and checks took so long; checks: (request, drafts, how many were accepted)."""
+        self.took.setdefault(tokens, deque(maxlen=5)).append(seconds)
+        for r, draft, accepted in checks:
+            for who, weight in (r, 0.9), (self, 0.99):
+                who.kept = weight * who.kept + accepted
+                who.tried = weight * who.tried + accepted + (accepted < len(draft))
