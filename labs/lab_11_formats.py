@@ -22,16 +22,11 @@ def run(device="cpu", quick=False):
 
 
 def plot(rows):
-    from labkit import palette, plotting
+    from labkit import plotting
 
-    ax, seen = plotting.axes(height=3.8, x_label="bits per weight, scales included", y_label="decibels"), palette.PALETTE["light"]
-    ends = [min(r["bits"] for r in rows) - 0.3, max(r["bits"] for r in rows) + 0.3]
-    ax.plot(ends, [6.02 * b for b in ends], color=seen["muted"], linestyle=(0, (4, 3)))
-    ax.annotate("no format can pass (normal weights)", (5, 31), color=seen["muted"], ha="right")
-    for r in rows:
-        ax.plot(r["bits"], r["decibels"], "o", color=seen["series"][0])
-        ax.annotate(r["format"], (r["bits"], r["decibels"]), xytext=(6, -3), textcoords="offset points", color=seen["series"][0])
-    return plotting.Chart(ax.figure, "Accuracy in decibels by bits per weight: " + ", ".join(f"{r['format']} {r['decibels']:.0f}" for r in rows))
+    decibels = {f"{r['format']}, {r['bits']:.2f} bits": r["decibels"] for r in sorted(rows, key=lambda r: -r["decibels"])}
+    return plotting.bars(decibels, x_label="decibels between the weights and their error", form="{:.1f}",
+                         alt="Accuracy in decibels: " + "; ".join(f"{name} {value:.1f}" for name, value in decibels.items()))
 
 
 LAB = Lab(

@@ -245,7 +245,7 @@ def test_texts_come_without_their_source_note():
     texts = {name: quant.text(name) for name in ("course", "milton", "calibration")}
     assert all("Source:" not in t for t in texts.values())
     assert all(1200 < len(texts[name].split()) < 1800 for name in ("course", "milton"))
-    with pytest.raises(ValueError, match="no text is called 'bible': choose calibration, course, milton"):
+    with pytest.raises(ValueError, match="no text is called 'bible'; did you mean '"):
         quant.text("bible")
 
 
@@ -264,3 +264,46 @@ def test_smollm2_in_8_bits(smollm2):
     found = model.quantisation
     assert sum(f["layers"] for f in found.values()) == 122 and weight_bytes(presets["smollm2-135m"], "int8") < sum(
         f["bytes"] for f in found.values()) < 1.25 * weight_bytes(presets["smollm2-135m"], "int8")
+
+
+# -- the labs -------------------------------------------------------------------------------------------------------------
+
+
+def test_gptq_changes_the_output_least():
+    """Against rounding on real correlations; and where inputs are not correlated it is rounding."""
+    from labkit_labs.lab_11_awq import output_error
+    from labkit_labs.lab_11_gptq import gptq
+
+    draw = np.random.default_rng(0)
+    w, mixed = draw.standard_normal((16, 64)), draw.standard_normal((300, 8)) @ draw.standard_normal((8, 64)) + 0.1 * draw.standard_normal((300, 64))
+    nearest, ours = reference.quantise(w, 4, 64).dequantise(), gptq(w, mixed, 4)
+    assert output_error(w, ours, mixed) < output_error(w, nearest, mixed) / 3
+    assert reference.errors(w, ours)["relative"] > reference.errors(w, nearest)["relative"]
+    assert np.allclose(gptq(w, np.eye(64), 4), nearest)
+
+
+def test_awq_scaling_protects_a_salient_channel():
+    from labkit_labs.lab_11_awq import output_error, scaled_round
+
+    draw = np.random.default_rng(0)
+    w, x = draw.standard_normal((32, 64)), draw.standard_normal((200, 64))
+    x[:, 3] *= 30
+    errors = {alpha: output_error(w, scaled_round(w, x, 4, alpha), x) for alpha in (0.0, 0.3, 0.6)}
+    assert errors[0.3] < errors[0.0] / 1.5 and np.allclose(scaled_round(w, x, 4, 0.0), reference.quantise(w, 4, 64).dequantise())
+
+
+@pytest.mark.smollm2
+@pytest.mark.parametrize("name", ["CH11-FORMATS", "CH11-GPTQ", "CH11-AWQ"])
+def test_labs_find_what_their_notice_says(name):
+    from labkit.cli.lab import labs
+
+    rows = labs()[name].run(quick=True)
+    assert set(labs()[name].columns) <= set(rows[0]) and labs()[name].plot(rows).alt
+    if name == "CH11-FORMATS":
+        error = {r["format"]: r["decibels"] for r in rows}
+        assert error["int8"] > error["fp8 e4m3"] > error["fp8 e5m2"] and error["int4"] > error["int4 per row"]
+        assert all(r["normal_decibels"] < r["bound_decibels"] for r in rows)
+    if name == "CH11-GPTQ":
+        assert rows[2]["weights"] > rows[0]["weights"] and rows[2]["fitted"] < rows[1]["fitted"] < rows[0]["fitted"]
+    if name == "CH11-AWQ":
+        assert all(r["multiple"] > 1 and 0 < r["alpha"] < 1 for r in rows if r["chosen"])

@@ -1,13 +1,13 @@
 """Swap a model's linear layers for quantised ones; find the layers that resist, and smooth them."""
 from __future__ import annotations
 
-import time
+from contextlib import ExitStack
 from fnmatch import fnmatch
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from labkit import bench
 from labkit.config import UnknownName
 from labkit.model import GPT
 from labkit.ops import Linear
@@ -34,10 +34,10 @@ def quantize(model: GPT, kind: str, *, only=("*",), skip=(), rows: int = 1, kern
     if kernel is not None and kernel not in known:
         raise UnknownName(f"{kind} kernel that is right here", kernel, known)
     fits = lambda name, patterns: any(fnmatch(name, p) for p in patterns)
-    chosen = [n for n, m in linear.items() if isinstance(m, Linear) and fits(n, only) and not fits(n, skip)]
+    chosen = {n: m for n, m in linear.items() if isinstance(m, Linear) and fits(n, only) and not fits(n, skip)}
     make, best, new = Int8Linear if KINDS[kind] else Int4Linear, float("inf"), {}
     for name in [kernel] if kernel else [k for k in known if k != "plain"] or known:
-        made = {n: make(linear[n], dense(linear[n]), kind, name) for n in chosen}
+        made = {n: make(layer, dense(layer), kind, name) for n, layer in chosen.items()}
         took = _seconds([*made.values()], rows, model.device)
         if took < 0.9 * best:  # kernels are listed in order of preference: a later one has to win clearly
             best, new = took, made
@@ -59,13 +59,9 @@ def dense(layer: Linear) -> Tensor:
 
 
 def _seconds(layers: list, rows: int, device) -> float:
-    """One pass over all layers in turn, so that no processor's cache holds the weights; the best of three."""
-    inputs, marks = {m.in_features: torch.randn(rows, m.in_features, device=device) for m in layers}, [time.perf_counter()]
-    for _ in range(3):
-        for m in layers:
-            m(inputs[m.in_features])
-        marks.append(time.perf_counter())
-    return min(b - a for a, b in pairwise(marks))
+    """One pass over all layers in turn, so that no processor's cache holds the weights."""
+    inputs = {m.in_features: torch.randn(rows, m.in_features, device=device) for m in layers}
+    return bench.measure(lambda: [m(inputs[m.in_features]) for m in layers], repeats=3, device=str(device)).median
 
 
 @torch.inference_mode()
@@ -83,12 +79,11 @@ def calibrate(model: GPT, ids: list[int]) -> dict[str, dict]:
         found[name] = {"largest": x.abs().max().item(), "channels": x.abs().amax(0), "per_row": error(rows.round() * scale),
                        "per_tensor": error((x / whole).round() * whole)}
 
-    hooks = [m.register_forward_pre_hook(lambda m, x, n=n: watch(n, m, x)) for n, m in model.named_modules() if isinstance(m, Linear)]
-    try:
+    with ExitStack() as hooks:
+        for n, m in model.named_modules():
+            if isinstance(m, Linear):
+                hooks.callback(m.register_forward_pre_hook(lambda m, x, n=n: watch(n, m, x)).remove)
         model(Step.of([(0, 0, ids)], model.device), model.caches("none", 1, 1))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found
 
 

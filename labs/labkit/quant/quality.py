@@ -2,25 +2,23 @@
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from labkit import results
+from labkit.config import UnknownName
 from labkit.decode import check_tokens
 from labkit.model import GPT
 from labkit.step import Step
 
 
 def text(name: str) -> str:
-    """A stored text, without the first paragraph, which says where it is from: "course" (this course's prose), "milton" (Areopagitica,
-    1644) and "calibration" (mixed, for finding scales; never judged on). Raises ValueError for any other."""
-    folder = Path(find_spec("labkit_labs").origin).parent / "data"
-    known = sorted(p.stem.removeprefix("text_") for p in folder.glob("text_*.txt"))
+    """A stored text: "course" (this course's prose), "milton" (Areopagitica, 1644) or "calibration" (never judged on)."""
+    known = {p.stem.removeprefix("text_"): p for p in (results.folder().parent / "data").glob("text_*.txt")}
     if name not in known:
-        raise ValueError(f"no text is called {name!r}: choose {', '.join(known)}")
-    return (folder / f"text_{name}.txt").read_text(encoding="utf-8").split("\n\n", 1)[1]
+        raise UnknownName("text", name, known)
+    return known[name].read_text(encoding="utf-8").split("\n\n", 1)[1]  # the first paragraph says where it is from
 
 
 @torch.inference_mode()
