@@ -60,7 +60,8 @@ def test_an_engine_that_cannot_be_is_refused(changes, message):
 @pytest.mark.parametrize("arguments, message", [
     (([], 4), "the prompt is empty"), (([1, 64], 4), "token id 64 is outside the vocabulary"), (([1, -1], 4), "token id -1 is outside"),
     (([1], 0), "max_new_tokens must be a whole number >= 1, not 0"), (([1] * 90, 8), "exceed the model's context of 96"),
-    (("text", 4), "lists of token ids"), (([1], 2.5), "max_new_tokens must be a whole number >= 1, not 2.5"), (([1], 4, 0.7), "sampling must be a labkit.Sampling"),
+    (("text", 4), "lists of token ids"), (([1], 2.5), "max_new_tokens must be a whole number >= 1, not 2.5"),
+    (([1], 4, 0.7), "sampling must be a labkit.Sampling"),
     (([1] * 30, 12), "30 prompt tokens . 12 new ones need 11 blocks, but there are 10")])
 def test_a_bad_request_is_refused_and_the_others_go_on(arguments, message):
     engine = make(n_blocks=10)
@@ -148,6 +149,10 @@ def test_a_colliding_hash_never_serves_another_text():
     first = index.insert(None, [1, 2], 1)
     assert index.match([1, 2, 3, 4]) == [first] and index.match([1, 3]) == []
     assert index.insert(first, [3, 4], 2) is None  # the key is taken
+    index = PrefixIndex(2, hash=lambda key: key[1])
+    first = index.insert(None, [1, 2], 1)
+    second = index.insert(first, [3, 4], 2)
+    assert index.match([1, 2, 3, 4]) == [first, second] and index.match([3, 4]) == []  # same tokens, after another text
     engine = make()
     engine.scheduler.index.hash = lambda key: len(key) % 2
     rnd = random.Random(0)
