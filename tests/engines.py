@@ -58,7 +58,7 @@ class Guess:
 class Always(Speculation):
     """Drafts whatever it costs."""
 
-    def best(self, rate, N, token):
+    def best(self, rate, cost, token):
         return 3
 
 

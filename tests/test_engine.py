@@ -149,6 +149,10 @@ def test_a_colliding_hash_never_serves_another_text():
     first = index.insert(None, [1, 2], 1)
     assert index.match([1, 2, 3, 4]) == [first] and index.match([1, 3]) == []
     assert index.insert(first, [3, 4], 2) is None  # the key is taken
+    index = PrefixIndex(2, hash=lambda key: key[1])
+    first = index.insert(None, [1, 2], 1)
+    second = index.insert(first, [3, 4], 2)
+    assert index.match([1, 2, 3, 4]) == [first, second] and index.match([3, 4]) == []  # same tokens, after another text
     engine = make()
     engine.scheduler.index.hash = lambda key: len(key) % 2
     rnd = random.Random(0)

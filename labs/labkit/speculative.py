@@ -92,52 +92,51 @@ class Speculation:
         if not (proposer is None or hasattr(self.proposer, "propose")):
             raise ValueError(f"speculative must be None, 'ngram' or a Proposer, not {proposer!r}")
         self.took: dict[int, deque] = {}  # tokens in a step of decodes and checks -> seconds of the last ones
-        self.drafting = 0.0  # seconds per draft
+        self.drafting = self.spent = 0.0  # seconds per draft; on drafts in this step
         self.kept, self.tried = 1.0, 2.0  # drafts of all requests lately: what is expected of a new one
 
     def allow(self, scheduler) -> None:
         """Set every running request's `drafts`. None while there are prompts to read: the budget is theirs."""
         for r in scheduler.running:
-            r.drafts = 0
+            r.drafts, r.kept, r.tried = 0, 0.98 * r.kept, 0.98 * r.tried  # forget: what lost may win some day
         if not (self.proposer and self.took and scheduler.running and all(r.decoding for r in scheduler.running)):
             return
-        self.kept, self.tried = 0.995 * self.kept + 0.005, 0.995 * self.tried + 0.01  # forget: what lost may win some day
+        self.kept, self.tried = 0.995 * self.kept + 0.005, 0.995 * self.tried + 0.01
         N = len(scheduler.running)
-        token = self.seconds(N) / N
+        cost = self.seconds(N * (1 + self.most))
         for r in sorted(scheduler.running, key=self.rate, reverse=True):
-            r.kept, r.tried = 0.98 * r.kept, 0.98 * r.tried
-            r.drafts = min(self.best(self.rate(r), N, token), r.limit - len(r.tokens) - 1)
+            r.drafts = min(self.best(self.rate(r), cost[N:], cost[len(scheduler.running)] / len(scheduler.running)), r.limit - len(r.tokens) - 1)
             N += r.drafts
+            if not r.drafts:
+                break
 
     def rate(self, r) -> float:
         """How likely a draft of this request is accepted: by its own record, and at first by everybody's."""
         return (r.kept + 2 * self.kept / self.tried) / (r.tried + 2)
 
-    def best(self, rate: float, N: int, token: float) -> int:
-        """The number of drafts that gains most, added to a step of N tokens when a token takes `token` seconds; 0 if none gains 5 %."""
-        gains = [0.05 * token]
-        for k in range(1, self.most + 1):
-            saved = sum(rate**j for j in range(1, k + 1)) * token
-            gains.append(saved - (self.seconds(N + k) - self.seconds(N)) - k * self.drafting)
-        return gains.index(max(gains))
+    def best(self, rate: float, cost, token: float) -> int:
+        """The number of drafts that gains most, when k more tokens in a step cost `cost[k]` and one is worth `token` seconds; 0 below 5 %."""
+        gains = [sum(rate**j for j in range(1, k + 1)) * token - (cost[k] - cost[0]) - k * self.drafting for k in range(1, self.most + 1)]
+        return gains.index(max(gains)) + 1 if max(gains) > 0.05 * token else 0
 
-    def seconds(self, N: int) -> float:
-        """What a step of N tokens takes: interpolated; in proportion beyond what was measured, but a few cost what one costs."""
-        sizes = sorted(self.took)
-        known = float(np.interp(N, sizes, [statistics.median(self.took[n]) for n in sizes]))
-        return known * max(1, N / sizes[-1]) if sizes[-1] > 4 else known
+    def seconds(self, most: int) -> np.ndarray:
+        """What steps of 0 to `most` tokens take: interpolated; in proportion beyond what was measured, but a few cost what one costs."""
+        sizes, N = sorted(self.took), np.arange(most + 1)
+        known = np.interp(N, sizes, [statistics.median(self.took[n]) for n in sizes])
+        return known * np.maximum(1, N / sizes[-1]) if sizes[-1] > 4 else known
 
     def propose(self, work, caches) -> dict[int, list[int]]:
         """Drafts by request id, for those of the step's requests that have room for them."""
         asked = [(r, n - 1) for r, n in work if r.drafts and n > 1]
         started, drafts = time.perf_counter(), self.proposer.propose(asked, caches) if asked else []
+        self.spent = time.perf_counter() - started
         if made := sum(map(len, drafts)):
-            self.drafting += 0.2 * ((time.perf_counter() - started) / made - self.drafting)
+            self.drafting += 0.2 * (self.spent / made - self.drafting)
         return {r.id: draft for (r, _), draft in zip(asked, drafts) if draft}
 
     def observe(self, tokens: int, seconds: float, checks: list[tuple]) -> None:
         """A step of decodes and checks took so long; checks: (request, drafts, how many were accepted)."""
-        self.took.setdefault(tokens, deque(maxlen=5)).append(seconds)
+        self.took.setdefault(tokens, deque(maxlen=5)).append(seconds - self.spent)
         for r, draft, accepted in checks:
             for who, weight in (r, 0.9), (self, 0.99):
                 who.kept = weight * who.kept + accepted

@@ -125,7 +125,7 @@ class Scheduler:
         self.table[r.row, : len(r.blocks)] = 0
         self.rows.append(r.row)
         self.running.remove(r)
-        r.row, r.done, r.drafts, r.blocks, r.chain = -1, 0, 0, [], []
+        r.row, r.drafts, r.blocks, r.chain = -1, 0, [], []
 
     def _index_full_blocks(self, r: Request) -> None:
         size = self.block_size
