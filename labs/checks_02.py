@@ -75,13 +75,13 @@ def layer_norm(f):
 def merged(f):
     """02.6: two partial softmaxes into one."""
     draw = np.random.default_rng(1)
-    for scale in (1.0, 400.0):
+    for scale in (1.0, 4000.0):
         scores, values = draw.standard_normal(12) * scale, draw.standard_normal((12, 4))
         part = lambda s, v: (s.max(), np.exp(s - s.max()).sum(), np.exp(s - s.max()) @ v)
         got = [np.asarray(a) for a in call(f, part(scores[:7], values[:7]), part(scores[7:], values[7:]))]
         expect(len(got) == 3, f"return top, total and out: three things, not {len(got)}.")
         top, total, out = part(scores, values)
-        expect(np.isfinite(got[1]).all() and np.isfinite(got[2]).all(), "scores near 400 overflow: take the common maximum out before exp.")
+        expect(np.isfinite(got[1]).all() and np.isfinite(got[2]).all(), "scores near 4,000 overflow: take the common maximum out before exp.")
         expect(np.allclose(got[0], top), f"top is the larger of the two maxima, {top:.3g}, not {float(got[0]):.3g}.")
         expect(np.allclose(got[1], total), "total: each sum must be scaled by exp(its top - the common top) before they are added.")
         expect(np.allclose(got[2], out), "out: the weighted values need the same scaling as the sums.")

@@ -4,7 +4,22 @@ from labkit.cli.lab import Lab, main
 CONTEXTS = [64, 300, 1024, 2048]
 
 
+def growth(prompt: list[int], new: int, device: str) -> int:
+    """Bytes that this process grows by while it generates: call it in a fresh one, where no memory freed earlier could hide a copy."""
+    from labkit import bench
+    from labkit.weights import smollm2
+
+    model, _ = smollm2("fp32", device)
+    bench.time_decode(model, [prompt[:8]], 2)
+    before = bench.resident_bytes()
+    with bench.PeakMemory() as peak:
+        bench.time_decode(model, [prompt], new)
+    return peak.bytes - before
+
+
 def run(device="cpu", quick=False):
+    import multiprocessing
+
     import torch
 
     from labkit import bench, formulas
@@ -16,18 +31,24 @@ def run(device="cpu", quick=False):
     config, new, rows = model.config, 4 if quick else 32, []
     ceilings = bench.hardware("fp32", device)
     text = tokenizer.encode("A cache keeps a copy of what was slow to get, close to where it is needed again. ") * 200
+    contexts = CONTEXTS[:2] if quick else CONTEXTS
+    taken = {context: [] for context in contexts}
     bench.time_decode(model, [text[:64]], 4)  # warm up
-    for context in progress(CONTEXTS[:2] if quick else CONTEXTS, "contexts"):
-        before = bench.resident_bytes()
-        with bench.PeakMemory() as peak:
-            runs = [bench.time_decode(model, [text[:context]], new) for _ in range(1 if quick else 3)]
+    for _ in progress(range(1 if quick else 3), "rounds"):
+        for context in contexts:
+            taken[context].append(bench.time_decode(model, [text[:context]], new))
+    grown = {}
+    for context in progress(contexts, "memory"):
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            grown[context] = pool.apply(growth, (text[:context], new, device))
+    for context, runs in taken.items():
         last = context + new
         decode = bench.summarise([s for r in runs for s in r.each], flops=formulas.decode_flops(config, context + new // 2),
                                  bytes=formulas.decode_bytes(config, context + new // 2, 1, "fp32"), hardware=ceilings)
         prefill = bench.summarise([r.first for r in runs])
         rows.append(decode.to_row(context=context, new=new, prefill_seconds=prefill.median, tokens_per_second=1 / decode.median,
                                   prefill_tokens_per_second=context / prefill.median, cache_bytes=formulas.kv_cache_bytes(config, last, 1, "fp32"),
-                                  activation_bytes=round(formulas.activation_bytes(config, context, "fp32")), grown_bytes=peak.bytes - before))
+                                  activation_bytes=round(formulas.activation_bytes(config, context, "fp32")), grown_bytes=grown[context]))
     return rows
 
 

@@ -1,7 +1,7 @@
 """CH02-FLASH: what attention costs in memory and time, with and without the T x T scores.
 
-Three ways to the same numbers on one layer of SmolLM2's shape: scores written out, torch's fused kernel (tiles and online softmax
-inside), and the fused kernel's own FLOPs for scale. Peak memory is measured in a process of its own.
+Two ways to the same numbers on one layer of SmolLM2's shape: scores written out, and torch's fused kernel (tiles and online softmax
+inside). Peak memory is measured in a process of its own.
 """
 from labkit.cli.lab import Lab, main
 

@@ -27,9 +27,10 @@ def run(device="cpu", quick=False):
         return fn
 
     ceilings, config = bench.hardware("fp32", device), model.config
-    times = {}
-    for context in progress(contexts, "contexts"):
-        times |= bench.interleave({contexts[0]: step_at(contexts[0]), context: step_at(context)}, warmup=2, repeats=3 if quick else 15)
+    with progress(None, "rounds of all contexts", 2 + (3 if quick else 15)) as bar:
+        fns = {context: step_at(context) for context in contexts}
+        fns[contexts[-1]] = lambda last=fns[contexts[-1]]: (last(), bar.update(1))[0]
+        times = bench.interleave(fns, warmup=2, repeats=3 if quick else 15)
     base = times[contexts[0]]
     return [bench.Measurement(m.median, m.iqr, m.n).to_row(
         context=c, tokens_per_second=1 / m.median, cache_bytes=formulas.kv_cache_bytes(config, c, 1, "fp32"),

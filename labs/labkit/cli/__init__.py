@@ -11,6 +11,7 @@ COMMANDS = {  # name -> (module, one line)
     "estimate": ("estimate", "what a model costs: parameters, bytes, FLOPs"),
     "lab": ("lab", "run one of the course's labs"),
     "runbook": ("runbook", "run all labs in order, with a checkpoint after each"),
+    "ladder": ("ladder", "climb from the naive loop to the whole course, rung by rung"),
     "bench": ("bench", "measure decoding here, alone or against transformers"),
     "doctor": ("doctor", "what this machine has, and which fast paths it takes"),
 }
