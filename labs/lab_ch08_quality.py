@@ -113,20 +113,22 @@ def plot(rows):
     from labkit import plotting
 
     light, alt = plotting.LIGHT, "Recall by bytes of cache: " + ", ".join(f"{r['variant']} {r['recall']:.0%} in {r['cache_bytes']:,}" for r in rows)
-    ax = plotting.axes(height=4.2, log_x=True, x_label=f"bytes of cache after {rows[0]['context']} tokens, fp32",
-                       y_label=f"recall of {rows[0]['pairs']} pairs")
-    above = 0
+    ax = plotting.axes(height=4.2, log_x=True, x_label=f"cache of {rows[0]['context']} tokens, fp32", y_label=f"recall of {rows[0]['pairs']} pairs")
+    named = []  # (x, y, level) of the names so far: neighbours' names are stacked
     for r in sorted(rows, key=lambda r: r["cache_bytes"]):
-        colour = light["series"][2 if "DeltaNet" in r["variant"] else 1 if "SWA" in r["variant"] else 0]
-        ax.plot([r["cache_bytes"]] * 2, [r["recall_min"], r["recall_max"]], color=colour, linewidth=1.5)
-        ax.plot(r["cache_bytes"], r["recall"], "o", color=colour, markersize=7)
-        up = r["recall"] > 0.9
-        ax.annotate(r["variant"], (r["cache_bytes"], r["recall"]), xytext=(0, 12 + 14 * (above % 3)) if up else (10, 0), textcoords="offset points",
-                    ha="center" if up else "left", va="center", color=colour, fontweight="bold",
-                    arrowprops={"arrowstyle": "-", "color": light["line"]} if up and above % 3 else None)
-        above += up
-    ax.set_ylim(-0.03, 1.25)
+        x, y, colour = r["cache_bytes"], r["recall"], light["series"][2 if "DeltaNet" in r["variant"] else 1 if "SWA" in r["variant"] else 0]
+        taken = {level for near_x, near_y, level in named if x / near_x < 1.75 and abs(y - near_y) < 0.25}
+        level = min(set(range(len(rows))) - taken)
+        named.append((x, y, level))
+        ax.plot([x, x], [r["recall_min"], r["recall_max"]], color=colour, linewidth=1.5)
+        ax.plot(x, y, "o", color=colour, markersize=7)
+        ax.annotate(r["variant"], (x, y), xytext=(0, 13 + 16 * level), textcoords="offset points", ha="center", va="center", color=colour,
+                    fontweight="bold", arrowprops={"arrowstyle": "-", "color": light["line"], "shrinkB": 5} if level else None)
+    ax.set_ylim(-0.03, 1.45)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    ticks = [2**n for n in range(10, 24) if min(x for x, *_ in named) / 1.5 < 2**n < 1.5 * max(x for x, *_ in named)]
+    ax.set_xticks(ticks, [f"{n // 1024} KiB" for n in ticks])
+    ax.minorticks_off()
     ax.margins(x=0.12)
     return plotting.Chart(ax.figure, alt)
 
@@ -145,10 +147,11 @@ LAB = Lab(
     id="CH08-QUALITY", chapter="08", title="What each memory can recall", minutes=12,
     objective="Train every variant in the same shell on the same task, with as many parameters, and set what it recalls beside what it costs.",
     needs="CH4B-CODE-02",
-    notice="Fewer or compressed key/value heads cost nothing here: it is not heads that the task is short of. A window forgets what left it; one full "
-           "layer on top brings all of it back. A state fills up: recall falls with the number of pairs, and four times the state, at the same "
-           "parameters, holds more. One full layer beside it is enough again. With half of the FFN active (MoE) nothing is lost. These models are "
-           "tiny: a decoded token takes as long as its operators take to start, so read cost from FLOPs and bytes, not from these milliseconds.",
+    notice="Fewer or compressed key/value heads cost nothing here: it is not heads that the task is short of. A window forgets what left it; one "
+           "full layer on top brings all of it back. A state recalls less the more pairs it must hold, and four times the state, at the same "
+           "parameters and steps, recalls more; part of that is patience, as --set steps=3000 shows. One full layer beside it is enough again. With "
+           "half of the FFN active (MoE) nothing is lost. These models are tiny: a decoded token takes as long as its operators take to start, so "
+           "read cost from FLOPs and bytes, not from these milliseconds.",
     columns={"variant": "variant", "parameters": "parameters", "cache_bytes": "cache bytes", "decode_flops": "decode FLOPs",
              "decode_bytes": "decode bytes|,.0f", "median": "decode s|.5f", "recall_8": "8 pairs|.2f", "recall": "32 pairs|.2f",
              "recall_min": "worst seed|.2f", "recall_max": "best seed|.2f", "recall_64": "64 pairs|.2f", "steps_to_learn_8": "steps to 8|,.0f",
