@@ -139,8 +139,11 @@ def plot_pairs(rows, names=("MHA", "DeltaNet wide", "DeltaNet", "SWA")):
 
     pairs = sorted(int(key.removeprefix("recall_")) for key in rows[0] if key.removeprefix("recall_").isdigit())
     series = {r["variant"]: [r[f"recall_{n}"] for n in pairs] for r in rows if r["variant"] in names}
-    return plotting.lines(pairs, series, x_label="pairs to keep", y_label="recall", log_x=True,
-                          alt=f"Recall of {pairs} pairs: " + "; ".join(f"{k} {', '.join(f'{y:.0%}' for y in v)}" for k, v in series.items()))
+    chart = plotting.lines(pairs, series, x_label="pairs to keep", y_label="recall", log_x=True,
+                           alt=f"Recall of {pairs} pairs: " + "; ".join(f"{k} {', '.join(f'{y:.0%}' for y in v)}" for k, v in series.items()))
+    chart.figure.axes[0].set_xticks(pairs, pairs)
+    chart.figure.axes[0].minorticks_off()
+    return chart
 
 
 LAB = Lab(

@@ -114,13 +114,11 @@ def test_the_shell_learns_to_recall(monkeypatch):
 
 def test_a_trained_model_is_kept_outside_the_repository(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
-    monkeypatch.setattr(recall, "STEPS", 2)
-    monkeypatch.setattr(recall, "train", functools.partial(recall.train, steps=2))
-    model, score = recall.trained("MQA")
+    model, score = recall.trained("MQA", steps=2)
     kept = list(tmp_path.iterdir())
     assert [p.suffix for p in kept] == [".pt"] and 0 <= score(model) <= 1
     monkeypatch.setattr(recall, "train", None)  # not called again
-    again, _ = recall.trained("MQA")
+    again, _ = recall.trained("MQA", steps=2)
     assert all(a.equal(b) for a, b in zip(model.parameters(), again.parameters())) and list(tmp_path.iterdir()) == kept
 
 
