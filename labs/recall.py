@@ -92,7 +92,8 @@ def recall(model, pairs: int = MAIN, questions: int = 2048) -> float:
 def train(config: ModelConfig, seed: int = 0, steps: int = STEPS, device: str = "cpu", every: int = 25) -> tuple[GPT, dict]:
     """Train a model from random weights: (model, {"seconds", "learned": pairs -> the first step seen above 95 % recall, or None}).
 
-    AdamW, clipped; the rate rises over 50 steps, stays, and falls to a twentieth over the last 40 %. Recall is looked at `every` so many steps; `seconds` leaves that out.
+    AdamW, clipped; the rate rises over 50 steps, stays, and falls to a twentieth over the last 40 %. Recall is looked at
+    `every` so many steps; `seconds` leaves that out.
     """
     torch.manual_seed(seed)
     model, data, learned, seconds = GPT(config).to(device), torch.Generator().manual_seed(1000 + seed), dict.fromkeys(PAIRS), 0.0
