@@ -147,9 +147,9 @@ def plot_pairs(rows, names=("MHA", "DeltaNet wide", "DeltaNet", "SWA")):
 
 
 LAB = Lab(
-    id="CH08-QUALITY", chapter="08", title="What each memory can recall", minutes=12,
+    id="CH08-QUALITY", chapter="08", title="What each memory can recall", minutes=14,
     objective="Train every variant in the same shell on the same task, with as many parameters, and set what it recalls beside what it costs.",
-    needs="CH4B-CODE-02",
+    needs="CH4B-LAB-09",
     notice="Fewer or compressed key/value heads cost nothing here: it is not heads that the task is short of. A window forgets what left it; one "
            "full layer on top brings all of it back. A state recalls less the more pairs it must hold, and four times the state, at the same "
            "parameters and steps, recalls more; part of that is patience, as --set steps=3000 shows. One full layer beside it is enough again. With "

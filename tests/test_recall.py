@@ -94,7 +94,7 @@ def test_variants_hold_the_same_number_of_parameters(name):
 
 def test_a_mixer_that_outweighs_the_budget_is_refused():
     with pytest.raises(ValueError, match="give the mixer another size"):
-        recall.matched(recall.SHELL.replace(head_dim=512), formulas.parameters(recall.SHELL))
+        recall.matched(recall.SHELL.replace(head_dim=64), formulas.parameters(recall.SHELL))
 
 
 # -- training ----------------------------------------------------------------------------------------------------
