@@ -55,6 +55,14 @@ def run(device="cpu", quick=False):
     return rows
 
 
+def go(rows):
+    """Is the chosen exponent no worse than none, on the text it was fitted on?"""
+    for bits in {r["bits"] for r in rows}:
+        chosen, none = (next(r["fitted"] for r in rows if r["bits"] == bits and r[key] == value) for key, value in (("chosen", True), ("alpha", 0.0)))
+        if chosen > none:
+            return f"at {bits} bits the chosen exponent errs by {chosen:.4f}, rounding alone by {none:.4f}: look how it is chosen"
+
+
 def plot(rows):
     from labkit import plotting
 
@@ -71,7 +79,7 @@ LAB = Lab(
            "so that its error shrinks and its neighbours' grow a little. Too large an alpha hurts those neighbours.",
     columns={"bits": "bits", "alpha": "alpha|.1f", "chosen": "chosen", "fitted": "error, fitted text|.4f", "judged": "error, other text|.4f",
              "multiple": "times smaller than rounding|.2f"},
-    run=run, plot=plot)
+    run=run, plot=plot, go=go)
 
 if __name__ == "__main__":
     main(LAB)

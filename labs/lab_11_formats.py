@@ -21,6 +21,14 @@ def run(device="cpu", quick=False):
     return rows
 
 
+def go(rows):
+    """Does no format do better than any of its bits can?"""
+    for r in rows:
+        if r["normal_decibels"] > r["bound_decibels"] + 0.01:
+            return (f"{r['format']} is {r['normal_decibels']:.1f} decibels good, where {r['bound_decibels']:.1f} is the most its bits allow: "
+                    "count its bits again")
+
+
 def plot(rows):
     from labkit import plotting
 
@@ -37,7 +45,7 @@ LAB = Lab(
            "At 4 bits the block matters more than the values. Every format stays several decibels under the bound, and six decibels are one bit.",
     columns={"format": "format", "values": "values", "block": "block", "bits": "bits per weight|.3f", "error": "relative error|.4f",
              "decibels": "decibels|.1f", "normal_decibels": "on normal weights|.1f", "bound_decibels": "the bound there|.1f"},
-    run=run, plot=plot)
+    run=run, plot=plot, go=go)
 
 if __name__ == "__main__":
     main(LAB)

@@ -40,6 +40,14 @@ def run(device="cpu", quick=False):
     return rows
 
 
+def go(rows):
+    """Do GPTQ's outputs come nearer than rounding's, on the text it was fitted on?"""
+    for bits in {r["bits"] for r in rows}:
+        error = {r["method"]: r["fitted"] for r in rows if r["bits"] == bits}
+        if error["GPTQ"] > error["round to nearest"]:
+            return f"at {bits} bits GPTQ errs by {error['GPTQ']:.4f}, rounding by {error['round to nearest']:.4f}: look at the order of the updates"
+
+
 def plot(rows):
     from labkit import plotting
 
@@ -56,7 +64,7 @@ LAB = Lab(
            "on real inputs. The gap between the fitted text and the other is the price of having fitted.",
     columns={"bits": "bits", "method": "method", "weights": "error of the weights|.4f", "fitted": "of the output, fitted text|.4f",
              "judged": "of the output, other text|.4f", "multiple": "times smaller than rounding|.2f"},
-    run=run, plot=plot)
+    run=run, plot=plot, go=go)
 
 if __name__ == "__main__":
     main(LAB)

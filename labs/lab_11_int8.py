@@ -13,7 +13,7 @@ def variants(device):
     fp32, tokenizer = smollm2("fp32", device)
     some = tokenizer.encode(quant.text("calibration"))
     kept = quant.outliers(fp32, some)
-    eight = lambda model, rows, n: [quant.Int8Cache("static", b.mixer.items, rows, n, device=device) for b in model.blocks]
+    eight = lambda model, rows, n: [quant.Int8Cache("static", b.mixer, rows, n, device=device) for b in model.blocks]
     return {
         "fp32": (fp32, None), "bf16": (smollm2("bf16", device)[0], None), "int8 weights": (quant.quantize(fresh(), "int8"), None),
         "w8a8, all layers": (quant.quantize(fresh(), "w8a8", rows=8), None),
@@ -65,6 +65,16 @@ def run(device="cpu", quick=False):
     return rows
 
 
+def go(rows):
+    """Are eight bits smaller than sixteen, and their perplexity a number?"""
+    half = next(r for r in rows if r["variant"] == "bf16")
+    for r in rows:
+        if "int8 weights" in r["variant"] and r["bytes"] >= half["bytes"]:
+            return f"{r['variant']} takes {r['bytes']:,} bytes, bf16 {half['bytes']:,}: look which layers were left as they were"
+        if not r["change_course"] > -0.5:
+            return f"{r['variant']} changes perplexity by {r['change_course']:.0%}: look for infinite logits, or a model that saw the answers"
+
+
 def plot(rows):
     from labkit import plotting
 
@@ -85,7 +95,7 @@ LAB = Lab(
              "tokens_per_second_1": "tokens/s, 1|.1f", "tokens_per_second_8": "8|.0f", "tokens_per_second_48": "48|.0f",
              "multiple_1": "x fp32, 1|.2f", "multiple_8": "8|.2f", "multiple_48": "48|.2f",
              "change_course": "perplexity, course|+.2%", "change_milton": "Milton|+.2%"},
-    run=run, plot=plot)
+    run=run, plot=plot, go=go)
 
 if __name__ == "__main__":
     main(LAB)

@@ -19,6 +19,14 @@ def run(device="cpu", quick=False):
             for i in range(len(model.blocks)) for m in [before[f"blocks.{i}.ffn.down"]]]
 
 
+def go(rows):
+    """Does a scale per token never do worse than one for all?"""
+    for r in rows:
+        if r["per_row"] > 1.05 * r["per_tensor"]:
+            return (f"in layer {r['layer']} a scale per token errs by {r['per_row']:.3f}, one for all by {r['per_tensor']:.3f}: "
+                    "look which axis is scaled")
+
+
 def plot(rows):
     from labkit import plotting
 
@@ -36,7 +44,7 @@ LAB = Lab(
            "smoothing takes that.",
     columns={"layer": "layer", "largest": "largest input|,.1f", "per_tensor": "error, one scale|.3f", "per_row": "a scale per token|.3f",
              "smoothed": "and smoothed|.3f", "qkv_per_row": "qkv: per token|.3f", "qkv_smoothed": "qkv: smoothed|.3f"},
-    run=run, plot=plot)
+    run=run, plot=plot, go=go)
 
 if __name__ == "__main__":
     main(LAB)

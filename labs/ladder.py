@@ -94,7 +94,7 @@ def continuous(model, work: list[Job], slots: int, prefix: bool = False, specula
 
 
 @torch.inference_mode()
-def naive_seconds(model, work: list[Job], points: int = 5, repeats: int = 3) -> tuple[float, float]:
+def naive_seconds(model, work: list[Job], points: int = 4, repeats: int = 3) -> tuple[float, float]:
     """Seconds the naive loop needs for the work, and how far a real run of a few tokens was off (1 = not at all)."""
     lengths = np.linspace(min(len(j.prompt) for j in work), max(len(j.prompt) + j.new for j in work), points).astype(int)
 
@@ -163,4 +163,4 @@ def climb(ladder: str, model, work: list[Job], rungs: list[Rung], qualities: dic
 
 def quality(model, tokenizer, quick: bool) -> dict:
     """Perplexity on the two texts."""
-    return {f"perplexity_{name}": perplexity(model, tokenizer.encode(text(name))[: 200 if quick else 2000]) for name in ("course", "milton")}
+    return {f"perplexity_{name}": perplexity(model, tokenizer.encode(text(name))[: 64 if quick else 2000]) for name in ("course", "milton")}

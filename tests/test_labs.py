@@ -27,7 +27,8 @@ from labkit_labs import (
 )
 
 LABS = labs()
-REAL = {"CH4B-APP-A", "CH4B-CODE-01", "CH4B-LAB-02", "CH02-LOSES", "CH4B-LAB-03", "CH03-POOL", "CH05-SINKS"}  # run SmolLM2
+REAL = {"CH4B-APP-A", "CH4B-CODE-01", "CH4B-LAB-02", "CH02-LOSES", "CH4B-LAB-03", "CH03-POOL", "CH05-SINKS", "CH11-FORMATS", "CH11-OUTLIERS", "CH11-INT8",
+        "CH11-AWQ", "CH11-GPTQ", "CH14-LADDER"}  # run SmolLM2
 CLOCKLESS = {"CH4B-LAB-01", "CH4B-CODE-01", "CH4B-LAB-04", "CH03-POOL", "CH05-SINKS", "CH06-UNION", "CH4B-CODE-02", "CH4B-APP-B", "CH4B-APP-C"}
 TINY = presets["tiny"]
 
@@ -107,6 +108,13 @@ DOCTORED = [
     ("CH4B-LAB-09", changed({"run": "fair"}, multiple=3.0), "3.00 apart"),
     ("CH4B-CODE-02", changed({"variant": "MLA"}, shapes=["[74, 128] -> [74, 64]"]), "must not change the contract"),
     ("CH4B-CODE-02", changed({"variant": "MoE"}, shell=2), "2 tensors of the shell"),
+    ("CH11-FORMATS", changed({}, normal_decibels=99.0), "count its bits again"),
+    ("CH11-OUTLIERS", changed({"layer": 11}, per_row=2.0), "which axis is scaled"),
+    ("CH11-INT8", changed({"variant": "int8 weights"}, bytes=10**9), "left as they were"),
+    ("CH11-INT8", changed({"variant": "bf16"}, change_course=float("nan")), "infinite logits"),
+    ("CH11-AWQ", changed({"chosen": True}, fitted=9.0), "how it is chosen"),
+    ("CH11-GPTQ", changed({"method": "GPTQ"}, fitted=9.0), "the order of the updates"),
+    ("CH14-LADDER", changed({"rung": "packed weights"}, agreement=0.9), "the very tokens of the naive loop"),
     ("CH4B-APP-B", changed({"id": "CH4B-LAB-06"}, needs="CH4B-LAB-09"), "comes before CH4B-LAB-09"),
 ]
 
