@@ -39,7 +39,7 @@ def run(device="cpu", quick=False):
     models, tokenizer = variants(device)
     texts = {name: tokenizer.encode(quant.text(name))[: 200 if quick else None] for name in ("course", "milton")}
     speed = {name: {} for name in models}
-    for batch in progress(BATCHES[:2] if quick else BATCHES, "batches"):
+    for batch in progress(BATCHES, "batches"):
         def decode(model, caches, batch=batch):
             held = caches(model, batch, CONTEXT + 1) if caches else model.caches("static", batch, CONTEXT + 1)
             step = lambda: Step.of([(r, CONTEXT, [5]) for r in range(batch)], device)  # the cache's content does not change the time
@@ -50,7 +50,7 @@ def run(device="cpu", quick=False):
 
             return fn
 
-        times = bench.interleave({n: decode(m, c) for n, (m, c) in models.items()}, warmup=1, repeats=2 if quick else 15, device=device)
+        times = bench.interleave({n: decode(m, c) for n, (m, c) in models.items()}, warmup=1, repeats=1 if quick else 15, device=device)
         for name, m in times.items():
             speed[name] |= {f"tokens_per_second_{batch}": batch / m.median, f"multiple_{batch}": bench.multiple(times["fp32"], m)}
     rows, base = [], {}
