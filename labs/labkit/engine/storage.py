@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from labkit.caches import PagedCache, SlotCache
+from labkit.caches import PagedCache
 from labkit.ops import _mask, attend
 from labkit.step import Step
 
@@ -20,8 +20,7 @@ class BlockCache(PagedCache):
     """
 
     def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype, device="cpu", window: int | None = None):
-        SlotCache.__init__(self, block_size, items, dtype, device)
-        self.buffers = [b.expand(blocks + 1, *b.shape).contiguous() for b in self.buffers]
+        self.buffers = [torch.zeros(blocks + 1, *item[:-1], block_size, item[-1], dtype=dtype, device=device) for item in items]
         self.blocks, self.block_size, self.table, self.window = blocks + 1, block_size, table, window
         self.layout = ("blocks", id(table), window)
 
@@ -40,12 +39,12 @@ class BlockCache(PagedCache):
         for b in self.buffers:
             b[target] = b[source]
 
-    def attend(self, q: Tensor, part: Step, scale: float, window: int | None = None) -> Tensor:
+    def attend(self, q: Tensor, part: Step, scale: float, window: int | None = None, sinks: Tensor | None = None) -> Tensor:
         """`ops.attend` over all that the requests of `part` hold: q [N,H,E] -> [N,H,Ev]."""
         plan = part.once((*self.layout, "plan"), lambda: self._plan(part))
-        if plan is None:
+        if plan is None or sinks is not None:
             k, v, kpos = self.read(part)
-            return attend(q, k.to(q.dtype), v.to(q.dtype), kpos, part, scale, window)
+            return attend(q, k.to(q.dtype), v.to(q.dtype), kpos, part, scale, window, *(() if sinks is None else (sinks,)))
         (K, V), R, M, lo, n = self.buffers, len(part.rows), plan.columns, plan.lo, len(plan.owner)
         (N, H, _), (_, G, size, _) = q.shape, K.shape
         share, c = H // G, N // R * (H // G)  # query heads and queries per key head
