@@ -7,12 +7,18 @@ from collections import Counter
 import torch
 
 import labkit
+from labkit.config import LAYER_TYPES
 from labkit.speculative import Speculation
 
 NEW = 24
 SMALL = dict(vocab_size=64, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=48, max_context=96)
 MODELS = {"full": {}, "window": dict(layer_types=("sliding", "full"), window=7),
           "multi-head, learned positions": dict(n_kv_heads=4, position="learned")}
+if "delta" in LAYER_TYPES:  # with every mixer there is
+    MODELS |= {"latent": dict(layer_types=("mla", "mla"), kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8),
+               "delta": dict(layer_types=("delta", "full"), delta_n_key_heads=2, delta_n_value_heads=4, delta_key_dim=8, delta_value_dim=8,
+                             delta_conv=4),
+               "sinks, experts": dict(sinks=True, window=7, layer_types=("sliding", "full"), n_experts=4, n_active_experts=2, d_expert=16)}
 
 
 @functools.cache

@@ -15,7 +15,7 @@ def random_engine(rnd, name, seed):
     engine = Engine(engines.model(name), max_batch=rnd.choice([1, 2, 3, 6, 12]), n_blocks=-(-60 // size) + rnd.choice([0, 1, 5, 40, 120]) * 4 // size,
                     block_size=size, token_budget=rnd.choice([1, 2, 5, 16, 64, 300]), prefix_cache=rnd.random() < 0.7)
     proposer = rnd.choice([None, None, NGram(), engines.Guess(name, seed), DraftModel(engines.model(name), 1)])
-    if proposer:
+    if proposer and name != "delta":
         engine.speculation = engines.always(proposer)
     return engine
 
@@ -64,4 +64,5 @@ def test_any_schedule_gives_each_request_its_own_tokens(name):
         for step in engine.trace("speculation").steps:
             seen["drafts accepted"] += sum(a for _, _, a in step.checks)
             seen["drafts refused"] += sum(len(d) - a for _, d, a in step.checks)
-    assert min(seen.values()) > 20, f"the schedules left something out: {seen}"
+    never = {"hits", "copies", "drafts accepted", "drafts refused"} if name == "delta" else set()  # a state can't be cut or rewound
+    assert all(n > 20 if what not in never else n == 0 for what, n in seen.items()), f"the schedules left something out: {seen}"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from labkit.caches import PagedCache, SlotCache
+from labkit.caches import PagedCache
 from labkit.ops import _mask, attend
 from labkit.step import Step
 
@@ -20,8 +20,7 @@ class BlockCache(PagedCache):
     """
 
     def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype, device="cpu", window: int | None = None):
-        SlotCache.__init__(self, block_size, items, dtype, device)
-        self.buffers = [b.expand(blocks + 1, *b.shape).contiguous() for b in self.buffers]
+        self.buffers = [torch.zeros(blocks + 1, *item[:-1], block_size, item[-1], dtype=dtype, device=device) for item in items]
         self.blocks, self.block_size, self.table, self.window = blocks + 1, block_size, table, window
         self.layout = ("blocks", id(table), window)
 
@@ -40,27 +39,27 @@ class BlockCache(PagedCache):
         for b in self.buffers:
             b[target] = b[source]
 
-    def attend(self, q: Tensor, part: Step, scale: float, window: int | None = None) -> Tensor:
+    def attend(self, q: Tensor, part: Step, scale: float, window: int | None = None, sinks: Tensor | None = None) -> Tensor:
         """`ops.attend` over all that the requests of `part` hold: q [N,H,E] -> [N,H,Ev]."""
         plan = part.once((*self.layout, "plan"), lambda: self._plan(part))
-        if plan is None:
+        if plan is None or sinks is not None:
             k, v, kpos = self.read(part)
-            return attend(q, k.to(q.dtype), v.to(q.dtype), kpos, part, scale, window)
-        (K, V), R, M, lo, hi = self.buffers, len(part.rows), plan.columns, plan.lo, plan.hi
+            return attend(q, k.to(q.dtype), v.to(q.dtype), kpos, part, scale, window, *(() if sinks is None else (sinks,)))
+        (K, V), R, M, lo, n = self.buffers, len(part.rows), plan.columns, plan.lo, len(plan.owner)
         (N, H, _), (_, G, size, _) = q.shape, K.shape
         share, c = H // G, N // R * (H // G)  # query heads and queries per key head
         mask = part.once((*self.layout, "mask", share), lambda: _mask(self._kpos(part), part, window, K.dtype, share))  # [R,1,c,S]
         x = (q * scale).to(K.dtype).view(R, -1, G, share, q.shape[2]).permute(0, 2, 3, 1, 4).reshape(R, G, c, -1)
         scores = x.new_empty(R, G, c, M, size)
-        own = torch.bmm(x.index_select(0, plan.owner).flatten(0, 1), K[:hi].flatten(0, 1).transpose(1, 2))  # [hi*G,c,size]
-        scores[:, :, :, lo:] = own.view(hi, -1).index_select(0, plan.block).view(R, M - lo, G, c, size).permute(0, 2, 3, 1, 4)
+        own = torch.bmm(x.index_select(0, plan.owner).flatten(0, 1), K[plan.where].flatten(0, 1).transpose(1, 2))  # [n*G,c,size]
+        scores[:, :, :, lo:] = own.view(n, -1).index_select(0, plan.block).view(R, M - lo, G, c, size).permute(0, 2, 3, 1, 4)
         for rows, columns, blocks in plan.shared:
             keys = K.index_select(0, blocks).transpose(0, 1).flatten(1, 2)  # [G,P,E]
             many = torch.bmm(x[rows].transpose(0, 1).flatten(1, 2), keys.transpose(1, 2))  # [G,R'*c,P]
             scores[rows, :, :, columns] = many.view(G, -1, c, len(blocks), size).transpose(0, 1)
         p = scores.flatten(3).add_(mask).softmax(-1).view(R, G, c, M, size)
-        own = p[:, :, :, lo:].permute(0, 3, 1, 2, 4).reshape(R * (M - lo), -1).index_select(0, plan.pair).view(hi * G, c, size)
-        own = torch.bmm(own, V[:hi].flatten(0, 1)).view(hi, -1).index_select(0, plan.block)  # [R*(M-lo),G*c*Ev]
+        own = p[:, :, :, lo:].permute(0, 3, 1, 2, 4).reshape(R * (M - lo), -1).index_select(0, plan.pair).view(n * G, c, size)
+        own = torch.bmm(own, V[plan.where].flatten(0, 1)).view(n, -1).index_select(0, plan.block)  # [R*(M-lo),G*c*Ev]
         out = own.view(R, M - lo, G, c, -1).sum(1)
         for rows, columns, blocks in plan.shared:
             values = V.index_select(0, blocks).transpose(0, 1).flatten(1, 2)  # [G,P,Ev]
@@ -87,14 +86,15 @@ class BlockCache(PagedCache):
         return torch.where(j <= step.pos[step.last][:, None], j, -1)
 
     def _plan(self, part: Step) -> SimpleNamespace | None:
-        """Which block meets whose queries. None where gathering is cheaper: one request, or few blocks among many.
+        """Which block meets whose queries. None where gathering is as cheap: one request; or where this is not attention.
 
-        owner [hi]: who alone holds a block · pair [hi]: where its scores go (request * columns + column) · block: the inverse, 0 if
-        a request has no block of its own there · shared: (requests, columns, blocks) · lo: columns that all of them share.
+        where: the blocks held by one request each, in place as a slice, or copied if they are few among many · owner: that request ·
+        pair: where its scores go (request * columns + column) · block: the inverse, 0 if a request has no block of its own there ·
+        shared: (requests, columns, blocks) · lo: leading columns that all requests share.
         """
-        if len(self.buffers) == 1 or self.table.is_cuda:
-            return None
         R, (first, stop) = len(part.rows), self._span(part)
+        if R == 1 or len(self.buffers) == 1 or self.table.is_cuda:
+            return None
         table = self.table[part.rows, first:stop] * (self._kpos(part)[:, :: self.block_size] >= 0)  # [R,M]; blocks reserved ahead drop out
         holders: dict[tuple, list] = {}
         for column, blocks in enumerate(table.t().tolist()):  # a shared block stands in the same column of all its holders
@@ -105,14 +105,16 @@ class BlockCache(PagedCache):
                 if b and len(among) > 1:
                     holders.setdefault(tuple(among), []).append((column, b))
         lo = min(len(holders.get(tuple(range(R)), ())), stop - first - 1)
-        alone = torch.bincount(table.flatten(), minlength=self.blocks)[table] == 1
-        own = torch.where(alone, table, 0)
-        hi = min(-(-(int(own.max()) + 1) // 32) * 32, self.blocks)
-        if R == 1 or hi > 2 * table.numel():
-            return None
-        r, m = alone.nonzero(as_tuple=True)
-        owner, pair = table.new_zeros(hi), table.new_zeros(hi)
-        owner[own[r, m]], pair[own[r, m]] = r, r * (stop - first - lo) + m - lo
+        r, m = ((torch.bincount(table.flatten(), minlength=self.blocks)[table] == 1) & (table > 0)).nonzero(as_tuple=True)
+        at, size = table[r, m], lambda n: -(-n // 32) * 32  # few sizes: in bf16 each has its own kernel
+        n = min(size((int(at.max()) if len(at) else 0) + 1), self.blocks)
+        where = slice(n)
+        if n > 2 * size(len(at) + 1):
+            n = size(len(at) + 1)
+            where, at = torch.cat([at.new_zeros(n - len(at)), at]), torch.arange(n - len(at), n)
+        owner, pair, block = table.new_zeros(n), table.new_zeros(n), table.new_zeros(R * (stop - first - lo))
+        owner[at], pair[at] = r, r * (stop - first - lo) + m - lo
+        block[pair[at]] = at
         shared = [(slice(None) if len(rows) == R else torch.tensor(rows), slice(blocks[0][0], blocks[-1][0] + 1),
                    torch.tensor([b for _, b in blocks])) for rows, blocks in holders.items()]
-        return SimpleNamespace(columns=stop - first, lo=lo, hi=hi, owner=owner, pair=pair, block=own[:, lo:].flatten(), shared=shared)
+        return SimpleNamespace(columns=stop - first, lo=lo, where=where, owner=owner, pair=pair, block=block, shared=shared)
