@@ -84,7 +84,8 @@ LAB = Lab(
     id="CH02-FLASH", chapter="02", title="Online softmax: the scores that are never written", minutes=2,
     objective="Compare attention with its scores written out to the fused kernel: same numbers, other memory.",
     needs="CH4B-CODE-01",
-    notice="The fused kernel does the same multiplications. What it saves is bytes: four times the context costs the written-out form sixteen times "
+    notice="The fused kernel saves at most half of the multiplications (tiles behind the diagonal). What it saves is bytes: "
+           "four times the context costs the written-out form sixteen times "
            "the memory, and the fused one four times at most.",
     columns={"context": "tokens", "kind": "attention", "median": "seconds|.4f", "multiple": "times faster|.1f", "peak_bytes": "peak bytes|,",
              "score_bytes": "of T x T scores|,", "gap": "largest difference|.1e"},
