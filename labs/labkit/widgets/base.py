@@ -18,8 +18,9 @@ PREFIXED = {"bytes": "B", "seconds": "s", "FLOPs": "FLOP", "bytes/s": "B/s", "FL
 
 
 def source(*names: str) -> str:
-    """Files of this folder, joined."""
-    return "\n".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in names)
+    """Files of this folder, joined, without indentation and lines that are only a comment: a page carries them."""
+    lines = (line.strip() for name in names for line in (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith(("//", "/** ")))
 
 
 def stylesheet() -> str:

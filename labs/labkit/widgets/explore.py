@@ -19,7 +19,7 @@ class Explore(Card):
     """A knob per grid and the drawing of one row of the table. With a kernel `params` and `result` follow the reader."""
 
     _esm = source("common.js", "explore.js")
-    table = traitlets.List().tag(sync=True)  # row-major over the grids: {y: a list per series, say, mark}
+    table = traitlets.List().tag(sync=True)  # row-major over the grids: {y: a list per series, say, mark if there is one}
     index = traitlets.List().tag(sync=True)  # the chosen value of each grid
 
     def __init__(self, fn: Callable, grids: dict[str, list], **traits):
@@ -70,12 +70,13 @@ def explore(fn: Callable, *, title: str, grids: dict[str, list], x: list | None 
     names, x, rows = _table(fn, grids, x, title, max_bytes)
     at, x_ticks = spread(x, chart, log_x, x_unit)
     tall = [map(sum, zip(*([v or 0 for v in ys] for ys in r["y"]))) if chart == "stack" else itertools.chain(*r["y"]) for r in rows]
-    values = [*itertools.chain(*tall), *lines.values(), *(r["mark"][1] for r in rows if r["mark"])]
+    values = [*itertools.chain(*tall), *lines.values(), *(r["mark"][1] for r in rows if "mark" in r)]
     frame, ticks = axis(values, log_y, y_unit, chart != "line")
     x_texts = [text(v, x_unit) for v in x]
     for r in rows:
         r["say"] = r["say"] or _sentence(names, r["y"], x_texts, y_unit)
-        r["mark"] = r["mark"] and [fraction(r["mark"][0], x, log_x), height(r["mark"][1], frame)]
+        if "mark" in r:
+            r["mark"] = [fraction(r["mark"][0], x, log_x), height(r["mark"][1], frame)]
     spec = {"title": title, "describe": describe, "alt": f"{title} {y_label or 'value'} by {x_label or 'name'}", "chart": chart,
             "names": names, "x": x_texts, "at": at, "x_label": x_label, "y_label": y_label, "y_unit": y_unit, "frame": frame, "x_ticks": x_ticks,
             "ticks": [[height(v, frame), words] for v, words in ticks], "lines": [[height(v, frame), name] for name, v in lines.items()],
@@ -115,7 +116,7 @@ def _table(fn: Callable, grids: dict, x: list | None, title: str, max_bytes: int
         names = names or list(series)
         if list(series) != names:
             raise ValueError(f"{call} has the series {list(series)}, but the first choice had {names}")
-        rows.append({"y": [rounded(ys) for ys in series.values()], "say": say, "mark": mark})
+        rows.append({"y": [rounded(ys) for ys in series.values()], "say": say} | ({"mark": mark} if mark else {}))
         if len(rows) == 1:
             weigh(f"{title!r}: {total:,} choices", [rows[0]["y"], say or ""], max_bytes, COARSER, total)
     return names, x or [], rows

@@ -128,7 +128,7 @@ def drawing(spec: dict, row: dict) -> str:
         small = "lk-value" + " lk-minor" * (len(spec["x"]) > 4)
         parts += [label(text(row["y"][m["series"]][m["i"]], spec["y_unit"]), x=f"{(m['x'] + m['width'] / 2) / 10}%", y=f"{m['y'] / 10}%",
                         dy="-0.4em", text_anchor="middle", class_=small) for m in drawn]
-    if row["mark"]:
+    if "mark" in row:
         parts.append(f'<circle class="lk-now" cx="{row["mark"][0] / 10}%" cy="{row["mark"][1] / 10}%" r="7"/>')
     return (f'<div class="lk-chart" style="--gutter: {spec["gutter"]}ch"><p class="lk-y">{escape(spec["y_label"])}</p>'
             f'<svg class="lk-plot" role="img" aria-label="{escape(spec["alt"])}">{"".join(parts)}</svg>'
