@@ -11,10 +11,10 @@ def run(device="cpu", quick=False):
 
     from labkit.quant import quantize, smooth, text
     from labkit.weights import smollm2
-    from labkit_labs import ladder
+    from labkit_labs import ladder, serving
 
     torch.set_num_threads(2)
-    work = [ladder.Job(job.prompt[220:290], 6) for job in ladder.jobs()[:4]] if quick else ladder.jobs()
+    work = [serving.Job(job.prompt[220:290], 6) for job in serving.jobs()[:4]] if quick else serving.jobs()
     rounds, slots = (1, 4) if quick else (3, 48)
     (plain, tokenizer), packed, half = smollm2("fp32", device, packed=False), smollm2("fp32", device)[0], smollm2("bf16", device)[0]
     only = quantize(smollm2("fp32", device, packed=False)[0], "int8")
@@ -25,27 +25,27 @@ def run(device="cpu", quick=False):
     every = max(1, len(work) // 12)
     Rung = ladder.Rung
     rows = ladder.climb("throughput", plain, work, [
-        Rung("KV cache", partial(ladder.one_by_one, plain), sample=every),
-        Rung("packed weights", partial(ladder.one_by_one, packed), sample=every),
-        Rung("static batch of 8", partial(ladder.static, packed, slots=min(slots, 8)), batch=min(slots, 8)),
-        Rung("continuous, 16 slots", partial(ladder.continuous, packed, slots=min(slots, 16)), batch=min(slots, 16)),
-        Rung(f"{slots} slots", partial(ladder.continuous, packed, slots=slots), batch=slots),
-        Rung("prefix reuse", partial(ladder.continuous, packed, slots=slots, prefix=True), batch=slots),
-        Rung("bf16", partial(ladder.continuous, half, slots=slots, prefix=True), "bf16", slots),
-        Rung("int8", partial(ladder.continuous, eight, slots=slots, prefix=True), "w8a8", slots),
-        Rung("speculation in the batch", partial(ladder.continuous, half, slots=slots, prefix=True, speculative="ngram"), "bf16", slots),
+        Rung("KV cache", partial(serving.one_by_one, plain), sample=every),
+        Rung("packed weights", partial(serving.one_by_one, packed), sample=every),
+        Rung("static batch of 8", partial(serving.static, packed, slots=min(slots, 8)), batch=min(slots, 8)),
+        Rung("continuous, 16 slots", partial(serving.continuous, packed, slots=min(slots, 16)), batch=min(slots, 16)),
+        Rung(f"{slots} slots", partial(serving.continuous, packed, slots=slots), batch=slots),
+        Rung("prefix reuse", partial(serving.continuous, packed, slots=slots, prefix=True), batch=slots),
+        Rung("bf16", partial(serving.continuous, half, slots=slots, prefix=True), "bf16", slots),
+        Rung("int8", partial(serving.continuous, eight, slots=slots, prefix=True), "w8a8", slots),
+        Rung("speculation in the batch", partial(serving.continuous, half, slots=slots, prefix=True, speculative="ngram"), "bf16", slots),
     ], qualities, rounds)
     solo = work[: 2 if quick else 8]
     rungs = lambda jobs: [
-        Rung("KV cache", partial(ladder.one_by_one, plain)),
-        Rung("packed weights", partial(ladder.one_by_one, packed)),
-        Rung("bf16", partial(ladder.one_by_one, half), "bf16"),
-        Rung("int8 weights", partial(ladder.one_by_one, only), "int8"),
-        Rung("prompt lookup", partial(ladder.continuous, only, slots=1, speculative="ngram"), "int8")]
+        Rung("KV cache", partial(serving.one_by_one, plain)),
+        Rung("packed weights", partial(serving.one_by_one, packed)),
+        Rung("bf16", partial(serving.one_by_one, half), "bf16"),
+        Rung("int8 weights", partial(serving.one_by_one, only), "int8"),
+        Rung("prompt lookup", partial(serving.continuous, only, slots=1, speculative="ngram"), "int8")]
     rows += ladder.climb("one user", plain, solo, rungs(solo), qualities, rounds)
     words = tokenizer.encode(text("course"))
     passages = [tokenizer.decode(words[at : at + 150]) for at in ((0,) if quick else (0, 400, 800))]
-    copies = [ladder.Job(tokenizer.chat(COPY + passage), 8 if quick else 120) for passage in passages]
+    copies = [serving.Job(tokenizer.chat(COPY + passage), 8 if quick else 120) for passage in passages]
     return rows + ladder.climb("one user, copy-editing", plain, copies, rungs(copies), qualities, rounds)
 
 

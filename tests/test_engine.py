@@ -1,4 +1,5 @@
 """The engine's promises one by one: events, errors that concern one request, prefix hits, copies, preemption, seeds, batching foils."""
+import json
 import math
 import random
 
@@ -10,7 +11,7 @@ import labkit
 from labkit import Engine, QueueFull, Sampling
 from labkit.engine.prefix import PrefixIndex
 from labkit.engine.storage import BlockCache
-from labkit_labs import batching
+from labkit_labs import serving
 
 TEXT = list(range(1, 33))
 
@@ -253,23 +254,23 @@ def test_requests_without_a_seed_follow_the_engine_s():
 # -- the foils ---------------------------------------------------------------------------------------------------
 
 
-def test_static_batching_is_right_and_slower_and_padding_without_a_mask_is_wrong():
-    requests = [(p, n) for (p, _), n in zip(engines.prompts()[:8], (3, 24, 5, 8, 3, 20, 4, 9))]
-    alone = [engines.alone("full", tuple(p))[:n] for p, n in requests]
-    tokens, forwards = batching.static(engines.model(), requests, 4)
-    assert tokens == alone and forwards == 24 + 20
-    wrong, _ = batching.static(engines.model(), requests, 4, padded=True)
-    longest = max(range(4), key=lambda i: len(requests[i][0]))
+def test_static_batching_is_right_and_padding_without_a_mask_is_wrong():
+    work = [serving.Job(p, n) for (p, _), n in zip(engines.prompts()[:8], (3, 24, 5, 8, 3, 20, 4, 9))]
+    alone = [engines.alone("full", tuple(job.prompt))[: job.new] for job in work]
+    assert serving.static(engines.model(), work, 4) == serving.continuous(engines.model(), work, 4) == alone
+    wrong = serving.static(engines.model(), work, 4, padded=True)
+    longest = max(range(4), key=lambda i: len(work[i].prompt))
     assert wrong[longest] == alone[longest]  # nothing was padded there
     assert sum(w != a for w, a in zip(wrong, alone)) >= 4
-    engine = make(n_blocks=100)
-    for p, n in requests:
-        engine.add(p, n, stop=())
-    assert list(engine.run().values()) == alone and len(engine.trace().steps) < forwards
 
 
-def test_the_workload_is_the_same_everywhere():
-    one, two = batching.workload(range(5000)), batching.workload(range(5000))
-    assert one == two and len(one) == 48
-    assert all(p[:256] == one[0][0][:256] and 20 <= len(p) - 256 <= 120 and 8 <= n <= 256 for p, n in one)
-    assert 50 < sum(n for _, n in one) / 48 < 80
+def test_the_workload_is_the_stored_one():
+    work = serving.jobs()
+    assert len(work) == 48 and all(job.prompt[:256] == work[0].prompt[:256] for job in work)
+    assert all(20 <= len(job.prompt) - 256 <= 120 and 8 <= job.new <= 256 for job in work)
+    assert 50 < sum(job.new for job in work) / 48 < 80
+
+
+@pytest.mark.smollm2
+def test_the_stored_workload_can_be_made_again(smollm2):
+    assert serving.make_workload(smollm2[1]) == json.loads(serving.WORKLOAD.read_text())

@@ -3,7 +3,7 @@ import hashlib
 
 import numpy as np
 
-from labkit.reference.tinygpt import Cache
+from labkit.reference.tinygpt import Cache, TinyGPT
 
 
 def naive_loop(model, prompt, new):
@@ -27,14 +27,15 @@ def cached_loop(model, prompt, new):
 def key_fingerprints(model, prompt, new, layer=0):
     """Decode naively and hash, at every step, the prompt's keys that the step has just computed again.
 
-    The prefix hashed is fixed: a growing one gives a new hash each step whatever the keys are. Keys are rounded to 4 digits
-    after the point, because a matrix product may round its last bit differently for another number of rows.
+    The prefix hashed is fixed: a growing one gives a new hash each step whatever the keys are. A matrix product may round its
+    last bits differently for another number of rows, so it computes in float64 and hashes 4 digits after the point.
     """
+    model = TinyGPT(model.config, {name: w.astype(np.float64) for name, w in model.weights.items()})
     ids, seen = list(prompt), []
     for _ in range(new):
         fresh = Cache(model.config.n_layers)
         logits = model.forward(ids, fresh)
-        keys = np.round(fresh.keys[layer][: len(prompt)].astype(np.float64), 4) + 0.0  # + 0.0 makes -0.0 and 0.0 the same bytes
+        keys = np.round(fresh.keys[layer][: len(prompt)], 4) + 0.0  # + 0.0 makes -0.0 and 0.0 the same bytes
         seen.append(hashlib.sha256(keys.tobytes()).hexdigest()[:12])
         ids.append(int(logits[-1].argmax()))
     return seen
