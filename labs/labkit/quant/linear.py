@@ -6,6 +6,7 @@ scale per row, so that what a request gets does not depend on who else is in the
 The processor's 8-bit unit (VNNI) multiplies whole numbers by whole numbers; an 8-bit weight by a 32-bit activation it cannot. So
 *weight-only* INT8 uses it twice. A row becomes two digits, as in long multiplication: `x @ w = (high @ w + low @ w / 254) * scale`.
 That is sixteen bits of activation at the price of twice the rows, which costs nothing while reading the weights is what takes time.
+Processors without VNNI add pairs of products in sixteen bits: they get digits of seven bits, whose pairs fit.
 """
 from __future__ import annotations
 
@@ -36,22 +37,23 @@ def group_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (groups / scale.float()[..., None]).round_().clamp_(-7, 7).to(torch.int8).flatten(1), scale
 
 
-def row_digits(x: Tensor, digits: int) -> tuple[Tensor, Tensor]:
-    """x [N,in] -> its `digits` stacked, numbers in -127 … 127 yet to be rounded [digits*N,in], and each row's scale [N,1]."""
-    scale = x.abs().amax(1, keepdim=True).mul_(1 / 127).clamp_min_(TINY)
+def row_digits(x: Tensor, digits: int, levels: int = 127) -> tuple[Tensor, Tensor]:
+    """x [N,in] -> its `digits` stacked, numbers in -levels … levels yet to be rounded [digits*N,in], and each row's scale [N,1]."""
+    scale = x.abs().amax(1, keepdim=True).mul_(1 / levels).clamp_min_(TINY)
     x = x / scale
     if digits == 1:
         return x, scale
     high = x.round()
-    return torch.cat([high, x.sub_(high).mul_(254)]), scale
+    return torch.cat([high, x.sub_(high).mul_(2 * levels)]), scale
 
 
 class Plain:
-    """What the fast kernels compute, in floating point: rows [M,in] of -127 … 127, rounded, by codes, by the channels' scale.
+    """What the fast kernels compute, in floating point: rows [M,in] of -levels … levels, rounded, by codes, by the channels' scale.
 
     Exact while sums stay below 2^24; slow, and right everywhere.
     """
 
+    levels = 127  # the largest digit of a row
     whole = True  # False: activations are taken as they are
 
     def __init__(self, codes: Tensor, scale: Tensor):
@@ -82,26 +84,33 @@ class FBGEMM(Plain):
         torch.backends.quantized.engine = engine
 
     def __call__(self, rows: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, 1.0, 128, self.packed)
+        return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, 1.0, self.levels + 1, self.packed)
 
 
-KERNELS = {"fbgemm": FBGEMM, "int8pack": Int8Pack, "plain": Plain}
+class FBGEMM7(FBGEMM):
+    """The same with digits of seven bits: 127 * 127 * 2 fits sixteen bits, so that nothing saturates without VNNI."""
+
+    levels = 63
+
+
+KERNELS = {"fbgemm": FBGEMM, "fbgemm7": FBGEMM7, "int8pack": Int8Pack, "plain": Plain}
 
 
 @functools.cache
 def kernels(kind: str, device: str = "cpu") -> list[str]:
     """The kernels that run here and are right, even on numbers so large that a 16-bit sum of two products overflows.
 
-    Without VNNI, processors add pairs in 16 bits and saturate: wrong in silence, so it is tried out.
+    Without VNNI, processors add pairs in 16 bits and saturate: wrong in silence, so it is tried out. Seven bits are for them only.
     """
     if kind == "int4":
         return ["int4pack", "plain"] if device == "cpu" and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu") else ["plain"]
-    codes, rows = torch.full((64, 64), 127, dtype=torch.int8, device=device), torch.full((32, 64), 127.0, device=device)
-    codes[1::2], scale = -127, torch.ones(64, device=device)
-    want, right = Plain(codes, scale)(rows), []
+    codes, scale, right = torch.full((64, 64), 127, dtype=torch.int8, device=device), torch.ones(64, device=device), []
+    codes[1::2] = -127
     for name, kernel in KERNELS.items():
+        rows = torch.full((32, 64), float(kernel.levels), device=device)
         try:
-            if (kernel.whole or kind == "int8") and torch.allclose(kernel(codes, scale)(rows), want, rtol=0 if kernel.whole else 1e-2):
+            exact = torch.allclose(kernel(codes, scale)(rows), Plain(codes, scale)(rows), rtol=0 if kernel.whole else 1e-2)
+            if exact and (kernel.whole or kind == "int8") and not (name == "fbgemm7" and "fbgemm" in right):
                 right.append(name)
         except (RuntimeError, AttributeError):
             pass  # not in this torch, or not for this device
@@ -124,9 +133,9 @@ class Int8Linear(nn.Module):
     def multiply(self, x: Tensor) -> Tensor:
         if not self.matmul.whole:
             return self.matmul(x)
-        rows, scale = row_digits(x, KINDS[self.kind])
+        rows, scale = row_digits(x, KINDS[self.kind], self.matmul.levels)
         y = self.matmul(rows)
-        return (y if len(y) == len(x) else torch.add(y[: len(x)], y[len(x) :], alpha=1 / 254)).mul_(scale)
+        return (y if len(y) == len(x) else torch.add(y[: len(x)], y[len(x) :], alpha=0.5 / self.matmul.levels)).mul_(scale)
 
 
 class Int4Linear(Int8Linear):
