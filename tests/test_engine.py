@@ -212,13 +212,17 @@ def test_blocks_are_attended_to_in_place_as_if_they_were_gathered(monkeypatch):
     assert len(used) > 10 and any(p.lo for p in used) and any(len(p.shared) > 1 for p in used)
 
 
-def test_a_cache_in_another_dtype_is_read_and_written():
-    engine = make(cache_dtype="bf16")
+@pytest.mark.parametrize("dtype,held", [("bf16", torch.bfloat16), ("int8", torch.int8)])
+def test_a_cache_in_another_dtype_is_read_and_written(dtype, held):
+    engine, plain = make(cache_dtype=dtype), make()
     ids = {engine.add(p, 6, stop=()): alone[:6] for p, alone in engines.prompts()[:6]}
     finish(engine)
-    assert engine.caches[0].buffers[0].dtype == torch.bfloat16
+    assert engine.caches[0].buffers[0].dtype == held
     same = sum(x == y for id, alone in ids.items() for x, y in zip(engine.run()[id], alone))
-    assert same >= 24  # of 36: bf16 keys are close, not equal
+    assert same >= 24  # of 36: rounded keys are close, not equal
+    G, E = engine.model.config.n_kv_heads, engine.model.config.head_dim
+    bytes_ = {"bf16": 2 * E, "int8": E + 4}[dtype]  # a head's vector; with its scale
+    assert engine.caches[0].allocated_bytes * 4 * E == plain.caches[0].allocated_bytes * bytes_ == 41 * 4 * 2 * G * 4 * E * bytes_
 
 
 # -- sampling ----------------------------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ from labkit import caches
 from labkit.decode import check_tokens
 from labkit.engine.request import Event, QueueFull, Request
 from labkit.engine.scheduler import Scheduler
-from labkit.engine.storage import BlockCache
+from labkit.engine.storage import BlockCache, Int8Blocks
 from labkit.sampling import Sampling, probabilities
 from labkit.speculative import Speculation
 from labkit.step import Step
 from labkit.trace import BlocksStep, ScheduleStep, SpeculationStep, Stats, Trace
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": None}
 
 
 def whole(name: str, value) -> None:
@@ -44,12 +44,13 @@ class Engine:
         if cache_dtype not in (None, *DTYPES):
             raise ValueError(f"cache_dtype must be None or one of {', '.join(DTYPES)}, not {cache_dtype!r}")
         self.model, self.max_waiting, self.seed = model, max_waiting, seed
-        mixers, dtype = [block.mixer for block in model.blocks], DTYPES.get(cache_dtype, model.dtype)
+        mixers, dtype = [block.mixer for block in model.blocks], DTYPES.get(cache_dtype) or model.dtype
+        blocks = Int8Blocks if cache_dtype == "int8" else BlockCache
         recurrent = [getattr(mixer, "recurrent", False) for mixer in mixers]
         self.scheduler = Scheduler(max_batch, n_blocks, block_size, token_budget, model.config.max_context, prefix_cache and not any(recurrent))
         self.table = torch.from_numpy(self.scheduler.table).to(model.device)  # on a CPU, the same memory
         self.caches = [caches.StateCache(max_batch, m.items, model.dtype, model.device) if state else
-                       BlockCache(n_blocks, block_size, self.table, m.items, dtype, model.device, m.window) for m, state in zip(mixers, recurrent)]
+                       blocks(n_blocks, block_size, self.table, m.items, dtype, model.device, m.window) for m, state in zip(mixers, recurrent)]
         self.speculation = Speculation(None if any(recurrent) else speculative)
         self.requests: dict[int, Request] = {}
         self.events: list[Event] = []  # not yet returned by a step

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from labkit.caches import PagedCache
 from labkit.ops import _mask, attend
+from labkit.quant.cache import SCALE, decode, encode
 from labkit.step import Step
 
 
@@ -118,3 +119,21 @@ class BlockCache(PagedCache):
         shared = [(slice(None) if len(rows) == R else torch.tensor(rows), slice(blocks[0][0], blocks[-1][0] + 1),
                    torch.tensor([b for _, b in blocks])) for rows, blocks in holders.items()]
         return SimpleNamespace(columns=stop - first, lo=lo, where=where, owner=owner, pair=pair, block=block, shared=shared)
+
+
+class Int8Blocks(BlockCache):
+    """Blocks in 8-bit codes, each head's vector with its own scale (see `quant.cache`). Read as a copy in `dtype`, never in place."""
+
+    def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype, device="cpu", window: int | None = None):
+        super().__init__(blocks, block_size, table, [(*item[:-1], item[-1] + SCALE) for item in items], torch.int8, device, window)
+        self.dtype = dtype
+
+    def write(self, step, *items):
+        super().write(step, *map(encode, items))
+
+    def read(self, step):
+        *items, kpos = super().read(step)
+        return *(decode(x, self.dtype) for x in items), kpos
+
+    def _plan(self, part):
+        return None
