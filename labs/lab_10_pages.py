@@ -74,7 +74,7 @@ def plot(rows):
 
 
 def store(folder, device="cpu"):
-    """Keep the blocks of a short run: three requests begin alike, the second ends there too (copy on write), the fourth is another text."""
+    """Keep the blocks of a short run: three requests begin alike, the second ends there (copy on write), the fourth is another text."""
     from dataclasses import replace
 
     from labkit import Engine

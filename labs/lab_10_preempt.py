@@ -23,10 +23,9 @@ def pools(work, cost):
     computed = sum(len(job.prompt) + job.new - 1 for job in work)  # tokens that pass the model once
     for share in SHARES:
         fed = []
-        report = simulator.simulate(arrivals, lambda tokens, context: fed.append(tokens) or cost(tokens, context),  # noqa: B023
-                                    max_batch=SLOTS, n_blocks=round(share * most), token_budget=512, prefix_cache=False)
-        rows.append(report.row(what="pool", case=f"{share:.0%} of what is asked for", n_blocks=round(share * most),
-                               recomputed=sum(fed) - computed))
+        count = lambda tokens, context: fed.append(tokens) or cost(tokens, context)  # noqa: B023
+        report = simulator.simulate(arrivals, count, max_batch=SLOTS, n_blocks=round(share * most), token_budget=512, prefix_cache=False)
+        rows.append(report.row(what="pool", case=f"{share:.0%} of what is asked for", n_blocks=round(share * most), recomputed=sum(fed) - computed))
     return [r | {"multiple": r["tokens_per_second"] / rows[0]["tokens_per_second"]} for r in rows]
 
 
