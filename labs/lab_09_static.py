@@ -1,4 +1,7 @@
 """CH09-STATIC: the same requests one by one, in static batches padded rightly and wrongly, and in continuous batches."""
+from functools import partial
+from importlib.util import find_spec
+
 from labkit.cli.lab import Lab, main
 
 SHARED, SLOTS, BUDGET, PAGE = 256, 8, 512, 256  # tokens of the system prompt that all requests begin with; slots; tokens a step; transformers' page
@@ -35,9 +38,6 @@ def transformers_continuous(twin, work, slots: int) -> list[list[int]]:
 
 def ways(device: str, slots: int) -> dict:
     """(way, dtype) -> (slots, the model, a function from jobs to replies)."""
-    from functools import partial
-    from importlib.util import find_spec
-
     from labkit.cli.bench import transformers_twin
     from labkit.ops import has_bf16
     from labkit.weights import smollm2
@@ -75,16 +75,17 @@ def run(device="cpu", quick=False):
 
         return fn
 
-    for _, _, serve in found.values():
-        serve(work[:2])  # warm up
-    times = bench.interleave({way: served(way, net, serve) for way, (_, net, serve) in found.items()}, warmup=0, repeats=1 if quick else 3,
-                             device=device)
+    if not quick:
+        for _, _, serve in found.values():
+            serve(work[:2])  # warm up
+    fns = {way: served(way, net, serve) for way, (_, net, serve) in found.items()}
+    times = bench.interleave(fns, warmup=0, repeats=1 if quick else 3, device=device)
     tokens, alone, rows = sum(job.new for job in work), ("one by one", "fp32"), []
     for way, m in times.items():
+        same = sum(a == b for a, b in zip(replies[way], replies[alone]))
         rows.append(m.to_row(variant=way[0], dtype=way[1], slots=found[way][0], requests=len(work), tokens=tokens,
                              tokens_per_second=tokens / m.median, multiple=bench.multiple(times[alone], m), forwards=forwards[way],
-                             useful=tokens / forwards[way] / found[way][0],
-                             agreement=sum(a == b for a, b in zip(replies[way], replies[alone])) / len(work)))
+                             useful=tokens / forwards[way] / found[way][0], agreement=same / len(work)))
         theirs = times.get(("transformers, continuous", way[1]))
         if way[0] == "continuous" and theirs:
             rows[-1]["over_transformers"] = bench.multiple(theirs, m)
