@@ -74,8 +74,8 @@ def test_the_stored_schedule_shows_chunks_and_slots_that_are_filled_again(tmp_pa
     [path] = lab_09_static.store(tmp_path)
     steps = Trace.load(path).steps
     rows = [row for step in steps for row in step.rows]
-    users = {row: {r[1] for r in rows if r[0] == row} for row in range(4)}
-    assert path.stat().st_size < 80_000 and sum(len(step.finished) for step in steps) == 12 and min(map(len, users.values())) > 1
+    assert path.stat().st_size < 80_000 and sum(len(step.finished) for step in steps) == 12 > len({row for row, *_ in rows}) == 4
+    assert any({kind for _, _, kind, *_ in step.rows} == {"prefill", "decode"} for step in steps[8:])  # one enters while others run
     assert any(kind == "prefill" and made == 0 for _, _, kind, _, _, made in rows)
 
 
