@@ -26,7 +26,8 @@ from labkit_labs import (
     text,
 )
 
-LABS = labs()
+OWN = {"09", "10", "12"}  # chapters whose labs have a file of tests beside this one
+LABS = {id: lab for id, lab in labs().items() if lab.chapter not in OWN}
 REAL = {"CH4B-APP-A", "CH4B-CODE-01", "CH4B-LAB-02", "CH02-LOSES", "CH4B-LAB-03", "CH03-POOL", "CH05-SINKS", "CH11-FORMATS",
         "CH11-OUTLIERS", "CH11-INT8", "CH11-AWQ", "CH11-GPTQ", "CH14-LADDER"}  # run SmolLM2
 CLOCKLESS = {"CH4B-LAB-01", "CH4B-CODE-01", "CH4B-LAB-04", "CH03-POOL", "CH05-SINKS", "CH06-UNION", "CH4B-CODE-02", "CH4B-APP-B",
@@ -57,7 +58,7 @@ def test_a_quick_run_gives_what_the_lab_promises(id):
 
 
 def test_every_lab_asks_a_question_at_its_checkpoint():
-    for lab in LABS.values():
+    for lab in labs().values():
         assert lab.go.__doc__.strip().endswith("?") and lab.objective.endswith(".") and lab.notice.endswith(".") and lab.minutes >= 0
 
 
