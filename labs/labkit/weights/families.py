@@ -17,9 +17,6 @@ Source = str | tuple[str, object]
 Table = dict[str, Sequence[Source]]
 
 
-# -- layouts -------------------------------------------------------------------------------------------------------
-
-
 def plus_one(w: Tensor) -> Tensor:
     """Gemma and Qwen3-Next store a norm's distance from 1."""
     return w + 1
@@ -50,9 +47,6 @@ def ungroup(w: Tensor, key_heads: int, sizes: list[int]) -> Tensor:
 def transpose(w: Tensor) -> Tensor:
     """[..., in, out] -> [..., out, in]."""
     return w.transpose(-1, -2)
-
-
-# -- tables --------------------------------------------------------------------------------------------------------
 
 
 def gpt2(c: ModelConfig) -> Table:

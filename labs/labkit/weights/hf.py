@@ -23,13 +23,20 @@ def from_hf(source) -> GPT:
     Raises ValueError naming every tensor that is missing, unexpected or mis-shaped, and for settings that labkit does not apply.
     """
     if isinstance(source, (str, Path)):
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder = Path(source)
         if not (folder / "config.json").is_file():
             raise ValueError(f"{folder} has no config.json: give the folder of a transformers checkpoint")
-        config = json.loads((folder / "config.json").read_text())
-        tensors = stack_experts({name: t for f in sorted(folder.glob("*.safetensors")) for name, t in load_file(f).items()})
+        try:
+            file = folder / "config.json"
+            config, tensors = dict(json.loads(file.read_text())), {}
+            for file in sorted(folder.glob("*.safetensors")):
+                tensors |= load_file(file)
+        except (SafetensorError, ValueError, TypeError) as e:
+            raise ValueError(f"{file} is damaged: {e}") from e
+        tensors = stack_experts(tensors)
     else:
         config, tensors = source.config.to_dict(), source.state_dict()
     return load(config_from_hf(config), config["model_type"], tensors)

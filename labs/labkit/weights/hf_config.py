@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from labkit.config import ROPE_SCALINGS, ModelConfig, UnknownName
+from labkit.config import ModelConfig, UnknownName
 from labkit.weights.families import FAMILIES
 
 APPLIED = {  # settings that change the arithmetic, and the one value of each that labkit computes
@@ -14,12 +14,16 @@ APPLIED = {  # settings that change the arithmetic, and the one value of each th
     "rope_interleave": True,
 }
 TYPES = {"full_attention": "full", "sliding_attention": "sliding", "linear_attention": "delta"}
-NEEDED = {"linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-          "yarn": ("factor", "original_max_position_embeddings")}
+
+
+class _Config(dict):
+    def __missing__(self, name):
+        raise ValueError(f"this checkpoint's config lacks {name}")
 
 
 def config_from_hf(c: dict) -> ModelConfig:
-    """ModelConfig of a checkpoint. Raises UnknownName for a family that labkit lacks, ValueError for what it cannot apply."""
+    """ModelConfig of a checkpoint. Raises UnknownName for a family that labkit lacks, ValueError for what it lacks or we cannot apply."""
+    c = _Config(c)
     family = c.get("model_type")
     if family not in FAMILIES:
         raise UnknownName("model family", str(family), FAMILIES)
@@ -53,18 +57,13 @@ def _layer_types(c: dict) -> tuple[str, ...] | None:
 
 
 def _rope(c: dict) -> dict:
-    rope, local = dict(c.get("rope_parameters") or c.get("rope_scaling") or {}), c.get("rope_local_base_freq")
+    rope, local = _Config(c.get("rope_parameters") or c.get("rope_scaling") or {}), c.get("rope_local_base_freq")
     if "full_attention" in rope:  # one rule for each type of layer
-        sliding, rope = rope["sliding_attention"], dict(rope["full_attention"])
+        sliding, rope = (_Config(rope[f"{kind}_attention"]) for kind in ("sliding", "full"))
         if sliding.get("rope_type", "default") != "default":
             raise ValueError(f"this checkpoint stretches RoPE of its sliding layers by {sliding['rope_type']!r}; labkit does so for full layers only")
         local = sliding["rope_theta"]
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", *ROPE_SCALINGS):
-        raise ValueError(f"this checkpoint stretches RoPE by {kind!r}, which labkit does not apply; only {', '.join(ROPE_SCALINGS)} are")
-    missing = [name for name in NEEDED.get(kind, ()) if rope.get(name) is None]
-    if missing:
-        raise ValueError(f"this checkpoint stretches RoPE by {kind!r} but lacks {', '.join(missing)}")
     scaling = {k: v for k, v in rope.items() if k not in ("rope_theta", "partial_rotary_factor", "type")} | {"rope_type": kind}
     return dict(rope_theta=float(rope.get("rope_theta") or c.get("rope_theta") or 10000.0), rope_scaling=None if kind == "default" else scaling,
                 rope_local_theta=None if local is None else float(local),
@@ -102,7 +101,7 @@ def _gpt_oss(c: dict) -> dict:
 def _deepseek(c: dict) -> dict:
     if c.get("attention_bias"):
         raise ValueError("this checkpoint has biases in its latent projections, which labkit does not apply")
-    rope, scale = c.get("rope_parameters") or c.get("rope_scaling") or {}, (c["qk_nope_head_dim"] + c["qk_rope_head_dim"]) ** -0.5
+    rope, scale = _Config(c.get("rope_parameters") or c.get("rope_scaling") or {}), (c["qk_nope_head_dim"] + c["qk_rope_head_dim"]) ** -0.5
     if rope.get("mscale_all_dim") and rope.get("rope_type", rope.get("type", "default")) != "default":
         scale *= (0.1 * rope["mscale_all_dim"] * math.log(rope["factor"]) + 1) ** 2 if rope["factor"] > 1 else 1
     return dict(layer_types=("mla",) * c["num_hidden_layers"], query_scale=scale, router="sigmoid", router_bias=True,

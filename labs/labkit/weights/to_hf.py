@@ -12,8 +12,6 @@ from labkit.model import GPT
 from labkit.weights.families import FAMILIES
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-
-
 WRITTEN = ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff", "max_context", "layer_types", "window",
            "tie_embeddings", "rope_theta", "rope_scaling", "norm_eps", "eos", "qk_norm")
 
