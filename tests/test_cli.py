@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import labkit
+import labkit_labs
 from labkit import cli, formulas, results
 from labkit.cli.lab import labs
 
@@ -82,7 +83,13 @@ def test_doctor_says_what_is_here(capsys):
     (["lab", "CH4B-LAB-99"], "no lab is called 'CH4B-LAB-99'; did you mean"),
     (["lab", "CH4B-LAB-03", "--quick", "--store"], "too small to be stored"),
     (["lab", "CH4B-LAB-03", "--plot", "x.docx"], "--plot draws svg, png or pdf"),
+    (["lab", "CH4B-CODE-01", "--plot", "/nonexistent/x.svg"], "--plot can't write into /nonexistent: give a folder that is there"),
     (["generate", " "], "the prompt is empty"),
+    (["estimate", "llama3-8b", "--context", "abc"], "argument --context: invalid int value: 'abc'; see labkit estimate --help"),
+    (["bench", "--against", "vllm"], "invalid choice: 'vllm'"),
+    (["estimate", "llama3-8b", "--contxt", "9"], "unrecognized arguments: --contxt"),
+    (["estimat"], "invalid choice: 'estimat'"),
+    ([], "the following arguments are required: COMMAND; see labkit --help"),
     (["generate", "x", "--temperature", "-1"], "temperature must be >= 0"),
     (["generate", "x", "--device", "tpu"], "--device is cpu or cuda, not 'tpu'"),
     (["bench", "--new", "1"], "new at least 2"),
@@ -90,6 +97,17 @@ def test_doctor_says_what_is_here(capsys):
 def test_bad_input_is_one_line_and_exit_2(capsys, args, message):
     code, out, err = run(capsys, *args)
     assert code == 2 and message in err and err.startswith("labkit: ") and err.count("\n") == 1 and not out
+
+
+@pytest.mark.parametrize("name,text,problem", [("lab_half", "x = 1", "has no attribute 'LAB'"), ("lab_slip", "def (", "SyntaxError"),
+                                               ("lab_lost", "import nowhere", "No module named 'nowhere'")])
+@pytest.mark.parametrize("command", ["lab", "runbook"])
+def test_a_half_written_lab_is_named(capsys, monkeypatch, tmp_path, command, name, text, problem):
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(labkit_labs, "__path__", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, f"labkit_labs.{name}", raising=False)
+    code, out, err = run(capsys, command)
+    assert code == 2 and f"labs/{name}.py can't be loaded as a lab" in err and problem in err and err.count("\n") == 1 and not out
 
 
 def test_cuda_without_cuda_is_one_line(capsys, monkeypatch):

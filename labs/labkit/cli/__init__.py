@@ -17,8 +17,13 @@ COMMANDS = {  # name -> (module, one line)
 }
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"labkit: {message}; see {self.prog} --help\n")
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="labkit", description="The package behind the course Faster and Leaner Inference.")
+    parser = Parser(prog="labkit", description="The package behind the course Faster and Leaner Inference.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, line) in COMMANDS.items():
         sub = commands.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")

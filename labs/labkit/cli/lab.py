@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,8 +41,13 @@ def labs() -> dict[str, Lab]:
     """Every lab by id, in the order of chapters."""
     import labkit_labs
 
-    modules = [import_module(f"labkit_labs.{m.name}") for m in pkgutil.iter_modules(labkit_labs.__path__) if m.name.startswith("lab_")]
-    return {lab.id: lab for lab in sorted((m.LAB for m in modules), key=lambda lab: (lab.chapter, lab.id))}
+    found = []
+    for name in (m.name for m in pkgutil.iter_modules(labkit_labs.__path__) if m.name.startswith("lab_")):
+        try:
+            found.append(import_module(f"labkit_labs.{name}").LAB)
+        except Exception as e:
+            raise ValueError(f"labs/{name}.py can't be loaded as a lab, so mend it or move it away: {type(e).__name__}: {e}") from e
+    return {lab.id: lab for lab in sorted(found, key=lambda lab: (lab.chapter, lab.id))}
 
 
 def in_order() -> list[Lab]:
@@ -93,8 +99,10 @@ def run(args) -> None:
         raise ValueError("a quick run is too small to be stored: leave out --quick or --store")
     if args.set and args.store:
         raise ValueError("a stored result is that of the lab's own settings: leave out --set or --store")
-    if args.plot and Path(args.plot).suffix not in (".svg", ".png", ".pdf"):
+    if args.plot and (plot := Path(args.plot).absolute()).suffix not in (".svg", ".png", ".pdf"):
         raise ValueError(f"--plot draws svg, png or pdf files, not {args.plot!r}")
+    if args.plot and not os.access(plot.parent, os.W_OK):
+        raise ValueError(f"--plot can't write into {plot.parent}: give a folder that is there and yours")
     lab = known[args.id.upper()]
     changed = settings(lab, args.set)
     if not args.json:
