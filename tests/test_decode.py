@@ -80,7 +80,20 @@ test_any_chunking_gives_the_same_logits.model = labkit.weights.from_hf(oracles.b
     (lambda m: labkit.generate(m, [[5, 97]], 4), r"token id 97 is outside the vocabulary \(0 to 96\)"),
     (lambda m: labkit.generate(m, [[-1]], 4), "token id -1 is outside"),
     (lambda m: labkit.generate(m, [[5] * 120], 9), r"120 prompt tokens \+ 9 new ones exceed the model's context of 128"),
-    (lambda m: labkit.generate(m, [[5]], 0), "max_new_tokens must be at least 1"),
+    (lambda m: labkit.generate(m, [[5]], 0), "max_new_tokens must be a whole number >= 1, not 0"),
+    (lambda m: labkit.generate(m, [[5]], "4"), "max_new_tokens must be a whole number >= 1, not '4'"),
+    (lambda m: labkit.generate(m, [[5]], 2.5), "max_new_tokens must be a whole number >= 1, not 2.5"),
+    (lambda m: labkit.generate(m, [1, 2], 4), r"prompts must be a list of lists of token ids, such as \[\[1, 2\]\], not \[1, 2\]"),
+    (lambda m: labkit.generate(m, 5, 4), "prompts must be a list of lists of token ids"),
+    (lambda m: labkit.generate(m, "text", 4), "prompts must be a list of lists of token ids"),
+    (lambda m: labkit.generate(m, [[1.5]], 4), r"such as \[\[1, 2\]\], not \[\[1.5\]\]"),
+    (lambda m: labkit.generate(m, [[5]], 4, stop=2), "stop must be a list of token ids, or None, not 2"),
+    (lambda m: labkit.logits(m, [5] * 9, chunks=3), "chunks must be a list of token counts, not 3"),
+    (lambda m: labkit.logits(m, [1.5]), r"a prompt must be a list of token ids \(whole numbers\), not \[1.5\]"),
+    (lambda m: Sampling(temperature=float("nan")), "temperature must be >= 0, not nan"),
+    (lambda m: Sampling(temperature="0.7"), "temperature must be >= 0, not '0.7'"),
+    (lambda m: Sampling(top_k=2.5), "top_k must be >= 0 .* and whole, not 2.5"),
+    (lambda m: Sampling(seed="x"), "seed must be None or a whole number of 64 bits, not 'x'"),
     (lambda m: labkit.generate(m, [[5]], 4, cache="sttic"), "no cache is called 'sttic'"),
     (lambda m: labkit.generate(m, [[5]], 4, sampling=[Sampling()] * 2), "1 prompts need 1 samplings, not 2"),
     (lambda m: labkit.logits(m, [5] * 129), "exceed the model's context"),
@@ -91,6 +104,12 @@ test_any_chunking_gives_the_same_logits.model = labkit.weights.from_hf(oracles.b
 def test_bad_input_gets_one_sentence(model, call, message):
     with pytest.raises(ValueError, match=message):
         call(model)
+
+
+def test_ids_may_be_tensors_and_arrays(model):
+    ids = torch.tensor(PROMPTS[0])
+    assert labkit.generate(model, ids[None], 4) == labkit.generate(model, [ids.numpy()], 4) == labkit.generate(model, PROMPTS[:1], 4)
+    assert torch.equal(labkit.logits(model, ids), labkit.logits(model, PROMPTS[0]))
 
 
 def test_a_stale_row_cannot_leak(model):

@@ -51,6 +51,7 @@ def test_events_tell_a_request_s_story():
 @pytest.mark.parametrize("changes, message", [
     (dict(max_batch=0), "max_batch must be a whole number >= 1, not 0"), (dict(block_size=2.5), "block_size must be"),
     (dict(n_blocks=-1), "n_blocks must be"), (dict(token_budget=0), "token_budget must be"),
+    (dict(max_waiting=-1), "max_waiting must be a whole number >= 1, not -1"),
     (dict(speculative="magic"), "speculative must be None, 'ngram' or a Proposer"),
     (dict(cache_dtype="fp7"), "cache_dtype must be None or one of fp32")])
 def test_an_engine_that_cannot_be_is_refused(changes, message):

@@ -1,6 +1,9 @@
 """The two loops of the course, side by side: one feeds everything again, the other only what is new."""
 from __future__ import annotations
 
+import operator
+import reprlib
+
 import torch
 from torch import Tensor
 
@@ -52,13 +55,14 @@ def generate(model: GPT, prompts: list[list[int]], max_new_tokens: int, *, cache
     Raises ValueError for an empty prompt, an id outside the vocabulary, or prompt + new beyond `max_context`.
     """
     config = model.config
+    prompts = _listed(prompts, "prompts must be a list of lists of token ids, such as [[1, 2]]", lambda prompt: [*map(operator.index, prompt)])
     if not prompts:
         raise ValueError("there is nothing to generate from: give at least one prompt")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be a whole number >= 1, not {max_new_tokens!r}")
     for prompt in prompts:
         check_tokens(config, prompt, max_new_tokens)
-    stop = config.stop if stop is None else tuple(stop)
+    stop = config.stop if stop is None else _listed(stop, "stop must be a list of token ids, or None")
     samplings = sampling if isinstance(sampling, list) else [sampling or Sampling()] * len(prompts)
     if len(samplings) != len(prompts):
         raise ValueError(f"{len(prompts)} prompts need {len(prompts)} samplings, not {len(samplings)}")
@@ -79,7 +83,7 @@ def logits(model: GPT, tokens: list[int], chunks: list[int] | None = None, cache
     Raises ValueError if the chunks do not sum to the text, or as `generate` does.
     """
     check_tokens(model.config, tokens)
-    chunks = [len(tokens)] if chunks is None else list(chunks)
+    chunks = [len(tokens)] if chunks is None else _listed(chunks, "chunks must be a list of token counts")
     if sum(chunks) != len(tokens) or min(chunks, default=0) < 1:
         raise ValueError(f"chunks {chunks} must be at least 1 each and sum to the {len(tokens)} tokens, not {sum(chunks)}")
     caches = model.caches(cache, 1, len(tokens), longest_step=max(chunks))
@@ -92,9 +96,17 @@ def logits(model: GPT, tokens: list[int], chunks: list[int] | None = None, cache
     return torch.cat(out)
 
 
+def _listed(values, rule: str, one=operator.index) -> list:
+    try:
+        return [one(v) for v in values]
+    except TypeError:
+        raise ValueError(f"{rule}, not {reprlib.repr(values)}") from None
+
+
 def check_tokens(config: ModelConfig, tokens: list[int], new: int = 0) -> None:
     """ValueError, in one sentence, for a prompt that the model cannot take."""
-    if not len(tokens):
+    tokens = _listed(tokens, "a prompt must be a list of token ids (whole numbers)")
+    if not tokens:
         raise ValueError("the prompt is empty: give at least one token")
     if not 0 <= min(tokens) <= max(tokens) < config.vocab_size:
         bad = next(t for t in tokens if not 0 <= t < config.vocab_size)

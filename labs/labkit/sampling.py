@@ -1,7 +1,9 @@
 """From logits to the next token. Temperature 0 is greedy; the filters follow transformers' order: top-k, top-p, min-p."""
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -18,14 +20,15 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self):
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be >= 0, not {self.temperature}")
-        if self.top_k < 0:
-            raise ValueError(f"top_k must be >= 0 (0 = off), not {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1], not {self.top_p}")
-        if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p must be in [0, 1], not {self.min_p}")
+        for name, kind, fits, rule in (
+                ("temperature", Real, lambda t: 0 <= t < math.inf, ">= 0"),
+                ("top_k", Integral, lambda k: k >= 0, ">= 0 (0 = off) and whole"),
+                ("top_p", Real, lambda p: 0 < p <= 1, "in (0, 1]"),
+                ("min_p", Real, lambda p: 0 <= p <= 1, "in [0, 1]"),
+                ("seed", Integral | None, lambda s: s is None or -(2**63) <= s < 2**64, "None or a whole number of 64 bits")):
+            value = getattr(self, name)
+            if not (isinstance(value, kind) and fits(value)):
+                raise ValueError(f"{name} must be {rule}, not {value!r}")
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator | None:
         """This request's own source of randomness; None for greedy."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -41,9 +41,7 @@ class Step:
         if not requests or not all(len(ids) for _, _, ids in requests):
             raise ValueError("a step needs at least one request, and every request at least one token")
         lengths = [len(ids) for _, _, ids in requests]
-        cu = [0]
-        for n in lengths:
-            cu.append(cu[-1] + n)
+        cu = [0, *accumulate(lengths)]
         as_tensor = lambda xs: torch.tensor(xs, dtype=torch.long, device=device)
         step = cls(ids=as_tensor([i for _, _, ids in requests for i in ids]),
                    pos=as_tensor([p for (_, first, _), n in zip(requests, lengths) for p in range(first, first + n)]),

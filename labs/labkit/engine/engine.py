@@ -41,6 +41,8 @@ class Engine:
                  prefix_cache: bool = True, speculative=None, cache_dtype: str | None = None, seed: int = 0):
         for name, value in dict(max_batch=max_batch, n_blocks=n_blocks, block_size=block_size, token_budget=token_budget).items():
             whole(name, value)
+        if max_waiting is not None:
+            whole("max_waiting", max_waiting)
         if cache_dtype not in (None, *DTYPES):
             raise ValueError(f"cache_dtype must be None or one of {', '.join(DTYPES)}, not {cache_dtype!r}")
         self.model, self.max_waiting, self.seed = model, max_waiting, seed

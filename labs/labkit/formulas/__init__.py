@@ -4,22 +4,9 @@ Each formula stands once. `symbols` holds them in the course's alphabet, from wh
 and the widgets all come; the functions here sum them over a model's layers. Any context is accepted, also one the model was
 not trained for. Units: elements, FLOPs (2 per multiply-add), bytes, seconds.
 """
-from labkit.formulas.costs import (
-    BITS,
-    activation_bytes,
-    active_parameters,
-    attention_flops,
-    bytes_of,
-    cache_parts,
-    decode_bytes,
-    decode_flops,
-    kv_cache_bytes,
-    loop_flops,
-    parameters,
-    prefill_flops,
-    read_parts,
-    weight_bytes,
-)
+from labkit.formulas.costs import (  # isort: skip
+    BITS, activation_bytes, active_parameters, attention_flops, bytes_of, cache_parts, decode_bytes, decode_flops, kv_cache_bytes, loop_flops,
+    parameters, prefill_flops, read_parts, weight_bytes)
 from labkit.formulas.parts import Part, parts
 from labkit.formulas.roofline import Hardware, intensity, roofline_seconds
 from labkit.formulas.symbols import experts_read, latex

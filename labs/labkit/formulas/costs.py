@@ -17,9 +17,6 @@ def bytes_of(elements: float, dtype: str) -> float:
     return elements * BITS[dtype] / 8
 
 
-# -- parameters --------------------------------------------------------------------------------------------------
-
-
 def parameters(config: ModelConfig) -> int:
     """All elements of the model; a tied matrix counts once."""
     return sum(part.elements for part in parts(config).values())
@@ -40,9 +37,6 @@ def weight_bytes(config: ModelConfig, dtype: str = "bf16") -> float:
     return bytes_of(parameters(config), dtype)
 
 
-# -- compute -----------------------------------------------------------------------------------------------------
-
-
 def _check(**counts: float) -> None:
     for name, n in counts.items():
         if n < 0:
@@ -51,8 +45,7 @@ def _check(**counts: float) -> None:
 
 def _seen(c: ModelConfig, layer: int, context: int) -> int:
     """Tokens that a decoded token attends to in one layer."""
-    window = c.window_of(layer)
-    return context if window is None else min(context, window)
+    return min(context, c.window_of(layer) or context)
 
 
 def _mixing_flops(c: ModelConfig, layer: int, tokens: int, context: int, decode: bool) -> int:
@@ -110,9 +103,6 @@ def loop_flops(config: ModelConfig, prompt: int, new: int, cached: bool) -> int:
     return prefill_flops(config, prompt) + sum(decode_flops(config, prompt + i) for i in range(1, new))
 
 
-# -- memory ------------------------------------------------------------------------------------------------------
-
-
 def activation_bytes(config: ModelConfig, tokens: int, dtype: str = "bf16") -> float:
     """Bytes of the tensors alive at once while `tokens` pass through a layer: an estimate from above for prefill."""
     c = config
@@ -150,8 +140,9 @@ def read_parts(config: ModelConfig, batch: int = 1, dtype: str = "bf16") -> dict
 
     All of it, but for a table one looks up (a row for each token) and the experts (those that at least one token chose).
     """
-    c = config
-    out = {}
+    if batch < 1:
+        raise ValueError(f"a decode step needs a batch of at least 1, not {batch}")
+    c, out = config, {}
     for name, part in parts(c).items():
         n = part.elements
         if name in ("embedding", "positions"):
