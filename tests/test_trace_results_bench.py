@@ -6,6 +6,7 @@ import time
 
 import oracles
 import pytest
+import torch
 
 import labkit
 from labkit import bench, results
@@ -59,6 +60,18 @@ def test_a_result_carries_its_provenance(tmp_path, monkeypatch):
         results.load("dmo")
 
 
+def test_a_receipt_names_the_processors_vectors(tmp_path, monkeypatch):
+    """AVX2 or AVX512 decides what a CPU's number means; results from before it was noted do without."""
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    doc = json.loads((path := results.save("demo", [{"x": 1}])).read_text())
+    machine = lambda: results.receipt('row("demo")["x"]').details["machine"]
+    assert doc["env"]["capability"] == torch.backends.cpu.get_cpu_capability()
+    path.write_text(json.dumps(doc | {"env": doc["env"] | {"cpu": "AMD EPYC", "cores": 2, "capability": "AVX2"}}))
+    assert machine() == "AMD EPYC, 2 cores, AVX2"
+    path.write_text(json.dumps(doc | {"env": {"cpu": "AMD EPYC", "cores": 2}}))
+    assert machine() == "AMD EPYC, 2 cores"
+
+
 def test_a_receipt_evaluates_formulas_and_nothing_else():
     assert results.receipt('kv_cache_bytes(presets["llama3-70b"], 1)').text == "327,680"
     assert results.receipt("sum(t for t in range(1, 4)) | 04d").text == "0006"
@@ -67,9 +80,10 @@ def test_a_receipt_evaluates_formulas_and_nothing_else():
             results.receipt(evil)
 
 
-def test_a_result_without_rows_is_refused(tmp_path):
+@pytest.mark.parametrize("rows", [[], 3, None, [3], {"a": 1}])
+def test_a_result_without_rows_is_refused(tmp_path, rows):
     with pytest.raises(ValueError, match="at least one row"):
-        results.save("demo", [], into=tmp_path)
+        results.save("demo", rows, into=tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -12,6 +12,7 @@ import platform
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -31,13 +32,11 @@ def environment(device: str = "cpu") -> dict:
     """What a reader needs to judge a number: processor, cores, threads, versions."""
     env = {"cpu": _cpu_name(), "cores": os.cpu_count(), "os": platform.system(), "python": platform.python_version()}
     for package in ("numpy", "torch", "transformers"):
-        try:
+        with suppress(metadata.PackageNotFoundError):
             env[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            pass
     if "torch" in sys.modules:
         torch = sys.modules["torch"]
-        env["threads"] = torch.get_num_threads()
+        env["threads"], env["capability"] = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
         if str(device).startswith("cuda"):
             env["gpu"], env["cuda"] = torch.cuda.get_device_name(), torch.version.cuda
     return env
@@ -52,7 +51,7 @@ def machine(env: dict) -> str:
 
 def document(name: str, rows: list[dict], *, device: str = "cpu") -> dict:
     """Rows with their provenance. A ratio's key is "multiple". Raises ValueError for no rows."""
-    if not rows or not all(isinstance(r, dict) for r in rows):
+    if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
         raise ValueError("a result needs at least one row, and every row is a dict")
     return {"schema": SCHEMA, "name": name, "env": environment(device), "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "commit": _commit(), "date": datetime.date.today().isoformat(), "rows": rows}
@@ -130,7 +129,8 @@ def receipt(expression: str) -> Receipt:
     if seen:
         doc = seen[0].document
         env = doc["env"]
-        details = {"machine": env.get("gpu") or f"{env['cpu']}, {env['cores']} cores", "date": doc["date"], "commit": doc["commit"],
+        cpu = ", ".join([env["cpu"], f"{env['cores']} cores", *([env["capability"]] if "capability" in env else [])])
+        details = {"machine": env.get("gpu") or cpu, "date": doc["date"], "commit": doc["commit"],
                    "command": doc["command"], "result": doc["name"],
                    "versions": ", ".join(f"{k} {env[k]}" for k in ("python", "numpy", "torch") if k in env)}
         if "iqr" in seen[0]:
@@ -139,12 +139,10 @@ def receipt(expression: str) -> Receipt:
 
 
 def _cpu_name() -> str:
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
@@ -155,11 +153,6 @@ def _commit() -> str:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", ":(exclude)../results")  # code, not what it measured
         return git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return f"labkit {metadata.version('faster-leaner-inference')}" if _installed() else "unknown"
-
-
-def _installed() -> bool:
-    try:
-        return bool(metadata.version("faster-leaner-inference"))
-    except metadata.PackageNotFoundError:
-        return False
+        with suppress(metadata.PackageNotFoundError):
+            return f"labkit {metadata.version('faster-leaner-inference')}"
+        return "unknown"
