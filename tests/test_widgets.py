@@ -4,13 +4,14 @@ import math
 import re
 import subprocess
 import sys
+from itertools import accumulate
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 
-from labkit import palette, results
+from labkit import palette, results, widgets
 from labkit.reference.attention import record_attention
 from labkit.trace import DecodeStep, Trace
 from labkit.widgets import base, bet, explore, panel, play, plot
@@ -138,8 +139,12 @@ def test_series_must_be_the_same_for_every_choice():
 def test_a_decode_trace_becomes_boxes_totals_and_sentences():
     w = play(decode("none"), compare=decode("static"))
     naive, cached = w.spec["stages"]
-    assert [m[1][-1] for m in naive["meters"]] == [3 + 4 + 5 + 6, 18, 0] and [m[1][-1] for m in cached["meters"]] == [6, 18, 6]
+    assert [m[0] for m in cached["meters"]] == ["keys computed so far", "keys read back so far", "keys stored so far"]
+    assert [m[1][-1] for m in naive["meters"]] == [3 + 4 + 5 + 6, 0, 0] and [m[1][-1] for m in cached["meters"]] == [6, 3 + 4 + 5, 6]
     assert naive["meters"][0][2] == cached["meters"][0][2] == 18
+    for stage, says in zip((naive, cached), zip(*w.spec["says"])):  # counters and sentences count the same thing
+        told = [tuple(map(int, re.search(r"computes \*\*(\d+)\*\*.* reads \*\*(\d+)\*\*.* stores (\d+)", words).groups())) for words in says]
+        assert [list(m[1]) for m in stage["meters"]] == [list(accumulate(column)) for column in zip(*told)]
     assert cached["boxes"][-2:] == [[3, "computed", 5, 3, 1, 1], [3, "read", 0, 3, 5, 1]]
     assert "computes **1** key, reads **5** back" in w.spec["says"][3][1] and w.spec["text"][2] == ["⏎", -1]
 
@@ -149,7 +154,10 @@ def test_an_attention_trace_becomes_tiles():
     stage = w.spec["stages"][0]
     kinds = [box[1] for box in stage["boxes"]]
     assert stage["cols"] == stage["rows"] == 8 and kinds.count("tile") == 10 and kinds.count("skipped") == 6
-    assert stage["meters"][2][1][0] is None and "skipped" in w.spec["says"][1][0] and stage["readings"][-1][-1][0] == "7"
+    assert stage["meters"][2][1][0] is None and "skipped" in w.spec["says"][1][0] and stage["readings"][-1][-1][0] == "8"
+    assert w.spec["says"][0][0].startswith("Queries 1–2 meet keys 1–2.")  # counted from 1, as in the clip
+    held, square = stage["meters"][3], stage["meters"][4]
+    assert held[0] == "scores held on chip" and set(held[1]) == {2 * 2, 0} and square[1][0] == 8 * 8 == held[2] == square[2]
 
 
 def test_long_traces_are_drawn_as_runs_not_cells():
@@ -176,6 +184,17 @@ def test_a_bet_resolves_its_key_and_says_where_the_number_comes_from(stored):
 def test_a_bet_on_a_formula_shows_the_formula():
     w = bet("Bytes per token?", 'kv_cache_bytes(presets["llama3-70b"], 1)', unit="bytes", low=1e3, high=1e7)
     assert w.spec["answer"] == 327680 and w.spec["shown"] == "328\u00a0kB" and "kv_cache_bytes" in w.spec["provenance"]
+
+
+def test_no_bet_in_the_book_starts_near_its_answer():
+    """A slider starts at its low end (test_widgets_browser): an answer near it would be given away."""
+    bets = [call for path in (ROOT / "book").rglob("*.md") for call in re.findall(r"widgets\.bet\(.*?\)\n", path.read_text(), re.S)]
+    assert bets
+    for call in bets:
+        low, high, log = (spec := eval(call, {"widgets": widgets}).spec)["range"]
+        if not spec["options"]:
+            share = math.log(spec["answer"] / low) / math.log(high / low) if log else (spec["answer"] - low) / (high - low)
+            assert share > 0.2, f"{spec['title']} starts at {low}, and the answer is {spec['answer']}"
 
 
 def test_a_bet_among_options():

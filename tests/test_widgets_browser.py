@@ -214,10 +214,15 @@ def test_a_bet_locks_reveals_and_survives_a_reload(show):
     page = show(guess())
     assert page.get_by_text("17.3×").count() == 1, "the answer stands in the folded still picture only"
     tab_to(page, ".lk-live input")
+    assert page.locator(".lk-live output").inner_text() == "1×", "it starts at its low end, which says nothing of the answer"
+    for _ in range(5):
+        page.keyboard.press("PageUp")
     page.keyboard.press("ArrowLeft")
     tab_to(page, ".lk-live button.lk-primary")
     page.keyboard.press("Enter")
     text = page.locator(".lk-live").inner_text()
+    label, below = page.locator(".lk-live .lk-truth b").bounding_box(), page.locator(".lk-live .lk-say").bounding_box()
+    assert label["y"] + label["height"] + 6 <= below["y"], "the mark's label stands free of the text below"
     assert "17.3×" in text and "You said 31×: 1.8 times too high." in text and "Nothing is computed twice." in text
     assert page.evaluate("document.activeElement.matches('.lk-reveal')")
     page.reload()

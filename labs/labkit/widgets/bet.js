@@ -72,8 +72,7 @@ function render({ model, el }) {
     const guess = model.get("guess");
     body.parentElement.classList.toggle("lk-unused", model.get("stage") === "open");
     if (model.get("stage") === "open") {
-      const middle = spec.range[2] ? Math.sqrt(spec.range[0] * spec.range[1]) : (spec.range[0] + spec.range[1]) / 2;
-      const [node, value] = spec.options.length ? choices(spec, id) : scale(spec, id, guess ?? middle);
+      const [node, value] = spec.options.length ? choices(spec, id) : scale(spec, id, guess ?? spec.range[0]); // its low end: the middle would be a hint
       body.replaceChildren(node, h("div", { class: "lk-actions" },
         h("button", { type: "button", class: "lk-primary", onclick: () => settle("locked", value()) }, "Lock my prediction"),
         h("button", { type: "button", onclick: () => settle("shown", null) }, "Show me")));
@@ -81,7 +80,7 @@ function render({ model, el }) {
     }
     const told = model.get("stage") === "locked";
     body.replaceChildren(
-      h("div", { class: "lk-reveal", tabindex: -1, role: "status" }, h("p", { class: "lk-answer" }, spec.shown), told ? h("p", { class: "lk-verdict" }, ...rich(verdict(spec, guess))) : ""),
+      h("div", { class: "lk-reveal", tabindex: -1, role: "status" }, h("p", { class: "lk-answer" }, spec.shown), told ? h("p", {}, ...rich(verdict(spec, guess))) : ""),
       spec.options.length ? "" : line(spec, told ? guess : null),
       spec.explain ? h("p", { class: "lk-say" }, ...rich(spec.explain)) : "", spec.provenance ? h("p", { class: "lk-source" }, spec.provenance) : "",
       h("div", { class: "lk-actions" }, h("button", { type: "button", onclick: () => settle("open", null) }, "Ask me again")));

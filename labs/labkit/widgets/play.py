@@ -70,15 +70,17 @@ def play(trace: Trace, *, compare: Trace | None = None, title: str = "", describ
 def decode_scene(trace: Trace) -> dict:
     """A row for each forward, a column for each token's key: what is computed now, what is read back, and the running totals."""
     boxes, says, prompt, columns = [], [], trace.meta["prompt"], len(trace.meta["prompt"]) + len(trace.steps) - 1
+    counts = {"computed": [s.computed for s in trace.steps], "read back": [], "stored": [s.written for s in trace.steps]}
     for k, s in enumerate(trace.steps):
         end, back = len(prompt) + k, max(s.read - s.computed, 0)  # back: keys that earlier forwards stored
+        counts["read back"].append(back)
         boxes.append([k, "computed", end - s.computed, k, s.computed, 1])
         if back:
             boxes.append([k, "read", end - s.computed - back, k, back, 1])
         fed = f"{len(s.fed)} tokens" if len(s.fed) > 1 else f"one token, “{visible(s.fed[0])}”"
         keys = "key" if s.computed == 1 else "keys"
         says.append(f"is fed {fed}: computes **{s.computed}** {keys}, reads **{back}** back, stores {s.written}. Next: “{visible(s.token)}”.")
-    totals = {verb: list(accumulate(getattr(s, verb) for s in trace.steps)) for verb in ("computed", "read", "written")}
+    totals = {verb: list(accumulate(values)) for verb, values in counts.items()}
     most = max(values[-1] for values in totals.values())
     return {"label": CACHES.get(trace.meta.get("cache", ""), "The loop"), "named": True, "axes": "one key per token across, one forward per row",
             "cols": columns, "rows": len(trace.steps), "cells": columns <= 48, "mask": False, "boxes": boxes, "says": says,
@@ -93,26 +95,27 @@ def attention_scene(trace: Trace) -> dict:
     loaded, tiles, says, readings, kept, begun = [], [], [], [], [], set()
     for k, s in enumerate(trace.steps):
         (q0, q1), (k0, k1) = s.query_tile, s.key_tile
+        queries_now, keys_now = f"{q0 + 1}–{q1}", f"{k0 + 1}–{k1}"  # counted from 1, as people and the clip do
         tiles.append([k, "skipped" if s.skipped else "tile", k0, q0, k1 - k0, q1 - q0])
         factor = None if s.skipped or q0 not in begun else significant(s.change, 2)
         if s.skipped:
-            says.append(f"Keys {k0}–{k1 - 1} lie in the future of queries {q0}–{q1 - 1}: the tile is **skipped**, nothing is loaded.")
+            says.append(f"Keys {keys_now} lie in the future of queries {queries_now}: the tile is **skipped**, nothing is loaded.")
         else:
             loaded += [[k, "loaded", 0, q0, keys, q1 - q0], [k, "loaded", k0, 0, k1 - k0, queries]]
             rescale = ("These are their first keys: there is nothing to rescale." if factor is None
                        else "No score is larger than before: nothing is rescaled." if factor >= 1
                        else f"A larger score turned up, so earlier sums are multiplied by as little as **{factor:g}**.")
-            says.append(f"Queries {q0}–{q1 - 1} meet keys {k0}–{k1 - 1}. {rescale}")
+            says.append(f"Queries {queries_now} meet keys {keys_now}. {rescale}")
             begun.add(q0)
         kept.append(factor)
-        readings.append([[str(q0 + i), rounded(m), rounded(t)] for i, (m, t) in enumerate(zip(s.top, s.total))])
+        readings.append([[str(q0 + i + 1), rounded(m), rounded(t)] for i, (m, t) in enumerate(zip(s.top, s.total))])
     count = lambda skipped: list(accumulate(int(s.skipped == skipped) for s in trace.steps))
-    held, square = [s.held_floats for s in trace.steps], queries * keys
+    held, square = [0 if kind == "skipped" else w * n for _, kind, _, _, w, n in tiles], queries * keys
     return {"label": "Attention, tile by tile", "named": False, "axes": "keys across, queries down", "cols": keys, "rows": queries, "cells": False,
             "mask": keys == queries and any(s.skipped for s in trace.steps), "boxes": loaded + tiles, "says": says,
             "meters": [["tiles computed", count(False), len(tiles)], ["tiles skipped", count(True), len(tiles)],
-                       ["earlier sums are multiplied by", kept, 1], ["numbers held on chip", held, max(square, *held)],
-                       ["numbers in the whole square", [square] * len(tiles), max(square, *held)]],
+                       ["earlier sums are multiplied by", kept, 1], ["scores held on chip", held, square],
+                       ["scores in the whole square", [square] * len(tiles), square]],
             "head": ["query", "running max", "running sum"], "readings": readings, "text": [],
             "legend": [["tile", "now", "this tile"], ["loaded", "now", "its queries and keys"], ["tile", "past", "done"],
                        ["skipped", "past", "skipped"]]}
