@@ -28,9 +28,10 @@ def table() -> str:
                          f"{other['tokens_per_second']:,.1f} | {row['multiple']:.2f} |")
     env = against["env"]
     versions = f"torch {env['torch']} and transformers {env['transformers']}"
+    dates = ", ".join(sorted({loops["date"], against["date"]}))
     return "\n".join([*lines, "", f"With a KV cache, 300 tokens of prompt and 128 new ones take **{cached['multiple']:.1f} times** less "
                       f"time than without. Measured on {env['cpu']}, {env['cores']} cores, with {versions} "
-                      f"({loops['date']}, {against['date']}): `labkit lab CH4B-LAB-03`, `labkit bench --against transformers`.", ""])
+                      f"({dates}): `labkit lab CH4B-LAB-03`, `labkit bench --against transformers`.", ""])
 
 
 def main() -> int:

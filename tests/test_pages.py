@@ -1,4 +1,5 @@
-"""What pages draw from code: source that cannot drift, charts that follow the theme, a chain whose edges are real tests."""
+"""What pages draw from code: source that cannot drift, charts that follow the theme, a drawing whose edges are real tests."""
+import ast
 import re
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 
 import labkit
 from labkit import palette, plotting
+from labkit_labs import lab_02_online_softmax
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,9 +46,40 @@ def test_a_chart_has_a_text_and_follows_the_theme():
     assert "var(--lk-active" in plotting.bars({"x": 1, "y": 2}, alt="bars", highlight="y")._repr_html_()
 
 
-def test_the_chapters_chain_names_real_tests():
-    chapter = (ROOT / "book/chapters/02_kv_cache.md").read_text()
-    named = set(re.findall(r'"(test_\w+)"', chapter))
-    defined = set(re.findall(r"def (test_\w+)", "".join(p.read_text() for p in (ROOT / "tests").glob("test_*.py"))))
-    assert len(named) >= 7 and named <= defined
+def test_each_drawn_edge_names_a_test_that_joins_its_two_ends():
+    """The test exists, and in its source stand what the edge joins and exactly the caches the edge names."""
+    sources = {}
+    for path in (ROOT / "tests").glob("test_*.py"):
+        text = path.read_text()
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef):
+                first = min(n.lineno for n in (node, *node.decorator_list))
+                sources[node.name] = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+    drawing = re.search(r"^```\{container\} proofs\n(.*?)^```", (ROOT / "book/chapters/02_kv_cache.md").read_text(), re.M | re.S)[1]
+    marks = {"transformers": r"theirs", "NumPy": r"reference|numpy", "loop": r"_loop|cached?=", "chunks": "chunks", "ragged": "schedule",
+             "batch": "PROMPTS"}
+    hub, edges = "", 0
+    for line in filter(str.strip, drawing.splitlines()):
+        if line.startswith("- "):
+            hub = line
+            continue
+        words, name = re.fullmatch(r"  - (.*) `(test_\w+)`", line).groups()
+        assert name in sources, name
+        caches = set(re.findall(r"\b(static|paged|ring)\b", words))
+        assert caches == set(re.findall(r'"(static|paged|ring)"', sources[name])), f"{name} is about other caches than {words!r}"
+        for word, pattern in marks.items():
+            assert word not in f"{hub} {words}" or re.search(pattern, sources[name]), f"{name} has no {word}"
+        edges += 1
+    assert edges >= 9
     assert "lk-chain" in plotting.chain([("a", ""), ("b", "test_x")])._repr_html_()
+
+
+def test_the_flash_labs_notice_holds_for_what_is_stored():
+    """Four times the context: about fifteen times the memory with scores written out, three to six times fused; under 1% at 4,096."""
+    peak = {(r["kind"], r["context"]): r["peak_bytes"] for r in labkit.results.load("ch02-flash")["rows"]}
+    notice = lab_02_online_softmax.LAB.notice
+    assert "about fifteen times the memory" in notice and "three to six times" in notice and "less than a hundredth" in notice
+    for context in (256, 512, 1024):
+        assert 14.5 <= peak["written out", 4 * context] / peak["written out", context] <= 16
+        assert 3 <= round(peak["fused", 4 * context] / peak["fused", context]) <= 6
+    assert peak["fused", 4096] < peak["written out", 4096] / 100

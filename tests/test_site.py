@@ -133,7 +133,59 @@ def test_the_colab_button_opens_the_generated_notebook(html, name):
     assert (ROOT / path).exists()
 
 
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_links_each_term_where_it_first_uses_it(name):
+    """In its running text: code, headings, tables, formulas and the head are not looked at."""
+    terms = re.findall(r"^(\S.*)\n  \S", (ROOT / "book/glossary.md").read_text().split("```{glossary}")[1], re.M)
+    text = re.sub(r"\A---\n.*?^---\n", "", (ROOT / f"{name}.md").read_text(), flags=re.S | re.M)
+    for other in (r"^```(python|\{(code-cell|cited|formula|chapter)\}).*?^```$", r"^(#|\||:\w+:).*?$"):
+        text = re.sub(other, "", text, flags=re.S | re.M)
+    text = re.sub(r"\{term\}`(?:[^`<]*<)?([^`>]*)>?`", "\0\\1\0", text)
+    text = re.sub(r"(\{[\w:]+\})?`[^`]*`", "", text)
+    assert "\0" in text and len(terms) > 20
+    for term in terms:
+        used, linked = re.search(rf"(?<![\w\0-]){re.escape(term)}s?(?![\w\0-])", text), text.find(f"\0{term}\0")
+        assert not used or 0 <= linked < used.start(), f"{term} is used before it is linked: …{text[used.start() - 60 : used.end() + 20]}…"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_cut_on_a_desktop(visit, name):
+    """At 1280 pixels no code and no formula scrolls sideways; a table may, if it shows that it goes on."""
+    page = visit(viewport={"width": 1280, "height": 900}).open(name)
+    page.evaluate("for (const fold of document.querySelectorAll('article details')) fold.open = true")
+    page.wait_for_timeout(100)
+    cut = lambda selector: page.evaluate("""s => [...document.querySelectorAll(s)].filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 4)
+        .map(e => e.textContent.trim().slice(0, 60))""", selector)
+    assert cut("article pre, article div.math") == []
+    assert cut("article .table-box:not([data-more])") == []
+    if name in CHAPTERS:
+        assert cut("article .table-box:not(.lk *)") == [], "a chapter's tables fit"
+        sides = page.locator(".lk-compare").first.locator("figure").all()
+        assert sides[0].bounding_box()["y"] == sides[1].bounding_box()["y"], "side by side"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_what_goes_on_to_the_right_says_so_on_a_phone(visit, name):
+    page = visit(**PHONE).open(name)
+    page.wait_for_timeout(100)
+    wide = page.locator("article .table-box[data-more]")
+    assert wide.count() and page.evaluate("getComputedStyle(document.querySelector('.table-box[data-more]')).maskImage") != "none"
+    wide.first.evaluate("e => { e.scrollLeft = e.scrollWidth; e.id = 'wide' }")
+    page.wait_for_function("!document.querySelector('#wide').hasAttribute('data-more')")
+    assert page.evaluate("[...document.querySelectorAll('article div.math')].filter(e => e.scrollWidth > e.clientWidth + 4).length") == 0
+
+
 # -- the sources ---------------------------------------------------------------------------------------------------------
+
+
+def test_titles_keep_their_case_and_carry_no_latex(html):
+    titles = re.findall(r"^  title = (.*),$", (ROOT / "book/references.bib").read_text(), re.M)
+    shown = [entry.get_text() for entry in soup(html, "book/references").select(".citation")]
+    assert titles and shown
+    for title in titles:
+        assert title.startswith("{{") and title.endswith("}}") and not re.search(r"``|''|--|\\\\", title), title
+    for work in shown:
+        assert any(title[2:-2] in work for title in titles), work
 
 
 def test_style_sheets_name_no_colour_of_their_own():

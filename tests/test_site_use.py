@@ -93,6 +93,22 @@ def test_an_answer_says_whether_it_is_right_by_keyboard(visit):
     assert quiz.locator(".tally").inner_text() == "Right at try 2."
 
 
+def test_the_answer_is_not_on_the_screen_before_the_reader_looked_for_it(visit):
+    """The bug's output is folded, and the bet's slider stands at its low end."""
+    page = visit().open(CHAPTER)
+    page.wait_for_selector(".lk-live.lk-bet, .lk-live .lk-bet")
+    assert page.locator(".lk-live .lk-bet output").first.inner_text() == "1×"
+    output = page.locator("details.hide").filter(has_text="second chunk equal: False")
+    assert output.count() == 1 and output.locator("summary").inner_text() == "Show the output"
+    assert not page.get_by_text("second chunk equal: False").is_visible()
+
+
+def test_the_live_panel_shows_what_was_recorded(visit):
+    panel = visit().open(CHAPTER).locator(".lk-panel")
+    text = panel.inner_text()
+    assert "alive in Colab and Jupyter only" in text and "Measured on" in text and re.search(r"with the KV cache: [\d.]+", text)
+
+
 def test_the_theme_is_kept(visit):
     seen = visit(color_scheme="light")
     page = seen.open(HOME)

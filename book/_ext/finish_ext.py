@@ -1,6 +1,8 @@
 """Finishing touches on each page's HTML: what Sphinx, myst-nb and the bibliography write that readers or axe-core object to."""
 from __future__ import annotations
 
+import re
+
 from bs4 import BeautifulSoup
 from site_ext import chapter_number, colab_url, issue_url
 
@@ -14,6 +16,7 @@ def finish(app, pagename, templatename, context, doctree):
     title = soup.h1.get_text().rstrip("#") if soup.h1 else ""
     slim(soup)
     tables(soup)
+    hanging(soup)
     scrollable(soup)
     repairs(soup)
     sections(soup, app, pagename, title)
@@ -52,10 +55,30 @@ def slim(soup):
 
 
 def tables(soup):
-    """A table wider than a phone scrolls in its own box."""
+    """A table wider than a phone scrolls in its own box. Code in it may break after a hyphen, `_` and `=`."""
+    for code in soup.select("td code"):
+        parts = re.findall(r"-*[^-_=]+[-_=]*", code.get_text())  # `--block-` and `size`
+        if len(parts) > 1 and "".join(parts) == code.get_text():
+            code.clear()
+            code.extend(piece for part in parts for piece in (element(soup, "span", part), soup.new_tag("wbr")))
     for table in soup.select("table"):
         if table.find_parent(class_="table-box") is None:
             table.wrap(element(soup, "div", class_="table-box"))
+
+
+def hanging(soup):
+    """A line of code that may be too long for its column (two stand side by side in a comparison) goes on below, four columns further in."""
+    parsed = lambda markup: BeautifulSoup(f"<pre>{markup}</pre>", "html.parser").pre  # outside of a <pre> it would drop spaces
+    for most, selector in ((70, "div.highlight pre"), (40, ".lk-compare pre code")):
+        for pre in soup.select(selector):
+            lines = pre.decode_contents().split("\n")
+            for i, line in enumerate(lines):
+                text = parsed(line).get_text()
+                if len(text) > most:
+                    begin = f'class="hang" style="--in: {len(text) - len(text.lstrip()) + 4}ch">'
+                    lines[i] = line.replace("<mark>", f"<mark {begin}", 1) if line.startswith("<mark>") else f"<span {begin}{line}</span>"
+            pre.clear()
+            pre.extend(list(parsed("\n".join(lines)).contents))
 
 
 def scrollable(soup):
@@ -68,6 +91,8 @@ def repairs(soup):
     for hidden in soup.select("details.hide"):  # myst-nb dresses it as an admonition, with a label that differs from the words seen
         hidden["class"] = ["hide"]
         hidden.summary.attrs.pop("aria-label", None)
+        if hidden.select_one(".cell_output, .output"):
+            hidden.summary.select_one(".collapsed").string, hidden.summary.select_one(".expanded").string = "Show the output", "Hide the output"
         for words in hidden.summary.select("p"):
             words.name, words["class"] = "span", words["class"][:1]
     for entry in soup.select("[role=doc-biblioentry], [role=doc-biblioref]"):

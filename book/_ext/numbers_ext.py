@@ -57,6 +57,8 @@ class FormulaDirective(SphinxDirective):
             latex = formulas.latex(self.arguments[0])
         except ValueError as e:
             raise self.error(str(e)) from e
+        name, _, right = latex.partition(" = ")
+        latex = right if r"\_" in name else latex  # the text says what it is; `naive_attention_terms(n) =` fills a phone
         return [nodes.math_block(latex, latex, nowrap=False, number=None, label=None, docname=self.env.docname)]
 
 

@@ -176,4 +176,13 @@ function paper() {  // what is folded is read on paper too, but for the code tha
   addEventListener("afterprint", () => { for (const d of shut) d.open = false; });
 }
 
-for (const part of [theme, drawer, receipts, copying, quizzes, contents, search, paper]) part();
+function more() {  // what can still be scrolled to the right is marked, and fades there
+  const look = box => box.toggleAttribute("data-more", box.scrollWidth - box.clientWidth - box.scrollLeft > 4);
+  const sizes = new ResizeObserver(seen => { for (const { target } of seen) look(target); });
+  for (const box of $$("article :is(.table-box, pre, div.math)")) {
+    sizes.observe(box);
+    box.addEventListener("scroll", () => look(box), { passive: true });
+  }
+}
+
+for (const part of [theme, drawer, receipts, copying, quizzes, contents, search, more, paper]) part();
