@@ -23,6 +23,7 @@ class Card:
     def _repr_html_(self) -> str:
         text = lambda words: f"<p>{escape(words)}</p>"
         drawn = self.lab.plot(self.rows)._repr_html_() if self.lab.plot else ""
+        first = "It needs no other lab first." if self.lab.needs == "nothing" else f"First: {escape(self.lab.needs)}."
         return (f'<div class="lk-card">{text(self.lab.objective)}<p>Run it: <code>labkit lab {self.lab.id}</code>. '
-                f"First: {escape(self.lab.needs)}.</p>{drawn}{table(self.rows, self.lab.columns).html}"
+                f"{first}</p>{drawn}{table(self.rows, self.lab.columns).html}"
                 f"<p><b>What to notice.</b> {escape(self.lab.notice)}</p></div>")

@@ -10,15 +10,10 @@ TASKS = {"copy-editing": 0, "free chat": 1}  # which of CH12-LOOKUP's prompts
 def engine(model, seats: int, speculative=None, forced: int = 0):
     """An engine with room for its seats, and for prompts to stay. forced: that many drafts for each request in each step, whatever they cost."""
     from labkit import Engine
-    from labkit.speculative import Speculation
-
-    class Forced(Speculation):
-        def allow(self, scheduler):
-            for r in scheduler.running:
-                r.drafts = min(forced, r.limit - len(r.tokens) - 1) if all(r.decoding for r in scheduler.running) else 0
+    from labkit_labs.serving import Forced
 
     made = Engine(model, max_batch=seats, n_blocks=24 * seats + 24, block_size=16, token_budget=512, speculative=speculative)
-    made.speculation = Forced(speculative) if forced else made.speculation
+    made.speculation = Forced(speculative, forced) if forced else made.speculation
     return made
 
 
