@@ -50,8 +50,10 @@ def go(rows):
 def plot(rows):
     from labkit import plotting
 
-    return plotting.lines([r["context"] for r in rows], {"one token": [r["median"] * 1e3 for r in rows]}, x_label="tokens of context",
-                          y_label="milliseconds", alt="Milliseconds for one decoded token by context.")
+    chart = plotting.lines([r["context"] for r in rows], {"one token": [r["median"] * 1e3 for r in rows]}, x_label="tokens of context",
+                           y_label="milliseconds", alt="Milliseconds for one decoded token by context.")
+    chart.figure.axes[0].set_ylim(bottom=0)
+    return chart
 
 
 LAB = Lab(

@@ -107,33 +107,3 @@ def bars(values: dict, *, alt: str, x_label: str = "", form: str = "{:,.3g}", hi
     ax.margins(x=0.15)
     ax.set_xlim(left=0)
     return Chart(ax.figure, alt)
-
-
-class Chain:
-    """Names joined by the tests that hold them equal, as HTML that wraps on a phone."""
-
-    def __init__(self, links: list[tuple[str, str]]):
-        self.links = links
-
-    def _repr_html_(self) -> str:
-        edge = lambda test: f"<i>= <small>{escape(test.removeprefix('test_').replace('_', ' '))}</small></i>" if test else ""
-        items = "".join(f"<li>{edge(test)}<b>{escape(name)}</b></li>" for name, test in self.links)
-        return f'<style>{palette.rules()}{CHAIN_CSS}</style><ol class="lk-chain" aria-label="Equal by test">{items}</ol>'
-
-    def __repr__(self):
-        return " = ".join(name for name, _ in self.links)
-
-
-def chain(links: list[tuple[str, str]]) -> Chain:
-    """Things that are equal, in order: `[(name, test that ties it to the one before), …]`; the first has no test."""
-    return Chain(links)
-
-
-CHAIN_CSS = """
-.lk-chain { display: flex; flex-wrap: wrap; gap: .6rem 0; list-style: none; margin: 0; padding: 0; }
-.lk-chain li { display: flex; align-items: center; margin: 0; }
-.lk-chain b { padding: .3rem .7rem; border: 1.5px solid var(--lk-accent); border-radius: 8px; background: var(--lk-wash); color: var(--lk-accent);
-  font-weight: 600; white-space: nowrap; }
-.lk-chain i { display: flex; align-items: center; gap: .4rem; padding: 0 .5rem; font-style: normal; color: var(--lk-accent); }
-.lk-chain small { max-width: 9.5rem; color: var(--lk-muted); font-size: .72rem; line-height: 1.25; }
-"""
