@@ -1,7 +1,7 @@
 """The ladder: one workload, one model, one machine, and the course's ideas switched on one after another.
 
 Every rung writes the same replies to the same requests. What is compared runs in turn, round after round, in one process; the
-naive loop is too slow for that, so its forwards are timed at several lengths and summed over the lengths it would meet.
+naive loop is too slow for that, so it is run at several lengths, a few tokens at each, and summed over the lengths it would meet.
 """
 from __future__ import annotations
 
@@ -10,32 +10,30 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from labkit import decode, formulas
 from labkit.bench import summarise
 from labkit.quant import perplexity, text
-from labkit.step import Step
 from labkit_labs.serving import Job, greedy, one_by_one
 
 
-@torch.inference_mode()
-def naive_seconds(model, work: list[Job], points: int = 4, repeats: int = 3) -> tuple[float, float]:
-    """Seconds the naive loop needs for the work, and how far a real run of a few tokens was off (1 = not at all)."""
-    lengths = np.linspace(min(len(j.prompt) for j in work), max(len(j.prompt) + j.new for j in work), points).astype(int)
+def naive_seconds(model, work: list[Job], points: int = 4, new: int = 4) -> tuple[float, float]:
+    """Seconds that the naive loop needs for the work: it is run at several lengths, for `new` tokens each, and interpolated between.
 
-    def forward(n: int) -> float:
+    Also how far a run at a length between two of them was off (1 = not at all).
+    """
+    shortest, longest = min(len(job.prompt) for job in work), max(len(job.prompt) + job.new for job in work)
+    lengths, text = np.linspace(shortest, longest - new, points).astype(int), max((job.prompt for job in work), key=len) * 8
+
+    def run(n: int) -> float:
         start = time.perf_counter()
-        step = Step.of([(0, 0, [7] * int(n))])
-        model(step, model.caches("none", 1, 1), step.last)
-        return time.perf_counter() - start
+        decode.naive(model, [text[:n]], new, greedy)
+        return (time.perf_counter() - start) / new
 
-    forward(lengths[0])
-    took = [statistics.median(forward(n) for _ in range(repeats)) for n in lengths]
-    predict = lambda job, new: float(np.interp(np.arange(len(job.prompt), len(job.prompt) + new), lengths, took).sum())
-    start = time.perf_counter()
-    decode.naive(model, [work[0].prompt], 8, greedy)
-    return sum(predict(job, job.new) for job in work), (time.perf_counter() - start) / predict(work[0], 8)
+    run(lengths[0])
+    took, between = [run(n) for n in lengths], (lengths[0] + lengths[1]) // 2
+    seconds = lambda a, b: float(np.interp(np.arange(a, b), lengths + (new - 1) / 2, took).sum())
+    return sum(seconds(len(job.prompt), len(job.prompt) + job.new) for job in work), run(between) * new / seconds(between, between + new)
 
 
 # -- climbing ------------------------------------------------------------------------------------------------------------------------
@@ -59,7 +57,7 @@ def climb(ladder: str, model, work: list[Job], rungs: list[Rung], qualities: dic
     seconds: dict[str, list[float]] = {r.name: [] for r in rungs}
     replies, naive_runs, off = {}, [], 1.0
     for _ in progress(range(rounds), f"{ladder}, rounds"):
-        total, off = naive_seconds(model, work, repeats=1 if rounds == 1 else 3)
+        total, off = naive_seconds(model, work)
         naive_runs.append(total)
         for rung in rungs:
             part = work[:: rung.sample]

@@ -195,22 +195,22 @@ def test_blocks_in_use_are_full():
     assert written / (engine.stats.blocks_used * 4) > 0.8
 
 
-def test_blocks_are_attended_to_in_place_as_if_they_were_gathered(monkeypatch):
-    """Both ways, on shared, private and unequal rows; the plan must have been used."""
-    plans, make_plan = [], BlockCache._plan
+def test_blocks_that_all_requests_begin_with_are_read_once(monkeypatch):
+    """Two parts of a softmax are the whole: alike, private and unequal rows, in decodes, chunks and checks of drafts."""
+    leads, find = [], BlockCache._lead
 
-    def plan(self, part):
-        plans.append(make_plan(self, part))
-        return plans[-1]
+    def lead(self, step):
+        leads.append((find(self, step), len(step.parts)))
+        return leads[-1][0]
 
-    monkeypatch.setattr(BlockCache, "_plan", plan)
+    monkeypatch.setattr(BlockCache, "_lead", lead)
     for chosen in (engines.prompts()[:9], engines.prompts()[:4]):
         engine = make(max_batch=8, n_blocks=120)
+        engine.speculation = engines.always(engines.Guess("full", 0))
         ids = {engine.add(p, 20, stop=()): alone[:20] for p, alone in chosen}
         finish(engine)
         assert engine.run() == ids
-    used = [p for p in plans if p is not None]
-    assert len(used) > 10 and any(p.lo for p in used) and any(len(p.shared) > 1 for p in used)
+    assert {blocks > 0 for blocks, _ in leads} == {True, False} and any(blocks and parts > 1 for blocks, parts in leads)
 
 
 @pytest.mark.parametrize("dtype,held", [("bf16", torch.bfloat16), ("int8", torch.int8)])

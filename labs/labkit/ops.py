@@ -183,17 +183,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kpos: Tensor, step: Step, scale: flo
     mask = None
     if T > 1 or far or min(step.context) < S:
         copies = share if fused and T > 1 else 1  # the fused kernel wants a mask row per query row
-        mask = step.once(("mask", id(kpos), window, copies), lambda: (kpos, _mask(kpos, step, window, q.dtype, copies)))[1]
-    if T > 1:
-        q = q.view(R, T, G, share, E).permute(0, 2, 3, 1, 4)
-    q = q.reshape(R, G, -1, E)  # [R, G, H/G*T, E]
+        mask = step.once(("mask", id(kpos), window, copies), lambda: (kpos, visible(kpos, step, window, q.dtype, copies)))[1]
+    q = fold(q, R, G)
     if fused:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-    else:
-        out = _attend_plainly(q * scale, k, v, mask, None if sinks is None else sinks.view(G, share, 1).expand(-1, -1, T).reshape(G, -1, 1))
-    if T > 1:
-        out = out.view(R, G, share, T, -1).permute(0, 3, 1, 2, 4)
-    return out.reshape(R * T, H, -1)
+        return unfold(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale), H)
+    return unfold(_attend_plainly(q * scale, k, v, mask, None if sinks is None else sinks.view(G, share, 1).expand(-1, -1, T).reshape(G, -1, 1)), H)
+
+
+def fold(q: Tensor, R: int, G: int) -> Tensor:
+    """[R*T,H,E] -> [R,G,H/G*T,E]: the query heads that share a key head become more of its queries."""
+    N, H, E = q.shape
+    return q.view(R, N // R, G, H // G, E).permute(0, 2, 3, 1, 4).reshape(R, G, -1, E)
+
+
+def unfold(x: Tensor, H: int) -> Tensor:
+    """The way back, [R,G,H/G*T,E] -> [R*T,H,E]."""
+    R, G, _, E = x.shape
+    return x.view(R, G, H // G, -1, E).permute(0, 3, 1, 2, 4).reshape(-1, H, E)
 
 
 def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sinks: Tensor | None) -> Tensor:
@@ -210,7 +216,7 @@ def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sinks:
     return scores.softmax(-1, dtype=torch.float32)[..., :-1].to(v.dtype) @ v
 
 
-def _mask(kpos: Tensor, step: Step, window: int | None, dtype, copies: int) -> Tensor:
+def visible(kpos: Tensor, step: Step, window: int | None, dtype, copies: int) -> Tensor:
     """0 where a query may look, -inf where not: [R, 1, copies*T, S]."""
     qpos = step.pos.view(len(step.rows), -1, 1)  # [R,T,1]
     kpos = kpos[:, None]  # [R,1,S]

@@ -9,6 +9,7 @@ import statistics
 import time
 from array import array
 from collections import deque
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -87,7 +88,7 @@ class Speculation:
     Both sides are known from earlier steps: which drafts were accepted, and what a step of N tokens took.
     """
 
-    def __init__(self, proposer, most: int = 8):
+    def __init__(self, proposer, most: int = 24):
         self.proposer, self.most = NGram() if proposer == "ngram" else proposer, most
         if not (proposer is None or hasattr(self.proposer, "propose")):
             raise ValueError(f"speculative must be None, 'ngram' or a Proposer, not {proposer!r}")
@@ -103,7 +104,7 @@ class Speculation:
             return
         self.kept, self.tried = 0.995 * self.kept + 0.005, 0.995 * self.tried + 0.01
         N = len(scheduler.running)
-        cost = self.seconds(N * (1 + self.most))
+        cost = self.seconds(min(N * (1 + self.most), max(N, scheduler.token_budget)))
         for r in sorted(scheduler.running, key=self.rate, reverse=True):
             r.drafts = min(self.best(self.rate(r), cost[N:], cost[len(scheduler.running)] / len(scheduler.running)), r.limit - len(r.tokens) - 1)
             N += r.drafts
@@ -116,8 +117,9 @@ class Speculation:
 
     def best(self, rate: float, cost, token: float) -> int:
         """The number of drafts that gains most, when k more tokens in a step cost `cost[k]` and one is worth `token` seconds; 0 below 5 %."""
-        gains = [sum(rate**j for j in range(1, k + 1)) * token - (cost[k] - cost[0]) - k * self.drafting for k in range(1, self.most + 1)]
-        return gains.index(max(gains)) + 1 if max(gains) > 0.05 * token else 0
+        saved = accumulate((rate**k for k in range(1, self.most + 1)), initial=0.0)
+        gains = [s * token - (c - cost[0]) - k * self.drafting for k, (s, c) in enumerate(zip(saved, cost))]
+        return gains.index(max(gains)) if max(gains) > 0.05 * token else 0
 
     def seconds(self, most: int) -> np.ndarray:
         """What steps of 0 to `most` tokens take: interpolated; in proportion beyond what was measured, but a few cost what one costs."""

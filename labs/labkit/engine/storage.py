@@ -1,13 +1,11 @@
-"""Keys and values in blocks, attended to where they lie: the queries, which are small, move to the keys, which are not."""
+"""Keys and values in blocks, of which requests that begin alike share the first."""
 from __future__ import annotations
-
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
 from labkit.caches import PagedCache
-from labkit.ops import _mask, attend
+from labkit.ops import attend, fold, unfold, visible
 from labkit.quant.cache import SCALE, decode, encode
 from labkit.step import Step
 
@@ -15,9 +13,7 @@ from labkit.step import Step
 class BlockCache(PagedCache):
     """One layer's blocks `[blocks, G, block_size, E]` per item; block 0 stays zero, and tables point to it where nothing is.
 
-    `read` gathers a request's blocks. In a batch of decodes that copy costs more than attention itself, so `attend` scores each
-    block in place, with the queries of the request that holds it; and a block that several hold with the queries of all of them:
-    a shared prefix is read once per step, not once per request (Juravsky et al. 2024, Hydragen).
+    A head's slots lie one after another in a block, so `read` copies whole runs of memory.
     """
 
     def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype, device="cpu", window: int | None = None):
@@ -30,43 +26,49 @@ class BlockCache(PagedCache):
             at = step.once((*self.layout, x.shape[1]), lambda: self._lines(step, x.shape[1]))  # noqa: B023
             buffer.view(-1, x.shape[2]).index_copy_(0, at, x.reshape(-1, x.shape[2]).to(buffer.dtype))
 
-    def read(self, step):
+    def read(self, step, lead: int = 0):
+        """As any cache; without the first `lead` blocks of each request."""
         first, stop = self._span(step)
-        blocks = step.once((*self.layout, "read"), lambda: self.table[step.rows, first:stop])  # [R,M]
-        views = [b.transpose(0, 1)[:, blocks].flatten(2, 3).movedim(0, 2) for b in self.buffers]  # [R,S,G,E]
-        return *views, step.once((*self.layout, "kpos"), lambda: self._kpos(step))
+        return *self._gather(step, max(first, lead), stop), step.once((*self.layout, "kpos", lead), lambda: self._kpos(step, lead))
+
+    def _gather(self, step, first: int, stop: int, rows: int | None = None) -> list[Tensor]:
+        """The blocks in those columns of the table, of the first `rows` requests: [R,S,G,E] of each item."""
+        def places():  # by head, then by block: whole blocks of memory are copied, and a head's lie one after another
+            blocks = self.table[step.rows[:rows], first:stop]  # [R,M]
+            return {G: (blocks[:, None] * G + torch.arange(G, device=blocks.device)[:, None]).flatten() for G in {b.shape[1] for b in self.buffers}}
+
+        at = step.once((*self.layout, "places", first, rows), places)
+        R, S = len(step.rows[:rows]), (stop - first) * self.block_size
+        return [b.flatten(0, 1).index_select(0, at[b.shape[1]]).view(R, b.shape[1], S, -1).transpose(1, 2) for b in self.buffers]
 
     def copy(self, source: int, target: int) -> None:
         for b in self.buffers:
             b[target] = b[source]
 
-    def attend(self, q: Tensor, part: Step, scale: float, window: int | None = None, sinks: Tensor | None = None) -> Tensor:
-        """`ops.attend` over all that the requests of `part` hold: q [N,H,E] -> [N,H,Ev]."""
-        plan = part.once((*self.layout, "plan"), lambda: self._plan(part))
-        if plan is None or sinks is not None:
-            k, v, kpos = self.read(part)
-            return attend(q, k.to(q.dtype), v.to(q.dtype), kpos, part, scale, window, *(() if sinks is None else (sinks,)))
-        (K, V), R, M, lo, n = self.buffers, len(part.rows), plan.columns, plan.lo, len(plan.owner)
-        (N, H, _), (_, G, size, _) = q.shape, K.shape
-        share, c = H // G, N // R * (H // G)  # query heads and queries per key head
-        mask = part.once((*self.layout, "mask", share), lambda: _mask(self._kpos(part), part, window, K.dtype, share))  # [R,1,c,S]
-        x = (q * scale).to(K.dtype).view(R, -1, G, share, q.shape[2]).permute(0, 2, 3, 1, 4).reshape(R, G, c, -1)
-        scores = x.new_empty(R, G, c, M, size)
-        own = torch.bmm(x.index_select(0, plan.owner).flatten(0, 1), K[plan.where].flatten(0, 1).transpose(1, 2))  # [n*G,c,size]
-        scores[:, :, :, lo:] = own.view(n, -1).index_select(0, plan.block).view(R, M - lo, G, c, size).permute(0, 2, 3, 1, 4)
-        for rows, columns, blocks in plan.shared:
-            keys = K.index_select(0, blocks).transpose(0, 1).flatten(1, 2)  # [G,P,E]
-            many = torch.bmm(x[rows].transpose(0, 1).flatten(1, 2), keys.transpose(1, 2))  # [G,R'*c,P]
-            scores[rows, :, :, columns] = many.view(G, -1, c, len(blocks), size).transpose(0, 1)
-        p = scores.flatten(3).add_(mask).softmax(-1).view(R, G, c, M, size)
-        own = p[:, :, :, lo:].permute(0, 3, 1, 2, 4).reshape(R * (M - lo), -1).index_select(0, plan.pair).view(n * G, c, size)
-        own = torch.bmm(own, V[plan.where].flatten(0, 1)).view(n, -1).index_select(0, plan.block)  # [R*(M-lo),G*c*Ev]
-        out = own.view(R, M - lo, G, c, -1).sum(1)
-        for rows, columns, blocks in plan.shared:
-            values = V.index_select(0, blocks).transpose(0, 1).flatten(1, 2)  # [G,P,Ev]
-            many = torch.bmm(p[rows, :, :, columns].flatten(3).transpose(0, 1).flatten(1, 2), values)
-            out[rows] += many.view(G, -1, c, values.shape[2]).transpose(0, 1)
-        return out.view(R, G, share, N // R, -1).permute(0, 3, 1, 2, 4).reshape(N, H, -1).to(q.dtype)
+    def attend(self, q: Tensor, step: Step, scale: float, window: int | None = None, sinks: Tensor | None = None) -> Tensor:
+        """`ops.attend` over all that the step's requests hold: q [N,H,E] -> [N,H,Ev].
+
+        Blocks that all of them begin with are read once, for the queries of all (Juravsky et al. 2024, Hydragen). The two parts of
+        each softmax are put together by the sums they would have divided by, as in online softmax.
+        """
+        lead = step.once((*self.layout, "lead"), lambda: self._lead(step)) if sinks is None else 0
+        own, weights = [], []
+        for part in step.parts:
+            k, v, kpos = self.read(part, lead)
+            k, v = k.to(q.dtype), v.to(q.dtype)
+            if not lead:
+                own.append(attend(q[part.tokens], k, v, kpos, part, scale, window, sinks))
+                continue
+            G, H = k.shape[2], q.shape[1]
+            mask = part.once((*self.layout, "mask", H // G), lambda: visible(kpos, part, None, q.dtype, H // G))  # noqa: B023
+            out, weight = _attend_in_part(fold(q[part.tokens], len(part.rows), G), k, v, mask, scale)
+            own.append(unfold(out, H)), weights.append(unfold(weight, H))
+        own = torch.cat(own) if len(own) > 1 else own[0]
+        if not lead:
+            return own
+        k, v = (x.to(q.dtype) for x in self._gather(step, 0, lead, 1))
+        shared, weight = (unfold(x, q.shape[1]) for x in _attend_in_part(fold(q, 1, k.shape[2]), k, v, None, scale))
+        return own.lerp_(shared, (weight - torch.cat(weights)).sigmoid().to(q.dtype))
 
     def _lines(self, step: Step, G: int) -> Tensor:
         """Where the step's tokens are written, if a buffer is lines of E: [N*G]."""
@@ -80,45 +82,24 @@ class BlockCache(PagedCache):
             stop = min(-(-stop // 4) * 4, self.table.shape[1])
         return 0 if self.window is None else max(0, min(step.first) + 1 - self.window) // self.block_size, stop
 
-    def _kpos(self, step: Step) -> Tensor:
+    def _kpos(self, step: Step, lead: int = 0) -> Tensor:
         """Positions of the slots in those columns, -1 where a request is not that long: [R,S]."""
         first, stop = self._span(step)
-        j = torch.arange(first * self.block_size, stop * self.block_size, device=step.pos.device)
+        j = torch.arange(max(first, lead) * self.block_size, stop * self.block_size, device=step.pos.device)
         return torch.where(j <= step.pos[step.last][:, None], j, -1)
 
-    def _plan(self, part: Step) -> SimpleNamespace | None:
-        """Which block meets whose queries. None where gathering is as cheap: one request; or where this is not attention.
+    def _lead(self, step: Step) -> int:
+        """How many leading blocks all requests of the step share, every one older than all its queries. 0 where that saves nothing."""
+        if len(step.rows) == 1 or self.window is not None or self.table.is_cuda:
+            return 0
+        table = self.table[step.rows, : min(step.first) // self.block_size]
+        return int((table == table[0]).all(0).cumprod(0).sum())
 
-        where: the blocks held by one request each, in place as a slice, or copied if they are few among many · owner: that request ·
-        pair: where its scores go (request * columns + column) · block: the inverse, 0 if a request has no block of its own there ·
-        shared: (requests, columns, blocks) · lo: leading columns that all requests share.
-        """
-        R, (first, stop) = len(part.rows), self._span(part)
-        if R == 1 or len(self.buffers) == 1 or self.table.is_cuda:
-            return None
-        table = self.table[part.rows, first:stop] * (self._kpos(part)[:, :: self.block_size] >= 0)  # [R,M]; blocks reserved ahead drop out
-        holders: dict[tuple, list] = {}
-        for column, blocks in enumerate(table.t().tolist()):  # a shared block stands in the same column of all its holders
-            rows: dict[int, list] = {}
-            for r, b in enumerate(blocks):
-                rows.setdefault(b, []).append(r)
-            for b, among in rows.items():
-                if b and len(among) > 1:
-                    holders.setdefault(tuple(among), []).append((column, b))
-        lo = min(len(holders.get(tuple(range(R)), ())), stop - first - 1)
-        r, m = ((torch.bincount(table.flatten(), minlength=self.blocks)[table] == 1) & (table > 0)).nonzero(as_tuple=True)
-        at, size = table[r, m], lambda n: -(-n // 32) * 32  # few sizes: in bf16 each has its own kernel
-        n = min(size((int(at.max()) if len(at) else 0) + 1), self.blocks)
-        where = slice(n)
-        if n > 2 * size(len(at) + 1):
-            n = size(len(at) + 1)
-            where, at = torch.cat([at.new_zeros(n - len(at)), at]), torch.arange(n - len(at), n)
-        owner, pair, block = table.new_zeros(n), table.new_zeros(n), table.new_zeros(R * (stop - first - lo))
-        owner[at], pair[at] = r, r * (stop - first - lo) + m - lo
-        block[pair[at]] = at
-        shared = [(slice(None) if len(rows) == R else torch.tensor(rows), slice(blocks[0][0], blocks[-1][0] + 1),
-                   torch.tensor([b for _, b in blocks])) for rows, blocks in holders.items()]
-        return SimpleNamespace(columns=stop - first, lo=lo, where=where, owner=owner, pair=pair, block=block, shared=shared)
+
+def _attend_in_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention of q [R,G,c,E] to some of its keys [R,S,G,E], and the log of what its softmax divided by, [R,G,c,1]."""
+    out, log = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale)
+    return out, log[..., None]
 
 
 class Int8Blocks(BlockCache):
@@ -131,9 +112,5 @@ class Int8Blocks(BlockCache):
     def write(self, step, *items):
         super().write(step, *map(encode, items))
 
-    def read(self, step):
-        *items, kpos = super().read(step)
-        return *(decode(x, self.dtype) for x in items), kpos
-
-    def _plan(self, part):
-        return None
+    def _gather(self, *args):
+        return [decode(x, self.dtype) for x in super()._gather(*args)]

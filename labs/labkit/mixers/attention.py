@@ -40,14 +40,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, step: Step, cache) -> Tensor:
         q, k, v, gate = self.project(x, step)
         cache.write(step, k, v)
-        seen, in_place = [], getattr(cache, "attend", None) if self.sinks is None else None  # an engine's blocks are attended to where they lie
-        for part in step.parts:
-            if in_place:
-                seen.append(in_place(q[part.tokens], part, self.scale, self.window))
-            else:
-                keys, values, kpos = cache.read(part)
-                seen.append(attend(q[part.tokens], keys, values, kpos, part, self.scale, self.window, self.sinks))
-        out = torch.cat(seen) if len(seen) > 1 else seen[0]
+        if hasattr(cache, "attend"):  # an engine's blocks know what its requests share
+            out = cache.attend(q, step, self.scale, self.window, self.sinks)
+        else:
+            seen = [attend(q[part.tokens], *cache.read(part), part, self.scale, self.window, self.sinks) for part in step.parts]
+            out = torch.cat(seen) if len(seen) > 1 else seen[0]
         if gate is not None:
             out = out * gate.sigmoid()
         return self.out(out.flatten(1))
