@@ -20,6 +20,16 @@ def go(rows):
         done.add(r["id"])
 
 
+def plot(rows):
+    from labkit import plotting
+
+    minutes: dict[str, float] = {}
+    for r in rows:
+        minutes[r["chapter"]] = minutes.get(r["chapter"], 0) + r["minutes"]
+    return plotting.bars({f"chapter {chapter}": m for chapter, m in sorted(minutes.items())}, x_label="minutes on two cores", form="{:.1f}",
+                         alt="Minutes that the labs of each chapter take: " + ", ".join(f"{chapter} {m:.1f}" for chapter, m in sorted(minutes.items())))
+
+
 LAB = Lab(
     id="CH4B-APP-B", chapter="08", title="The run order", minutes=0,
     objective="See all labs in the order in which each rests on the one before, and the question that its checkpoint asks.",
@@ -27,7 +37,7 @@ LAB = Lab(
     notice="A checkpoint is a question about the result, not about your patience. Run it all with labkit runbook (--quick for a first look): it "
            "stops at the first checkpoint that fails, says what to look at, and goes on from there with --from.",
     columns={"step": "step", "id": "lab", "chapter": "chapter", "title": "title", "needs": "needs", "minutes": "minutes|.1f", "go_if": "go if yes"},
-    run=run, go=go)
+    run=run, plot=plot, go=go)
 
 if __name__ == "__main__":
     main(LAB)

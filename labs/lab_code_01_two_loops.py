@@ -44,6 +44,14 @@ def go(rows):
                     f"feeds, and at the append")
 
 
+def plot(rows):
+    from labkit import plotting
+
+    series = {"naive": [r["naive_computed"] for r in rows], "cached": [r["cached_computed"] for r in rows]}
+    return plotting.lines([r["step"] for r in rows], series, x_label="step", y_label="keys and values computed",
+                          alt="Keys and values computed in each step: " + "; ".join(f"{name} {', '.join(map(str, n))}" for name, n in series.items()))
+
+
 def store(folder, device="cpu"):
     """Keep the two traces, for the player and the clip."""
     _, recorded = traces(device)
@@ -58,7 +66,7 @@ LAB = Lab(
            "equally many. The tokens are the same.",
     columns={"step": "step", "token": "token", "naive_computed": "keys computed, naive", "cached_computed": "cached", "read": "keys read",
              "held": "keys held", "naive_flops": "FLOPs, naive|,", "cached_flops": "cached|,"},
-    run=run, store=store, go=go)
+    run=run, plot=plot, store=store, go=go)
 
 if __name__ == "__main__":
     main(LAB)

@@ -157,10 +157,15 @@ class ModelConfig:
         return replace(self, **changes)
 
 
+def whole(**numbers) -> None:
+    """ValueError that names the first which is not a whole number >= 1."""
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number >= 1, not {value!r}")
+
+
 def _whole(c: ModelConfig, *names: str) -> None:
-    for name in names:
-        if not (isinstance(getattr(c, name), int) and getattr(c, name) >= 1):
-            raise ValueError(f"{name} must be a whole number >= 1, not {getattr(c, name)!r}")
+    whole(**{name: getattr(c, name) for name in names})
 
 
 def _share(many: int, what: str, few: int, shared: str) -> None:

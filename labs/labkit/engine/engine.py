@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from labkit import caches
+from labkit.config import whole
 from labkit.decode import check_tokens
 from labkit.engine.request import Event, QueueFull, Request
 from labkit.engine.scheduler import Scheduler
@@ -21,11 +22,6 @@ from labkit.step import Step
 from labkit.trace import BlocksStep, ScheduleStep, SpeculationStep, Stats, Trace
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": None}
-
-
-def whole(name: str, value) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number >= 1, not {value!r}")
 
 
 class Engine:
@@ -39,10 +35,9 @@ class Engine:
 
     def __init__(self, model, *, max_batch: int, n_blocks: int, block_size: int, token_budget: int = 256, max_waiting: int | None = None,
                  prefix_cache: bool = True, speculative=None, cache_dtype: str | None = None, seed: int = 0):
-        for name, value in dict(max_batch=max_batch, n_blocks=n_blocks, block_size=block_size, token_budget=token_budget).items():
-            whole(name, value)
+        whole(max_batch=max_batch, n_blocks=n_blocks, block_size=block_size, token_budget=token_budget)
         if max_waiting is not None:
-            whole("max_waiting", max_waiting)
+            whole(max_waiting=max_waiting)
         if cache_dtype not in (None, *DTYPES):
             raise ValueError(f"cache_dtype must be None or one of {', '.join(DTYPES)}, not {cache_dtype!r}")
         self.model, self.max_waiting, self.seed = model, max_waiting, seed
@@ -67,7 +62,7 @@ class Engine:
             prompt, stop = [operator.index(t) for t in prompt], tuple(map(operator.index, self.model.config.stop if stop is None else stop))
         except TypeError:
             raise ValueError("prompt and stop must be lists of token ids") from None
-        whole("max_new_tokens", max_new_tokens)
+        whole(max_new_tokens=max_new_tokens)
         if not isinstance(sampling, Sampling | None):
             raise ValueError(f"sampling must be a labkit.Sampling, not {sampling!r}")
         check_tokens(self.model.config, prompt, max_new_tokens)
