@@ -252,3 +252,18 @@ def test_scripts_and_extensions_fit_in_the_head():
     for folder, most in (("scripts", 260), ("book/_ext", 200)):
         for path in (ROOT / folder).glob("*.py"):
             assert len(path.read_text().splitlines()) <= most, path.name
+
+
+# -- size ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_labkit_stays_small():
+    """Lines with something on them, docstrings included: a core that can be read in a week, and files that fit in the head."""
+    package, core = ROOT / "labs/labkit", 0
+    sizes = {path.relative_to(package).as_posix(): path.read_text().splitlines() for path in package.rglob("*.py")}
+    assert {name: len(lines) for name, lines in sizes.items() if len(lines) > 260} == {}
+    written = {name: sum(map(bool, map(str.strip, lines))) for name, lines in sizes.items()}
+    for part in ("config", "formulas", "reference", "ops", "step", "caches", "mixers", "ffn", "moe", "model", "weights", "sampling", "decode"):
+        core += (part_size := sum(n for name, n in written.items() if name == f"{part}.py" or name.startswith(f"{part}/")))
+        assert part_size, f"no {part} in labkit: this list is out of date"
+    assert core <= 3000 and sum(written.values()) <= 5500, (core, sum(written.values()))
