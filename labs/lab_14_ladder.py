@@ -70,9 +70,10 @@ LAB = Lab(
     id="CH14-LADDER", chapter="14", title="The ladder", minutes=35,
     objective="Serve 48 requests in ten ways, from the naive loop to all that the course teaches, and say what each step is worth.",
     needs="CH4B-LAB-09",
-    notice="Rungs multiply, and most of the height is won by sharing one reading of the weights. In fp32 the tokens stay the same. What helps one "
-           "user (fewer bytes, guesses) is not what helps fifty (more of them in a step): guesses gain while few users share a step, and forced "
-           "on a full one they lose. bf16 has a rung only where the processor multiplies it.",
+    notice="Rungs multiply, and most of the height is won by sharing one reading of the weights and of the common prompt; more slots alone "
+           "win little once arithmetic is the limit. In fp32 the tokens stay the same. Guesses gain where few users share a step; four in "
+           "every step, full or not, gain nothing over the engine's own choice. Eight bits pay one user, who waits for bytes; fifty wait for "
+           "arithmetic, and gain only on a processor that has 8-bit products. bf16 has a rung only where the processor multiplies it.",
     columns={"ladder": "ladder", "rung": "rung", "dtype": "dtype", "tokens_per_second": "tokens/s|,.1f",
              "multiple": "times naive|,.1f", "step": "times below|.2f",
              "bytes_per_token": "bytes a token|,.0f", "agreement": "same tokens|.1%",
