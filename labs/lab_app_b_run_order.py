@@ -26,8 +26,9 @@ def plot(rows):
     minutes: dict[str, float] = {}
     for r in rows:
         minutes[r["chapter"]] = minutes.get(r["chapter"], 0) + r["minutes"]
-    return plotting.bars({f"chapter {chapter}": m for chapter, m in sorted(minutes.items())}, x_label="minutes on two cores", form="{:.1f}",
-                         alt="Minutes that the labs of each chapter take: " + ", ".join(f"{chapter} {m:.1f}" for chapter, m in sorted(minutes.items())))
+    bars = {f"chapter {chapter}": m for chapter, m in sorted(minutes.items())}
+    return plotting.bars(bars, x_label="minutes on two cores", form="{:.1f}",
+                         alt="Minutes that the labs take: " + ", ".join(f"{chapter} {m:.1f}" for chapter, m in bars.items()))
 
 
 LAB = Lab(
