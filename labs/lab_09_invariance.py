@@ -96,7 +96,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH09-INVARIANCE", chapter="09", title="Batch invariance", minutes=4,
+    id="CH09-INVARIANCE", chapter="09", title="Batch invariance", minutes=3,
     objective="Decode the same requests alone and beside 1 to 15 others; measure how far their logits move, and how many greedy tokens stay.",
     needs="CH09-STATIC",
     notice="Another number of rows makes a matrix product add in another order, so in floating point a request's logits depend on its company. In "

@@ -125,7 +125,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH09-STATIC", chapter="09", title="Batches, static and continuous", minutes=4,
+    id="CH09-STATIC", chapter="09", title="Batches, static and continuous", minutes=5,
     objective="Serve 24 requests one by one, in static batches (padded rightly and wrongly) and in continuous ones; count forwards, tokens per "
               "second and replies that came out wrong.",
     needs="CH4B-LAB-09",

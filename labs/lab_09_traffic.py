@@ -128,7 +128,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH09-TRAFFIC", chapter="09", title="Arrivals decide latency", minutes=4,
+    id="CH09-TRAFFIC", chapter="09", title="Arrivals decide latency", minutes=2.5,
     objective="Drive traffic through the real scheduler: throughput against latency at six rates and three batch sizes, bursts, static batches and "
               "chunk budgets; then check the simulator against 100 users of a real engine.",
     needs="CH09-STATIC",

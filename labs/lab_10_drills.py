@@ -52,7 +52,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH10-DRILLS", chapter="10", title="Incident drills", minutes=4,
+    id="CH10-DRILLS", chapter="10", title="Incident drills", minutes=8,
     objective="Serve the same requests with one fault at a time, and find the fault from what a dashboard shows.",
     needs="CH10-PREEMPT",
     notice="Seconds say that something is wrong, counts say what. A prefix that is never found shows in the hit rate, a small pool in preemptions, "

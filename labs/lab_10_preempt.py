@@ -95,7 +95,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH10-PREEMPT", chapter="10", title="A pool too small", minutes=2,
+    id="CH10-PREEMPT", chapter="10", title="A pool too small", minutes=2.5,
     objective="Shrink the pool of blocks under the same 48 requests, count what is computed twice, and compare computing again with swapping.",
     needs="CH10-PREFIX",
     notice="Preemption changes no token: it costs work done twice, and rows that stay empty. Swapping moves bytes, recomputing multiplies: the last "

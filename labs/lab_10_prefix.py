@@ -90,7 +90,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH10-PREFIX", chapter="10", title="Same prompt, two bills", minutes=2,
+    id="CH10-PREFIX", chapter="10", title="Same prompt, two bills", minutes=3,
     objective="Measure the first token of a prompt whose beginning is known, and count what a changing line and a growing transcript cost.",
     needs="CH10-PAGES",
     notice="A known beginning is not computed again, so the wait is for the request's own tokens: the longer the beginning, the larger the gain. "

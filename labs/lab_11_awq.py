@@ -72,7 +72,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH11-AWQ", chapter="11", title="AWQ, small: protect the salient channels", minutes=1,
+    id="CH11-AWQ", chapter="11", title="AWQ, small: protect the salient channels", minutes=0.5,
     objective="Search the one exponent of activation-aware scaling on a real matrix, and check it on a text it was not fitted on.",
     needs="CH11-FORMATS",
     notice="Alpha 0 is round-to-nearest. No weight is kept at 16 bits: a salient channel is made larger before rounding and smaller after, "

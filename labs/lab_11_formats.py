@@ -38,7 +38,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH11-FORMATS", chapter="11", title="A ruler of formats", minutes=0.5,
+    id="CH11-FORMATS", chapter="11", title="A ruler of formats", minutes=0.2,
     objective="Round one real matrix to every format, and put the error beside the bits that the format truly takes.",
     needs="nothing",
     notice="At 8 bits, evenly spaced values beat floating point: a row has one size, and exponents spend bits on sizes it does not have. "

@@ -57,7 +57,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH11-GPTQ", chapter="11", title="GPTQ, small: let later columns make up for it", minutes=1,
+    id="CH11-GPTQ", chapter="11", title="GPTQ, small: let later columns make up for it", minutes=0.4,
     objective="Quantise one real matrix to 4 and 3 bits by rounding, by AWQ-style scaling and by GPTQ, and compare weights and outputs.",
     needs="CH11-AWQ",
     notice="GPTQ's weights are further from the originals than rounding's, and its outputs are nearer: what counts is what the layer computes "

@@ -36,7 +36,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH11-OUTLIERS", chapter="11", title="The numbers that break 8 bits", minutes=1,
+    id="CH11-OUTLIERS", chapter="11", title="The numbers that break 8 bits", minutes=0.5,
     objective="Find the layers of SmolLM2 whose inputs 8 bits cannot hold; compare one scale for all tokens, one per token, and smoothed channels.",
     needs="CH11-FORMATS",
     notice="In one layer a single token's activation reaches thousands while the others stay near 2: with one scale for all tokens, the others "

@@ -98,7 +98,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH12-ACCEPT", chapter="12", title="The rule that loses nothing", minutes=2, needs="CH4B-LAB-02",
+    id="CH12-ACCEPT", chapter="12", title="The rule that loses nothing", minutes=0.6, needs="CH4B-LAB-02",
     objective="Test the rule of acceptance, and two wrong ones, against the target's distribution; then count what an accepted guess is worth.",
     notice="The right rule passes with every draft; a draft only changes how often it is kept, which is the overlap of p and q. Each wrong rule is "
            "caught, and each hides behind some draft: a good draft is seldom refused, so a wrong correction hardly shows. Test with several. Tokens "

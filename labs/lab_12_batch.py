@@ -101,7 +101,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH12-BATCH", chapter="12", title="A full step has no room for guesses", minutes=5, needs="CH12-LOOKUP",
+    id="CH12-BATCH", chapter="12", title="A full step has no room for guesses", minutes=3.5, needs="CH12-LOOKUP",
     objective="Price a forward by its tokens; then serve copy-editing to 1 to 16 users without guesses, always with 3, and as the engine decides.",
     notice="A forward of a few tokens costs little more than one of 1, because both read every weight. Checks live on that slack, and a batch uses "
            "it up: the price of a check rises with the batch, the tokens that it brings do not, and the gain melts.",

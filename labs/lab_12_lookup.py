@@ -99,7 +99,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH12-LOOKUP", chapter="12", title="Prompt lookup on six kinds of task", minutes=4, needs="CH12-ACCEPT",
+    id="CH12-LOOKUP", chapter="12", title="Prompt lookup on six kinds of task", minutes=3, needs="CH12-ACCEPT",
     objective="Decode for one user at a time, with and without guesses from the text so far, on six kinds of task; see where they are right.",
     notice="The tokens are the same, always. Where a reply repeats its prompt, a forward gives several; where it says something new, there is little "
            "to look up, and the engine's switch keeps the loss small. A small model that goes round in circles is easy to guess, too.",
