@@ -89,9 +89,9 @@ LAB = Lab(
     id="CH12-DRAFTS", chapter="12", title="What a draft costs", minutes=3, needs="CH12-LOOKUP",
     objective="Let five proposers guess for SmolLM2: how often they are right, what a draft costs, what the formula makes of it, and what happens.",
     notice="The n-gram's drafts cost nothing, so they may be wrong. The first layers of a model that was not trained to stop there are cheap and "
-           "almost never right: always guessing with them loses half the speed. A copy with all layers in 8 bits is always right here and costs "
-           "two thirds of its target: it gains a tenth, and that only while the user is alone. None has both a small c and a large a; made for "
-           "it, a draft model or a head (EAGLE, MTP) would.",
+           "almost never right: always guessing with them more than halves the speed. A copy with all layers in 8 bits was right every time and "
+           "cost over two thirds of its target: it gains a tenth. None has both a small c and a large a; made for it, a draft model or a head "
+           "(EAGLE, MTP) would.",
     columns={"task": "task", "draft": "draft", "acceptance": "a|.0%", "cost": "c|.3f", "tokens_per_check": "tokens a check|.2f",
              "paper": "/ (1 + kc)|.2f", "check_price": "a check's price|.2f", "share": "steps with drafts|.0%", "predicted": "predicted|.2f",
              "tokens_per_forward": "tokens a forward|.2f", "forced_multiple": "always, times|.2f", "multiple": "switch, times|.2f",
