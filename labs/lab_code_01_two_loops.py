@@ -48,8 +48,10 @@ def plot(rows):
     from labkit import plotting
 
     series = {"naive": [r["naive_computed"] for r in rows], "cached": [r["cached_computed"] for r in rows]}
-    return plotting.lines([r["step"] for r in rows], series, x_label="step", y_label="keys and values computed",
-                          alt="Keys and values computed in each step: " + "; ".join(f"{name} {', '.join(map(str, n))}" for name, n in series.items()))
+    chart = plotting.lines([r["step"] for r in rows], series, x_label="step", y_label="keys and values computed",
+                           alt="Keys and values computed in each step: " + "; ".join(f"{k} {', '.join(map(str, n))}" for k, n in series.items()))
+    chart.figure.axes[0].set_ylim(bottom=0)
+    return chart
 
 
 def store(folder, device="cpu"):

@@ -78,15 +78,32 @@ def lines(x, series: dict, *, alt: str, x_label: str = "", y_label: str = "", lo
           marks: dict | None = None) -> Chart:
     """One line per series, named at its end. `marks` are horizontal lines: name -> y."""
     ax = axes(x_label=x_label, y_label=y_label, log_x=log_x, log_y=log_y)
-    for i, (name, y) in enumerate(series.items()):
+    for i, y in enumerate(series.values()):
         colour = LIGHT["series"][i % len(LIGHT["series"])]
         ax.plot(x, y, color=colour, linewidth=2.2, marker="o" if len(x) <= 12 else None, markersize=5)
-        ax.annotate(name, (x[-1], y[-1]), xytext=(8, 0), textcoords="offset points", va="center", color=colour, fontweight="bold")
     for name, y in (marks or {}).items():
         ax.axhline(y, color=LIGHT["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
         ax.annotate(name, (x[0], y), xytext=(2, 4), textcoords="offset points", color=LIGHT["muted"])
     ax.margins(x=0.02)
+    if log_x and len(x) <= 12:
+        ax.set_xticks(x, [f"{v:,}" for v in x])
+        ax.minorticks_off()
+    if log_y:
+        ax.yaxis.set_major_formatter("{x:,g}")
+    _name_ends(ax, x, series)
     return Chart(ax.figure, alt)
+
+
+def _name_ends(ax, x, series: dict, apart: float = 14) -> None:
+    """Each line's name at its end, moved up where it would lie on the one below."""
+    ax.figure.draw_without_rendering()  # only now does it know its size
+    floor, top = ax.get_ylim()
+    at = {name: ax.transData.transform((x[-1], min(max(y[-1], floor), top)))[1] * 72 / ax.figure.dpi for name, y in series.items()}
+    below = float("-inf")
+    for name in sorted(at, key=lambda name: at[name]):
+        below = max(at[name], below + apart)
+        ax.annotate(name, (x[-1], min(max(series[name][-1], floor), top)), xytext=(8, below - at[name]), textcoords="offset points", va="center",
+                    color=LIGHT["series"][list(series).index(name) % len(LIGHT["series"])], fontweight="bold")
 
 
 @_styled
