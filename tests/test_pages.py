@@ -1,6 +1,7 @@
 """What pages draw from code: source that cannot drift, charts that follow the theme, a drawing whose edges are real tests."""
 import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,17 @@ def test_a_chart_has_a_text_and_follows_the_theme():
     assert "<text" in html and "DejaVu" in html  # letters stay letters, with a fallback font
     assert html == plotting.lines([1, 2, 3], {"a": [1, 2, 3], "b": [3, 2, 1]}, alt="two lines cross", marks={"limit": 2})._repr_html_()
     assert "var(--lk-active" in plotting.bars({"x": 1, "y": 2}, alt="bars", highlight="y")._repr_html_()
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_names_at_line_ends_keep_apart(log):
+    series = {"a": [1, 2, 5], "b": [3, 2, 5], "c": [4, 9, 5.01], "d": [9, 9, 0 if log else 1]}  # 0 has no place on a log axis
+    chart = plotting.lines([1, 2, 16], series, alt="", log_x=log, log_y=log)
+    chart.figure.draw_without_rendering()
+    names = [t for t in chart.figure.axes[0].texts if t.get_text() in series]
+    heights = sorted(t.get_window_extent().y0 for t in names)
+    assert len(names) == 4 and all(b - a >= names[0].get_window_extent().height * 0.9 for a, b in pairwise(heights))
+    assert not log or [t.get_text() for t in chart.figure.axes[0].get_xticklabels()] == ["1", "2", "16"]
 
 
 def test_each_drawn_edge_names_a_test_that_joins_its_two_ends():
