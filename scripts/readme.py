@@ -31,7 +31,17 @@ def table() -> str:
     dates = ", ".join(sorted({loops["date"], against["date"]}))
     return "\n".join([*lines, "", f"With a KV cache, 300 tokens of prompt and 128 new ones take **{cached['multiple']:.1f} times** less "
                       f"time than without. Measured on {env['cpu']}, {env['cores']} cores, with {versions} "
-                      f"({dates}): `labkit lab CH4B-LAB-03`, `labkit bench --against transformers`.", ""])
+                      f"({dates}): `labkit lab CH4B-LAB-03`, `labkit bench --against transformers`.", "", *ladder(), ""])
+
+
+def ladder() -> list[str]:
+    """The throughput ladder, with where it was climbed."""
+    kept = results.load("ch14-ladder")
+    rungs, env = [r for r in kept["rows"] if r["ladder"] == "throughput"], kept["env"]
+    lines = ["| The ladder: 48 requests, two threads | dtype | tokens/s | times naive | same tokens |", "|---|---|---:|---:|---:|"]
+    lines += [f"| {r['rung']} | {r['dtype']} | {r['tokens_per_second']:,.1f} | {r['multiple']:,.1f} | {r['agreement']:.0%} |" for r in rungs]
+    return [*lines, "", f"Each rung keeps what the ones above it switched on. Measured on {env['cpu']}, {env['cores']} cores, "
+            f"{env.get('capability', '')} ({kept['date']}): `labkit ladder`."]
 
 
 def main() -> int:
