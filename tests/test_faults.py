@@ -117,7 +117,7 @@ FAULTS = {
     "decay's bias": ("qwen3-next-dense", every("mixer.dt_bias", zero)),
     "convolution reversed": ("qwen3-next-dense", every("mixer.conv", lambda w: w.flip(1))),
     "state forgotten": ("qwen3-next-dense", forget_state),
-    "blind to itself": ("llama-gqa", patch(ops, "_mask", blind_to_itself)),
+    "blind to itself": ("llama-gqa", patch(ops, "visible", blind_to_itself)),
     "learned positions": ("gpt2", lambda model, _: model.positions.weight.data.copy_(model.positions.weight.data.roll(1, 0))),
 }
 
