@@ -16,7 +16,7 @@ BEGIN, END = "<!-- measured: made by scripts/readme.py -->\n", "<!-- end of meas
 
 
 def table() -> str:
-    """labkit beside transformers, and the cached loop beside the naive one, with where they were measured."""
+    """labkit beside transformers, and the cached loop beside the naive one, with where each was measured."""
     loops, against = results.load("ch4b-lab-03"), results.load("bench-transformers")
     cached = next(r for r in loops["rows"] if r["variant"] == "cached")
     lines = ["| SmolLM2-135M, one thread | labkit, tokens/s | transformers, static cache | times |", "|---|---:|---:|---:|"]
@@ -26,22 +26,27 @@ def table() -> str:
             other = next(r for r in against["rows"] if r["engine"] == "transformers" and same.items() <= r.items())
             lines.append(f"| {row['phase']}, {row['dtype']}, batch {row['batch']} | {row['tokens_per_second']:,.1f} | "
                          f"{other['tokens_per_second']:,.1f} | {row['multiple']:.2f} |")
-    env = against["env"]
-    versions = f"torch {env['torch']} and transformers {env['transformers']}"
-    dates = ", ".join(sorted({loops["date"], against["date"]}))
-    return "\n".join([*lines, "", f"With a KV cache, 300 tokens of prompt and 128 new ones take **{cached['multiple']:.1f} times** less "
-                      f"time than without. Measured on {env['cpu']}, {env['cores']} cores, with {versions} "
-                      f"({dates}): `labkit lab CH4B-LAB-03`, `labkit bench --against transformers`.", "", *ladder(), ""])
+    versions = f"torch {against['env']['torch']} and transformers {against['env']['transformers']}"
+    return "\n".join([*lines, "", f"Measured on {where(against)}, with {versions}: `labkit bench --against transformers`.", "",
+                      f"With a KV cache, 300 tokens of prompt and 128 new ones take **{cached['multiple']:.1f} times** less time than without. "
+                      f"Measured on {where(loops)}: `labkit lab CH4B-LAB-03`.", "", *ladder(), ""])
 
 
 def ladder() -> list[str]:
     """The throughput ladder, with where it was climbed."""
     kept = results.load("ch14-ladder")
-    rungs, env = [r for r in kept["rows"] if r["ladder"] == "throughput"], kept["env"]
-    lines = ["| The ladder: 48 requests, two threads | dtype | tokens/s | times naive | same tokens |", "|---|---|---:|---:|---:|"]
-    lines += [f"| {r['rung']} | {r['dtype']} | {r['tokens_per_second']:,.1f} | {r['multiple']:,.1f} | {r['agreement']:.0%} |" for r in rungs]
-    return [*lines, "", f"Each rung keeps what the ones above it switched on. Measured on {env['cpu']}, {env['cores']} cores, "
-            f"{env.get('capability', '')} ({kept['date']}): `labkit ladder`."]
+    head = ["The ladder: 48 requests, two threads", "dtype", "tokens/s", "times naive", "same tokens", "perplexity"]
+    lines = [f"| {' | '.join(head)} |", "|---|---|---:|---:|---:|---:|"]
+    for r in kept["rows"]:
+        if r["ladder"] == "throughput":
+            lines.append(f"| {r['rung']} | {r['dtype']} | {r['tokens_per_second']:,.1f} | {r['multiple']:,.1f} | {r['agreement']:.0%} | "
+                         f"{r['perplexity_course']:.2f} |")
+    return [*lines, "", f"Each rung keeps what the ones above it switched on. Measured on {where(kept)}: `labkit ladder`."]
+
+
+def where(result: dict) -> str:
+    env = result["env"]
+    return ", ".join([env["cpu"], f"{env['cores']} cores", *([env["capability"]] if "capability" in env else [])]) + f" ({result['date']})"
 
 
 def main() -> int:
