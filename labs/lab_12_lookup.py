@@ -46,7 +46,7 @@ def run(device="cpu", quick=False):
 
     torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)
-    new, rounds, users = (5, 1, 1) if quick else (48, 3, 2)
+    new, rounds, users = (5, 1, 1) if quick else (48, 5, 2)
     prompts = {task: [tokenizer.chat(text[:200] if quick else text) for text in texts[:users]] for task, texts in tasks().items()}
     engines = {(task, way): engine(model, 1, way) for task in prompts for way in (None, "ngram")}  # users come one after another
     for (task, _), one in engines.items():
@@ -99,7 +99,7 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH12-LOOKUP", chapter="12", title="Prompt lookup on six kinds of task", minutes=3, needs="CH12-ACCEPT",
+    id="CH12-LOOKUP", chapter="12", title="Prompt lookup on six kinds of task", minutes=5, needs="CH12-ACCEPT",
     objective="Decode for one user at a time, with and without guesses from the text so far, on six kinds of task; see where they are right.",
     notice="The tokens are the same, always. Where a reply repeats its prompt, a forward gives several; where it says something new, there is little "
            "to look up, and the engine's switch keeps the loss small. A small model that goes round in circles is easy to guess, too.",

@@ -125,7 +125,7 @@ class Speculation:
         """What steps of 0 to `most` tokens take: interpolated; in proportion beyond what was measured, but a few cost what one costs."""
         sizes, N = sorted(self.took), np.arange(most + 1)
         known = np.interp(N, sizes, [statistics.median(self.took[n]) for n in sizes])
-        return known * np.maximum(1, N / sizes[-1]) if sizes[-1] > 4 else known
+        return known * np.maximum(1, N / max(sizes[-1], 8))
 
     def propose(self, work, caches) -> dict[int, list[int]]:
         """Drafts by request id, for those of the step's requests that have room for them."""
