@@ -122,3 +122,10 @@ def test_nothing_to_repeat_is_refused():
 def test_importing_labkit_is_light():
     code = "import sys, labkit, labkit.results, labkit.trace; print([m for m in ('torch', 'numpy', 'anywidget') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_no_result_keeps_a_path_of_the_machine_that_made_it():
+    assert results._command(["/usr/bin/labkit", "lab", "X", "--plot", "/home/me/x.png", "--store"]) == "labkit lab X --store"
+    assert results._command(["labkit", "lab", "X", "--store", "--plot=/home/me/x.png"]) == "labkit lab X --store"
+    commands = [json.loads(p.read_text()).get("command", "") for p in results.folder().glob("*.json")]
+    assert any(commands) and not [c for c in commands if "/" in c]

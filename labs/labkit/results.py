@@ -53,7 +53,7 @@ def document(name: str, rows: list[dict], *, device: str = "cpu") -> dict:
     """Rows with their provenance. A ratio's key is "multiple". Raises ValueError for no rows."""
     if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
         raise ValueError("a result needs at least one row, and every row is a dict")
-    return {"schema": SCHEMA, "name": name, "env": environment(device), "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    return {"schema": SCHEMA, "name": name, "env": environment(device), "command": _command(sys.argv),
             "commit": _commit(), "date": datetime.date.today().isoformat(), "rows": rows}
 
 
@@ -136,6 +136,12 @@ def receipt(expression: str) -> Receipt:
         if "iqr" in seen[0]:
             details["spread"] = f"quartiles {seen[0]['iqr']:.3g} {seen[0].get('unit', '')} apart, {seen[0].get('n', '?')} runs".replace("  ", " ")
     return Receipt(text, source.strip(), details)
+
+
+def _command(argv: list[str]) -> str:
+    """What was run, by name. Paths stay out: where a drawing went changes no number, and is nobody else's business."""
+    at = argv.index("--plot") if "--plot" in argv else len(argv)
+    return " ".join([Path(argv[0]).name, *(a for i, a in enumerate(argv) if i and i not in (at, at + 1) and not a.startswith("--plot="))])
 
 
 def _cpu_name() -> str:
