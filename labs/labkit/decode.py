@@ -7,7 +7,7 @@ import reprlib
 import torch
 from torch import Tensor
 
-from labkit.config import ModelConfig
+from labkit.config import ModelConfig, whole
 from labkit.model import GPT
 from labkit.sampling import Sampling, pick
 from labkit.step import Step
@@ -58,8 +58,7 @@ def generate(model: GPT, prompts: list[list[int]], max_new_tokens: int, *, cache
     prompts = _listed(prompts, "prompts must be a list of lists of token ids, such as [[1, 2]]", lambda prompt: [*map(operator.index, prompt)])
     if not prompts:
         raise ValueError("there is nothing to generate from: give at least one prompt")
-    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be a whole number >= 1, not {max_new_tokens!r}")
+    whole(max_new_tokens=max_new_tokens)
     for prompt in prompts:
         check_tokens(config, prompt, max_new_tokens)
     stop = config.stop if stop is None else _listed(stop, "stop must be a list of token ids, or None")

@@ -18,7 +18,7 @@ class BlockCache(PagedCache):
 
     def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype, device="cpu", window: int | None = None):
         self.buffers = [torch.zeros(blocks + 1, *item[:-1], block_size, item[-1], dtype=dtype, device=device) for item in items]
-        self.blocks, self.block_size, self.table, self.window = blocks + 1, block_size, table, window
+        self.block_size, self.table, self.window = block_size, table, window
         self.layout = ("blocks", id(table), window)
 
     def write(self, step, *items):
@@ -90,7 +90,7 @@ class BlockCache(PagedCache):
 
     def _lead(self, step: Step) -> int:
         """How many leading blocks all requests of the step share, every one older than all its queries. 0 where that saves nothing."""
-        if len(step.rows) == 1 or self.window is not None or self.table.is_cuda:
+        if len(step.rows) == 1 or self.window is not None or self.table.device.type != "cpu":  # whose kernel tells its sums
             return 0
         table = self.table[step.rows, : min(step.first) // self.block_size]
         return int((table == table[0]).all(0).cumprod(0).sum())
@@ -103,7 +103,7 @@ def _attend_in_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale:
 
 
 class Int8Blocks(BlockCache):
-    """Blocks in 8-bit codes, each head's vector with its own scale (see `quant.cache`). Read as a copy in `dtype`, never in place."""
+    """Blocks in 8-bit codes, each head's vector with its own scale (see `quant.cache`); read as a copy in `dtype`."""
 
     def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype, device="cpu", window: int | None = None):
         super().__init__(blocks, block_size, table, [(*item[:-1], item[-1] + SCALE) for item in items], torch.int8, device, window)
