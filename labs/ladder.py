@@ -76,7 +76,7 @@ def climb(ladder: str, model, work: list[Job], rungs: list[Rung], qualities: dic
         m = summarise(seconds[rung.name])
         wanted = [truth[i] for i in range(0, len(work), rung.sample)]
         pairs = [pair for reply, want in zip(replies[rung.name], wanted) for pair in zip(reply, want, strict=True)]
-        weights, cache = {"int8": ("int8", "fp32"), "w8a8": ("int8", "fp32")}.get(rung.dtype, (rung.dtype, rung.dtype))
+        weights, cache = {"w8a8": "int8"}.get(rung.dtype, rung.dtype), "bf16" if rung.dtype == "bf16" else "fp32"
         rows.append(m.to_row(ladder=ladder, rung=rung.name, dtype=rung.dtype, batch=rung.batch, tokens_per_second=1 / m.median,
                              multiple=naive.median / m.median, step=below.median / m.median, agreement=sum(a == b for a, b in pairs) / len(pairs),
                              bytes_per_token=formulas.decode_bytes(config, context, rung.batch, weights, cache) / rung.batch,

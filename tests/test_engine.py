@@ -164,6 +164,17 @@ def test_a_colliding_hash_never_serves_another_text():
     assert engine.run() == ids
 
 
+def test_what_two_requests_begin_with_is_computed_once_even_if_they_come_together():
+    engine, text = make(token_budget=64), TEXT[:13]
+    ids = [engine.add([*text, i], 3, stop=()) for i in (1, 2, 3)]
+    other = engine.add(TEXT[16:24], 3, stop=())
+    finish(engine)
+    first, second = (step.rows for step in engine.trace().steps[:2])
+    assert [(id, n) for _, id, _, n, *_ in first] == [(ids[0], 14)]  # in order of arrival: `other` waits too
+    assert sorted((id, n) for _, id, kind, n, *_ in second if kind == "prefill") == [(ids[1], 2), (ids[2], 2), (other, 8)]
+    assert engine.stats.prefix_hit_tokens == 2 * 12 and [len(r) for r in engine.run().values()] == [3] * 4
+
+
 def test_the_least_recently_used_block_is_evicted_and_the_end_of_a_text_first():
     engine = make(n_blocks=12, max_batch=1)
     for prompt in (TEXT[:16], TEXT[16:]):

@@ -68,10 +68,9 @@ def test_blocks_hold_each_token_once_and_waste_less_than_one_block_a_request():
 
 
 def test_a_shared_beginning_is_counted_once():
-    work = [Job([*range(32), i], 4) for i in (50, 51, 52)]
-    last = lambda prefix: list(pages.occupancy(work, 3, 4, prefix))[-1]
-    (room, held, running), (less_room, less_held, _) = last(False), last(True)
-    assert running == 3 and room - less_room == held - less_held == 2 * 32
+    last = lambda first, prefix: list(pages.occupancy([Job([*range(32), i], new) for i, new in ((50, first), (51, 4), (52, 4))], 3, 4, prefix))[-1]
+    assert last(4, False) == (3 * 36, 3 * 36, 3)
+    assert last(5, True) == (40 + 4 + 4, 37 + 4 + 4, 3)  # the others wait a step for the first one's beginning
 
 
 def test_the_engine_holds_what_occupancy_counts():

@@ -33,11 +33,11 @@ def test_every_kernel_equals_plain(kind, rows):
     """With activations of very different sizes, and at the ends of the range."""
     of, x = layer(), torch.randn(rows, 96) * torch.logspace(-3, 3, rows)[:, None]
     x[0, :8] = x.abs().max()
-    make = linear.Int4Linear if kind == "int4" else linear.Int8Linear
+    make = quant.KINDS[kind]
     plain = make(of, of.weight, kind, "plain")
     assert "plain" in linear.kernels(kind)
     for kernel in linear.kernels(kind):
-        if kind != "int4":
+        if make is linear.Int8Linear:
             plain.matmul.levels = linear.KERNELS[kernel].levels
         want, close = plain(x), {"int8pack": 2e-2, "int4pack": 1e-2}.get(kernel, 1e-5)
         gap = (make(of, of.weight, kind, kernel)(x) - want).abs().amax(1) / want.abs().amax(1)
@@ -105,24 +105,26 @@ def test_bytes_equal_the_formulas():
     model = quant.quantize(tiny(tie_embeddings=True), "int8", kernel="plain")
     found = model.quantisation["int8 plain"]
     assert found["layers"] == 4 * TINY.n_layers + 1
-    channels = sum(m.out_features for m in model.modules() if isinstance(m, linear.Int8Linear))
+    channels = sum(m.out_features for m in model.modules() if isinstance(m, linear.FewBits))
     assert found["bytes"] == found["weights"] + 4 * channels
     norms = (2 * TINY.n_layers + 1) * TINY.d_model
     assert found["weights"] + norms == weight_bytes(TINY.replace(tie_embeddings=True), "int8")
+    found = quant.quantize(tiny(), "fp16").quantisation
+    assert [row["bytes"] for row in found.values()] == [2 * row["weights"] for row in found.values()]
     found = quant.quantize(tiny(), "int4", kernel="plain").quantisation["int4 plain"]
     assert found["bytes"] == 0.5625 * found["weights"]
     for q in (linear.Int4Linear(layer(), layer().weight, "int4", "plain"),):
         assert q.codes.nbytes + q.scale.nbytes == q.nbytes == 0.5625 * 96 * 64
 
 
-@pytest.mark.parametrize("kind,close", [("int8", 0.02), ("w8a8", 0.06), ("int4", 0.5)])
+@pytest.mark.parametrize("kind,close", [("fp16", 1e-3), ("int8", 0.02), ("w8a8", 0.06), ("int4", 0.5)])
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_quantised_model_is_the_same_model_nearly(kind, close, packed):
     ids = list(range(40))
     model = tiny(tie_embeddings=True)
     want = labkit.logits(model, ids)
     model = quant.quantize(model.pack() if packed else model, kind)
-    assert not any(isinstance(m, Linear) for m in model.modules()) and isinstance(model.embed, linear.Int8Embedding)
+    assert not any(isinstance(m, Linear) for m in model.modules()) and isinstance(model.embed, linear.FewBitsEmbedding)
     got = labkit.logits(model, ids, cache="static", chunks=[30, 10])
     assert ((got - want).norm() / want.norm()) < close and model.dtype == torch.float32
     assert len(labkit.generate(model, [ids, ids[:3]], 5)[1]) == 5
@@ -131,7 +133,7 @@ def test_a_quantised_model_is_the_same_model_nearly(kind, close, packed):
 def test_kinds_mix_by_name():
     model = quant.quantize(tiny(), "int8", only=["blocks.1.*"], kernel="plain")
     model = quant.quantize(model, "w8a8", skip=["head", "blocks.0.ffn.down"], kernel="plain")
-    kinds = {n: m.kind for n, m in model.named_modules() if isinstance(m, linear.Int8Linear)}
+    kinds = {n: m.kind for n, m in model.named_modules() if isinstance(m, linear.FewBits)}
     assert kinds["blocks.1.ffn.down"] == "int8" and kinds["blocks.0.mixer.qkv"] == "w8a8" and len(kinds) == 4 * TINY.n_layers - 1
     assert isinstance(model.head, Linear) and isinstance(model.blocks[0].ffn.down, Linear)
     assert model.quantisation["int8 plain"]["layers"] == 4
@@ -141,7 +143,7 @@ def test_a_bias_is_added():
     of = torch.nn.Linear(96, 64)
     x = torch.zeros(2, 96)
     for kind in quant.KINDS:
-        make = linear.Int4Linear if kind == "int4" else linear.Int8Linear
+        make = quant.KINDS[kind]
         assert torch.equal(make(of, of.weight.detach(), kind, "plain")(x), of.bias.expand(2, 64))
 
 
@@ -274,7 +276,9 @@ def test_smollm2_in_8_bits(smollm2):
     assert down[11]["per_tensor"] > 0.5 and down[11]["per_row"] < 0.05
     ids = tokenizer.encode(quant.text("course"))[:400]
     before = quant.perplexity(model, ids)
-    assert quant.perplexity(quant.quantize(quant.smooth(model, calibration), "w8a8"), ids) < 1.05 * before
+    rough = quant.perplexity(quant.quantize(labkit.weights.smollm2(packed=False)[0], "w8a8"), ids)
+    even = quant.perplexity(quant.quantize(quant.smooth(model, calibration), "w8a8"), ids)
+    assert even < 1.07 * before and even - before < 0.6 * (rough - before)  # a last bit elsewhere moves `even` by 2 %
     found = model.quantisation
     assert sum(f["layers"] for f in found.values()) == 122 and weight_bytes(presets["smollm2-135m"], "int8") < sum(
         f["bytes"] for f in found.values()) < 1.25 * weight_bytes(presets["smollm2-135m"], "int8")

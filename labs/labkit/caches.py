@@ -39,7 +39,7 @@ class SlotCache:
         """Store items `[N, *item]` of the step's tokens. ValueError if a token has no slot."""
         at = step.once(("slots", self.layout), lambda: self._slots(step))
         for buffer, x in zip(self.buffers, items):
-            buffer.index_copy_(-2, at, x.movedim(0, -2))
+            buffer.index_copy_(-2, at, x.movedim(0, -2).to(buffer.dtype))
 
     def read(self, step: Step) -> tuple[Tensor, ...]:
         """All that the step's requests may attend to: items `[R, S, *item]`, then positions `[R, S]` (below 0: empty)."""
@@ -94,7 +94,7 @@ class StaticCache(SlotCache):
         return *self._views(step, start, stop), step.once(("kpos", start, stop), lambda: _positions(step, start, stop))
 
     def _views(self, step: Step, start: int, stop: int):
-        rows = step.once("rows", lambda: _as_slice(step.row_list, step.rows))
+        rows = step.once("rows", lambda: as_slice(step.row_list, step.rows))
         return [_tokens_first(b.unflatten(-2, (self.rows, self.capacity))[..., rows, start:stop, :]) for b in self.buffers]
 
 
@@ -169,7 +169,7 @@ class NoCache:
         return *views, step.once("kpos", lambda: step.pos.view(R, step.T))
 
 
-def _as_slice(rows: list[int], index: Tensor):
+def as_slice(rows: list[int], index: Tensor):
     """Neighbouring rows in order are a slice, which reads without a copy; any others must be gathered."""
     lo = rows[0]
     return slice(lo, lo + len(rows)) if rows == list(range(lo, lo + len(rows))) else index

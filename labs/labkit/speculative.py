@@ -88,7 +88,7 @@ class Speculation:
     Both sides are known from earlier steps: which drafts were accepted, and what a step of N tokens took.
     """
 
-    def __init__(self, proposer, most: int = 24):
+    def __init__(self, proposer, most: int = 48):
         self.proposer, self.most = NGram() if proposer == "ngram" else proposer, most
         if not (proposer is None or hasattr(self.proposer, "propose")):
             raise ValueError(f"speculative must be None, 'ngram' or a Proposer, not {proposer!r}")

@@ -89,13 +89,14 @@ class Step:
     def parts(self) -> list[Step]:
         """This step, cut where the number of tokens changes: each part is a rectangle [R,T], so it needs no padding."""
         cuts = [0, *(r for r in range(1, len(self.lengths)) if self.lengths[r] != self.lengths[r - 1]), len(self.lengths)]
-        return [self] if len(cuts) == 2 else [self._cut(i, j) for i, j in pairwise(cuts)]
+        return [self] if len(cuts) == 2 else [self.cut(i, j) for i, j in pairwise(cuts)]
 
-    def _cut(self, i: int, j: int) -> Step:
+    def cut(self, i: int, j: int) -> Step:
+        """Requests i to j of this step, and where their tokens lie in it."""
         a = sum(self.lengths[:i])
         b = a + sum(self.lengths[i:j])
         part = Step(self.ids[a:b], self.pos[a:b], self.rows[i:j], self.cu[i : j + 1] - self.cu[i])
-        part.tokens = slice(a, b)
+        part.tokens = slice(self.tokens.start + a, self.tokens.start + b)
         part.lengths, part.first, part.row_list = self.lengths[i:j], self.first[i:j], self.row_list[i:j]
         return part
 

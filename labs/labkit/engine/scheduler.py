@@ -68,6 +68,8 @@ class Scheduler:
     def _admit(self, r: Request) -> bool:
         """Give `r` a row, and the blocks that hold its beginning already, if all else that it needs now can be had."""
         found = self.index.match(r.tokens) if self.prefix_cache else []
+        if self.prefix_cache and self._on_its_way(r, (len(found) + 1) * self.block_size):
+            return False
         need = self.blocks_for(min(len(r.tokens) + 1, r.limit - 1))
         while True:
             rewrites = len(found) * self.block_size >= len(r.tokens)  # its last token must be fed again, into a copy
@@ -83,6 +85,10 @@ class Scheduler:
         self.hit_tokens += r.done
         self.running.append(r)
         return True
+
+    def _on_its_way(self, r: Request, end: int) -> bool:
+        """Somebody is reading the same first `end` tokens now: a little later they can be shared. (SGLang waits likewise.)"""
+        return end < len(r.tokens) and any(not p.decoding and p.done < end and p.tokens[:end] == r.tokens[:end] for p in self.running)
 
     def _drafts(self, r: Request) -> int:
         """Drafts are a luxury: nobody is preempted for them."""

@@ -1,30 +1,24 @@
 """Keys and values in blocks, of which requests that begin alike share the first."""
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from labkit.caches import PagedCache
+from labkit.caches import PagedCache, as_slice
 from labkit.ops import attend, fold, unfold, visible
 from labkit.quant.cache import SCALE, decode, encode
 from labkit.step import Step
 
+CALL = 512  # slots of a request whose reading takes about as long as one more call
+
 
 class BlockCache(PagedCache):
-    """One layer's blocks `[blocks, G, block_size, E]` per item; block 0 stays zero, and tables point to it where nothing is.
-
-    A head's slots lie one after another in a block, so `read` copies whole runs of memory.
-    """
+    """One layer's blocks; block 0 stays zero, and tables point to it where nothing is. `read` copies whole runs of memory, or none."""
 
     def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype, device="cpu", window: int | None = None):
-        self.buffers = [torch.zeros(blocks + 1, *item[:-1], block_size, item[-1], dtype=dtype, device=device) for item in items]
-        self.block_size, self.table, self.window = block_size, table, window
-        self.layout = ("blocks", id(table), window)
-
-    def write(self, step, *items):
-        for buffer, x in zip(self.buffers, items):
-            at = step.once((*self.layout, x.shape[1]), lambda: self._lines(step, x.shape[1]))  # noqa: B023
-            buffer.view(-1, x.shape[2]).index_copy_(0, at, x.reshape(-1, x.shape[2]).to(buffer.dtype))
+        super().__init__(blocks + 1, block_size, table, items, dtype, device, window)
+        self.layout = (*self.layout, window)
 
     def read(self, step, lead: int = 0):
         """As any cache; without the first `lead` blocks of each request."""
@@ -33,17 +27,23 @@ class BlockCache(PagedCache):
 
     def _gather(self, step, first: int, stop: int, rows: int | None = None) -> list[Tensor]:
         """The blocks in those columns of the table, of the first `rows` requests: [R,S,G,E] of each item."""
-        def places():  # by head, then by block: whole blocks of memory are copied, and a head's lie one after another
-            blocks = self.table[step.rows[:rows], first:stop]  # [R,M]
-            return {G: (blocks[:, None] * G + torch.arange(G, device=blocks.device)[:, None]).flatten() for G in {b.shape[1] for b in self.buffers}}
-
-        at = step.once((*self.layout, "places", first, rows), places)
+        at = step.once((*self.layout, "places", first, rows), lambda: self._places(step.rows[:rows], first, stop))
+        if isinstance(at, slice):
+            return [b[None, :, at].transpose(1, 2) for b in self.buffers]
         R, S = len(step.rows[:rows]), (stop - first) * self.block_size
-        return [b.flatten(0, 1).index_select(0, at[b.shape[1]]).view(R, b.shape[1], S, -1).transpose(1, 2) for b in self.buffers]
+        return [b.view(-1, self.block_size, b.shape[2]).index_select(0, at[len(b)]).view(R, len(b), S, -1).transpose(1, 2) for b in self.buffers]
+
+    def _places(self, rows: Tensor, first: int, stop: int) -> slice | dict[int, Tensor]:
+        """Slots, if they are one request's and side by side. Else the runs to copy from a buffer of G heads: by request, head and block."""
+        blocks, size = self.table[rows, first:stop], self.block_size  # [R,M]
+        if len(blocks) == 1 and isinstance(run := as_slice(blocks[0].tolist(), blocks), slice):
+            return slice(run.start * size, run.stop * size)
+        return {G: (torch.arange(G, device=rows.device)[:, None] * self.blocks + blocks[:, None]).flatten() for G in {len(b) for b in self.buffers}}
 
     def copy(self, source: int, target: int) -> None:
         for b in self.buffers:
-            b[target] = b[source]
+            blocks = b.unflatten(-2, (self.blocks, self.block_size))
+            blocks[:, target] = blocks[:, source]
 
     def attend(self, q: Tensor, step: Step, scale: float, window: int | None = None, sinks: Tensor | None = None) -> Tensor:
         """`ops.attend` over all that the step's requests hold: q [N,H,E] -> [N,H,Ev].
@@ -53,7 +53,7 @@ class BlockCache(PagedCache):
         """
         lead = step.once((*self.layout, "lead"), lambda: self._lead(step)) if sinks is None else 0
         own, weights = [], []
-        for part in step.parts:
+        for part in step.once("pieces", lambda: pieces(step)):
             k, v, kpos = self.read(part, lead)
             k, v = k.to(q.dtype), v.to(q.dtype)
             if not lead:
@@ -69,11 +69,6 @@ class BlockCache(PagedCache):
         k, v = (x.to(q.dtype) for x in self._gather(step, 0, lead, 1))
         shared, weight = (unfold(x, q.shape[1]) for x in _attend_in_part(fold(q, 1, k.shape[2]), k, v, None, scale))
         return own.lerp_(shared, (weight - torch.cat(weights)).sigmoid().to(q.dtype))
-
-    def _lines(self, step: Step, G: int) -> Tensor:
-        """Where the step's tokens are written, if a buffer is lines of E: [N*G]."""
-        slot, heads = self._slots(step)[:, None], torch.arange(G, device=step.pos.device)
-        return ((slot // self.block_size * G + heads) * self.block_size + slot % self.block_size).flatten()
 
     def _span(self, step: Step) -> tuple[int, int]:
         """The table's columns, first to stop, that the step's requests may look at."""
@@ -94,6 +89,19 @@ class BlockCache(PagedCache):
             return 0
         table = self.table[step.rows, : min(step.first) // self.block_size]
         return int((table == table[0]).all(0).cumprod(0).sum())
+
+
+def pieces(step: Step) -> list[Step]:
+    """Parts of the step whose requests bring equally many tokens and hold about as many: what is read is padded to the longest."""
+    def cut(part: Step) -> list[Step]:
+        longest = np.maximum.accumulate(part.context)
+        saved = (longest[-1] - longest[:-1]) * np.arange(1, len(longest))  # slots not read, if the part ends after the i-th request
+        if not len(saved) or saved.max() < CALL:
+            return [part]
+        i = int(saved.argmax()) + 1
+        return cut(part.cut(0, i)) + cut(part.cut(i, len(longest)))
+
+    return [piece for part in step.parts for piece in cut(part)]
 
 
 def _attend_in_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:

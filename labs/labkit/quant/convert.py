@@ -11,7 +11,7 @@ from labkit import bench
 from labkit.config import UnknownName
 from labkit.model import GPT
 from labkit.ops import Linear
-from labkit.quant.linear import KINDS, Int4Linear, Int8Embedding, Int8Linear, kernels, row_digits
+from labkit.quant.linear import KINDS, FewBits, FewBitsEmbedding, kernels, row_digits
 from labkit.step import Step
 
 
@@ -20,13 +20,14 @@ def quantize(model: GPT, kind: str, *, only=("*",), skip=(), rows: int = 1, kern
     """The same model, changed in place: its `Linear`s compute in few bits, and `model.quantisation` says which and how.
 
     kind: "w8a8" (8-bit weights, and activations with a scale per row), "int8" (8-bit weights only), "int4" (4-bit weights in groups
-    of 32). only, skip: names of layers, with wildcards, such as `"blocks.11.ffn.down"` or `"head"`; layers already quantised stay as
-    they are, so kinds are mixed by calling twice. The kernel is the fastest here for steps of `rows` tokens, unless named.
+    of 32), "fp16" (16-bit weights, sums in fp32). only, skip: names of layers, with wildcards, such as `"blocks.11.ffn.down"` or
+    `"head"`; layers already quantised stay as they are, so kinds are mixed by calling twice. The kernel is the fastest here for steps
+    of `rows` tokens, unless named.
     Raises ValueError for an unknown kind or kernel, or a name that fits no layer.
     """
     if kind not in KINDS:
         raise UnknownName("quantisation", kind, KINDS)
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, Linear | Int8Linear)}
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, Linear | FewBits)}
     for pattern in (*only, *skip):
         if not any(fnmatch(n, pattern) for n in linear):
             raise ValueError(f"no linear layer is called {pattern!r}: the names go from {min(linear)!r} to {max(linear)!r}")
@@ -35,9 +36,9 @@ def quantize(model: GPT, kind: str, *, only=("*",), skip=(), rows: int = 1, kern
         raise UnknownName(f"{kind} kernel that is right here", kernel, known)
     fits = lambda name, patterns: any(fnmatch(name, p) for p in patterns)
     chosen = {n: m for n, m in linear.items() if isinstance(m, Linear) and fits(n, only) and not fits(n, skip)}
-    make, best, new = Int8Linear if KINDS[kind] else Int4Linear, float("inf"), {}
+    best, new = float("inf"), {}
     for name in [kernel] if kernel else [k for k in known if k != "plain"] or known:
-        made = {n: make(layer, dense(layer), kind, name) for n, layer in chosen.items()}
+        made = {n: KINDS[kind](layer, dense(layer), kind, name) for n, layer in chosen.items()}
         took = _seconds([*made.values()], rows, model.device)
         if took < 0.9 * best:  # kernels are listed in order of preference: a later one has to win clearly
             best, new = took, made
@@ -45,9 +46,9 @@ def quantize(model: GPT, kind: str, *, only=("*",), skip=(), rows: int = 1, kern
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer)
     if "head" in new and model.config.tie_embeddings and isinstance(model.embed, nn.Embedding):
-        model.embed = Int8Embedding(model.embed)  # the head has its own codes now; rows of the shared matrix are only looked up
+        model.embed = FewBitsEmbedding(model.embed, kind)  # the head has its own codes now; rows of the shared matrix are only looked up
     model.quantisation = {}
-    for m in (m for m in model.modules() if isinstance(m, Int8Linear | Int8Embedding)):
+    for m in (m for m in model.modules() if isinstance(m, FewBits | FewBitsEmbedding)):
         row = model.quantisation.setdefault(f"{m.kind} {m.kernel}", {"layers": 0, "weights": 0, "bytes": 0})
         row.update(layers=row["layers"] + 1, weights=row["weights"] + m.in_features * m.out_features, bytes=row["bytes"] + m.nbytes)
     return model

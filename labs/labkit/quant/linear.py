@@ -1,7 +1,8 @@
-"""Linear layers in whole numbers. Each has the call of `ops.Linear`: x [N,in] -> [N,out].
+"""Linear layers in few bits. Each has the call of `ops.Linear`: x [N,in] -> [N,out].
 
-**Weights** take 8 bits, one scale per output channel, or 4 bits, one scale per 32 inputs. **Activations** take 8 bits with one
-scale per row, so that what a request gets does not depend on who else is in the batch: in whole numbers not even by a last bit.
+**Weights** take 8 bits, one scale per output channel, 4 bits, one scale per 32 inputs, or 16 bits as they are. **Activations** take
+8 bits with one scale per row, so that what a request gets does not depend on who else is in the batch: in whole numbers not even by
+a last bit. Under 16-bit weights they stay in fp32, and so do the sums: half the bytes, on processors that multiply no bf16 too.
 
 The processor's 8-bit unit (VNNI) multiplies whole numbers by whole numbers; an 8-bit weight by a 32-bit activation it cannot. So
 *weight-only* INT8 uses it twice. A row becomes two digits, as in long multiplication: `x @ w = (high @ w + low @ w / 254) * scale`.
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 TINY = 1e-20  # so that a row of zeros has a scale
 GROUP = 32  # inputs that share the scale of a 4-bit weight
-KINDS = {"w8a8": 1, "int8": 2, "int4": 0}  # digits of a row of activations; 4-bit weights meet them in bf16
+DIGITS = {"w8a8": 1, "int8": 2}  # of a row of activations
 
 
 def channel_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,11 +65,16 @@ class Plain:
 
 
 class Int8Pack(Plain):
-    """torch's weight-only kernel: activations in bf16, codes widened on the way. For processors without an 8-bit unit."""
+    """torch's weight-only kernel: activations in bf16, codes widened on the way. For processors without an 8-bit unit.
+
+    It is slow for many rows: a prompt has its codes widened once, and an ordinary product.
+    """
 
     whole = False
 
     def __call__(self, rows: Tensor) -> Tensor:
+        if len(rows) > 16:
+            return F.linear(rows, self.codes.to(rows.dtype)).mul_(self.scale)
         return torch._weight_int8pack_mm(rows.bfloat16(), self.codes, self.scale.bfloat16()).float()
 
 
@@ -104,6 +110,8 @@ def kernels(kind: str, device: str = "cpu") -> list[str]:
     """
     if kind == "int4":
         return ["int4pack", "plain"] if device == "cpu" and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu") else ["plain"]
+    if kind == "fp16":
+        return ["fbgemm", "plain"] if device == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines else ["plain"]
     codes, scale, right = torch.full((64, 64), 127, dtype=torch.int8, device=device), torch.ones(64, device=device), []
     codes[1::2] = -127
     for name, kernel in KERNELS.items():
@@ -117,37 +125,42 @@ def kernels(kind: str, device: str = "cpu") -> list[str]:
     return right
 
 
-class Int8Linear(nn.Module):
+class FewBits(nn.Module):
+    """What the layers below share: the sizes, the bias, and the dtype that comes out as it went in."""
+
+    def __init__(self, layer: nn.Linear, kind: str, kernel: str):
+        super().__init__()
+        self.in_features, self.out_features, self.bias, self.kind, self.kernel = layer.in_features, layer.out_features, layer.bias, kind, kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.multiply(x) if x.dtype == torch.float32 else self.multiply(x.float()).to(x.dtype)
+        return y if self.bias is None else y + self.bias
+
+
+class Int8Linear(FewBits):
     """INT8 weights; activations of one digit ("w8a8") or two ("int8", close to exact). A byte a weight, four more a channel."""
 
     def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
-        super().__init__()
-        self.in_features, self.out_features, self.bias, self.kind, self.kernel = layer.in_features, layer.out_features, layer.bias, kind, kernel
+        super().__init__(layer, kind, kernel)
         codes, scale = channel_codes(weight.float())
         self.matmul, self.nbytes = KERNELS[kernel](codes, scale), codes.nbytes + scale.nbytes
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.multiply(x.float()).to(x.dtype)
-        return y if self.bias is None else y + self.bias
 
     def multiply(self, x: Tensor) -> Tensor:
         if not self.matmul.whole:
             return self.matmul(x)
-        rows, scale = row_digits(x, KINDS[self.kind], self.matmul.levels)
+        rows, scale = row_digits(x, DIGITS[self.kind], self.matmul.levels)
         y = self.matmul(rows)
         return (y if len(y) == len(x) else torch.add(y[: len(x)], y[len(x) :], alpha=0.5 / self.matmul.levels)).mul_(scale)
 
 
-class Int4Linear(Int8Linear):
+class Int4Linear(FewBits):
     """INT4 weights in groups of 32 with a 16-bit scale: 4.5 bits a weight. Activations are rounded to bf16.
 
     torch's kernel wants a zero beside every scale, which makes 5 bits in its memory, and outputs in sixteens.
     """
 
     def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
-        nn.Module.__init__(self)
-        self.in_features, self.out_features, self.bias, self.kind = layer.in_features, layer.out_features, layer.bias, kind
-        self.kernel = kernel if layer.out_features % 16 == 0 else "plain"
+        super().__init__(layer, kind, kernel if layer.out_features % 16 == 0 else "plain")
         codes, scale = group_codes(weight.float())
         self.nbytes = codes.numel() // 2 + scale.nbytes
         if self.kernel == "int4pack":
@@ -158,20 +171,37 @@ class Int4Linear(Int8Linear):
 
     def multiply(self, x: Tensor) -> Tensor:
         if self.kernel == "int4pack":
-            return torch.ops.aten._weight_int4pack_mm_for_cpu(x.bfloat16(), self.codes, GROUP, self.scale)
+            return torch.ops.aten._weight_int4pack_mm_for_cpu(x.bfloat16(), self.codes, GROUP, self.scale).float()
         codes = torch.stack([self.codes & 15, self.codes >> 4 & 15], 2).view(self.out_features, -1, GROUP) - 8
-        return F.linear(x.bfloat16().float(), (codes * self.scale[..., None]).flatten(1).float()).bfloat16()
+        return F.linear(x.bfloat16().float(), (codes * self.scale[..., None]).flatten(1).float()).bfloat16().float()
 
 
-class Int8Embedding(nn.Module):
-    """A table of rows in 8 bits with a scale each, named `weight` for those who ask it for dtype and device."""
+class FP16Linear(FewBits):
+    """FP16 weights, widened on the way into products and sums in fp32 (FBGEMM; Khudia et al. 2021). Weights beyond 65,504 are cut there."""
 
-    kind, kernel = "int8", "lookup"
+    def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
+        super().__init__(layer, kind, kernel)
+        half = weight.float().clamp(-65504, 65504).half()
+        self.nbytes = half.nbytes
+        self.weight = half if kernel == "plain" else torch.ops.quantized.linear_prepack_fp16(half.float(), None)
 
-    def __init__(self, table: nn.Embedding):
+    def multiply(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.float()) if self.kernel == "plain" else torch.ops.quantized.linear_dynamic_fp16.default(x, self.weight)
+
+
+KINDS = {"fp16": FP16Linear, "int8": Int8Linear, "w8a8": Int8Linear, "int4": Int4Linear}
+
+
+class FewBitsEmbedding(nn.Module):
+    """A table of rows in 16 bits, or in 8 with a scale each, which is named `weight` for those who ask it for dtype and device."""
+
+    kernel = "lookup"
+
+    def __init__(self, table: nn.Embedding, kind: str):
         super().__init__()
-        self.in_features, self.out_features = table.num_embeddings, table.embedding_dim
-        codes, scale = channel_codes(table.weight.detach().float())
+        self.in_features, self.out_features, self.kind = table.num_embeddings, table.embedding_dim, "fp16" if kind == "fp16" else "int8"
+        rows = table.weight.detach().float()
+        codes, scale = (rows.half(), torch.ones_like(rows[:, 0])) if kind == "fp16" else channel_codes(rows)
         self.register_buffer("codes", codes)
         self.register_buffer("weight", scale[:, None].to(table.weight.dtype))
         self.nbytes = codes.nbytes + scale.nbytes
