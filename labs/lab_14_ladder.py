@@ -81,12 +81,12 @@ def plot(rows):
 
 
 LAB = Lab(
-    id="CH14-LADDER", chapter="14", title="The ladder", minutes=35,
+    id="CH14-LADDER", chapter="14", title="The ladder", minutes=40,
     objective="Serve 48 requests in ten ways, from the naive loop to all that the course teaches, and say what each step is worth.",
     needs="CH4B-LAB-09",
     notice="Rungs multiply, and most of the height is won by sharing one reading of the weights and of the common prompt; more slots alone "
            "win little once arithmetic is the limit. In fp32 the tokens stay the same. Guesses gain where few users share a step; four in "
-           "every step, full or not, gain nothing over the engine's own choice. Fewer bits pay one user, who waits for bytes; fifty wait for "
+           "every step, full or not, do about as well as the engine's own choice, which times that scatter can mislead. Fewer bits pay one user, who waits for bytes; fifty wait for "
            "arithmetic, and gain only on a processor that multiplies those bits. One without bf16 gets FP16 weights and sums in fp32.",
     columns={"ladder": "ladder", "rung": "rung", "dtype": "dtype", "tokens_per_second": "tokens/s|,.1f",
              "multiple": "times naive|,.1f", "step": "times below|.2f",
