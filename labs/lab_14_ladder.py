@@ -86,8 +86,9 @@ LAB = Lab(
     needs="CH4B-LAB-09",
     notice="Rungs multiply, and most of the height is won by sharing one reading of the weights and of the common prompt; more slots alone "
            "win little once arithmetic is the limit. In fp32 the tokens stay the same. Guesses gain where few users share a step; four in "
-           "every step, full or not, do about as well as the engine's own choice, which times that scatter can mislead. Fewer bits pay one user, who waits for bytes; fifty wait for "
-           "arithmetic, and gain only on a processor that multiplies those bits. One without bf16 gets FP16 weights and sums in fp32.",
+           "every step, full or not, do about as well as the engine's own choice, which times that scatter can mislead. Fewer bits pay "
+           "one user, who waits for bytes; fifty wait for arithmetic, and gain only on a processor that multiplies those bits. One "
+           "without bf16 gets FP16 weights and sums in fp32.",
     columns={"ladder": "ladder", "rung": "rung", "dtype": "dtype", "tokens_per_second": "tokens/s|,.1f",
              "multiple": "times naive|,.1f", "step": "times below|.2f",
              "bytes_per_token": "bytes a token|,.0f", "agreement": "same tokens|.1%",
