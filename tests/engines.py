@@ -70,7 +70,7 @@ class Always(Speculation):
 
 def always(proposer) -> Speculation:
     speculation = Always(proposer)
-    speculation.took[1] = [1.0]
+    speculation.took[0] = [(1, 1.0)]
     return speculation
 
 

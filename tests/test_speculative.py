@@ -112,6 +112,19 @@ def serve(cost, proposer, requests=8, together=8):
 FLAT, FULL = (lambda n: 1 + 0.01 * n), (lambda n: 0.1 + 1.0 * n)  # bound by reading weights; bound by arithmetic
 
 
+def test_what_a_step_takes_is_smoothed_and_never_falls():
+    speculation, rnd = Speculation("ngram"), random.Random(0)
+    for n in [1, 2, *range(40, 49)] * 5:
+        speculation.observe(n, (10 + 2 * n) * rnd.uniform(0.8, 1.25), [])
+    took = speculation.seconds(200)
+    assert (took[1:] >= took[:-1]).all() and abs(took[44] / 98 - 1) < 0.1 and abs(took[1] / 12 - 1) < 0.25
+    assert took[200] == pytest.approx(took[48] * 200 / 44, rel=0.1)  # beyond what was measured: in proportion
+    falls = Speculation("ngram")
+    falls.observe(8, 20, [])
+    falls.observe(16, 10, [])
+    assert falls.seconds(16)[16] == 20
+
+
 def test_it_wins_where_checks_are_cheap_and_drafts_good():
     assert serve(FLAT, engines.Guess("full", 0), together=1) > 1.5
 

@@ -5,6 +5,7 @@ forward of one; where a batch keeps the arithmetic busy, every draft costs its f
 """
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from array import array
@@ -92,7 +93,7 @@ class Speculation:
         self.proposer, self.most = NGram() if proposer == "ngram" else proposer, most
         if not (proposer is None or hasattr(self.proposer, "propose")):
             raise ValueError(f"speculative must be None, 'ngram' or a Proposer, not {proposer!r}")
-        self.took: dict[int, deque] = {}  # tokens in a step of decodes and checks -> seconds of the last ones
+        self.took: dict[int, deque] = {}  # size of a step of decodes and checks, in classes 19 % apart -> (tokens, seconds) of the last ones
         self.drafting = self.spent = 0.0  # seconds per draft; on drafts in this step
         self.kept, self.tried = 1.0, 2.0  # drafts of all requests lately: what is expected of a new one
 
@@ -122,9 +123,13 @@ class Speculation:
         return gains.index(max(gains)) if max(gains) > 0.05 * token else 0
 
     def seconds(self, most: int) -> np.ndarray:
-        """What steps of 0 to `most` tokens take: interpolated; in proportion beyond what was measured, but a few cost what one costs."""
-        sizes, N = sorted(self.took), np.arange(most + 1)
-        known = np.interp(N, sizes, [statistics.median(self.took[n]) for n in sizes])
+        """What steps of 0 to `most` tokens take: interpolated; in proportion beyond what was measured, but a few cost what one costs.
+
+        Times scatter, and what counts here are their differences: so steps of about one size share a median, and more never costs less.
+        """
+        classes, N = [list(zip(*self.took[size])) for size in sorted(self.took)], np.arange(most + 1)
+        sizes = [statistics.mean(tokens) for tokens, _ in classes]
+        known = np.interp(N, sizes, np.maximum.accumulate([statistics.median(seconds) for _, seconds in classes]))
         return known * np.maximum(1, N / max(sizes[-1], 8))
 
     def propose(self, work, caches) -> dict[int, list[int]]:
@@ -138,7 +143,7 @@ class Speculation:
 
     def observe(self, tokens: int, seconds: float, checks: list[tuple]) -> None:
         """A step of decodes and checks took so long; checks: (request, drafts, how many were accepted)."""
-        self.took.setdefault(tokens, deque(maxlen=5)).append(seconds - self.spent)
+        self.took.setdefault(round(4 * math.log2(tokens)), deque(maxlen=5)).append((tokens, seconds - self.spent))
         for r, draft, accepted in checks:
             for who, weight in (r, 0.9), (self, 0.99):
                 who.kept = weight * who.kept + accepted
