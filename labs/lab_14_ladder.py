@@ -3,13 +3,11 @@ from functools import partial
 
 from labkit.cli.lab import Lab, main
 
-COPY = "Correct the spelling of this text and change nothing else:\n\n"
-
 
 def copies(model, tokenizer, quick):
     """Passages of the course's text to correct, three that this small model copies to their end, and as many new tokens as it then writes."""
     from labkit import Engine
-    from labkit_labs.lab_12_lookup import paragraphs
+    from labkit_labs.lab_12_lookup import COPY, paragraphs
     from labkit_labs.serving import Job
 
     passages = ["\n\n".join(paragraphs()[i : i + 2]) for i in (8, 12, 16)]
@@ -82,7 +80,7 @@ def plot(rows):
 
 LAB = Lab(
     id="CH14-LADDER", chapter="14", title="The ladder", minutes=40,
-    objective="Serve 48 requests in ten ways, from the naive loop to all that the course teaches, and say what each step is worth.",
+    objective="Serve 48 requests in eleven ways, from the naive loop to all that the course teaches, and say what each step is worth.",
     needs="CH4B-LAB-09",
     notice="Rungs multiply, and most of the height is won by sharing one reading of the weights and of the common prompt; more slots alone "
            "win little once arithmetic is the limit. In fp32 the tokens stay the same. Guesses gain where few users share a step; four in "

@@ -147,6 +147,14 @@ def test_a_bias_is_added():
         assert torch.equal(make(of, of.weight.detach(), kind, "plain")(x), of.bias.expand(2, 64))
 
 
+def test_weights_too_large_for_16_bits_are_cut():
+    of = layer()
+    of.weight[0, 0] = 1e6
+    for kernel in linear.kernels("fp16"):
+        y = linear.FP16Linear(of, of.weight, "fp16", kernel)(torch.eye(96))
+        assert y[0, 0] == 65504 and y.isfinite().all()
+
+
 def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="no quantisation is called 'int9'; did you mean 'int8'"):
         quant.quantize(tiny(), "int9")
