@@ -92,12 +92,12 @@ def run(device="cpu", quick=False):
     return rows
 
 
-def store(folder, device="cpu"):
+def store(folder):
     """Keep the schedule of a short continuous run, for the player and the clip: prompts in chunks, slots that are filled again."""
     from labkit import Engine
     from labkit.weights import smollm2
 
-    engine = Engine(smollm2("fp32", device)[0], max_batch=4, n_blocks=32, block_size=16, token_budget=32, prefix_cache=False)
+    engine = Engine(smollm2()[0], max_batch=4, n_blocks=32, block_size=16, token_budget=32, prefix_cache=False)
     for job in requests(12, 12):
         engine.add(job.prompt[:40], job.new, stop=())
     engine.run()

@@ -73,14 +73,14 @@ def plot(rows):
                          alt="Share of reserved memory in use: " + ", ".join(f"{way} {share:.0f}%" for way, share in used.items()))
 
 
-def store(folder, device="cpu"):
+def store(folder):
     """Keep the blocks of a short run: three requests begin alike, the second ends there (copy on write), the fourth is another text."""
     from dataclasses import replace
 
     from labkit import Engine
     from labkit.weights import smollm2
 
-    model, tokenizer = smollm2("fp32", device)
+    model, tokenizer = smollm2()
     beginning = tokenizer.encode("A block holds the keys and values of a few tokens.")[:8]
     prompts = [beginning, beginning, beginning + tokenizer.encode(" Others share them."), tokenizer.encode("Who else reads this?")]
     engine = Engine(model, max_batch=3, n_blocks=12, block_size=4)

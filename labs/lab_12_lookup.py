@@ -66,13 +66,13 @@ def run(device="cpu", quick=False):
     return rows
 
 
-def store(folder, device="cpu"):
+def store(folder):
     """Keep the checks of one copied passage, with the reply and the words of every draft, for the player and the clip."""
     from labkit.weights import smollm2
     from labkit_labs.lab_12_batch import serve
     from labkit_labs.lab_12_drafts import engine
 
-    model, tokenizer = smollm2("fp32", device)
+    model, tokenizer = smollm2()
     one = engine(model, 1, "ngram")
     served = serve(one, [tokenizer.chat(tasks()["copy-editing"][0])], 64)
     reply, trace = served.tokens[0], one.trace("speculation")

@@ -54,9 +54,9 @@ def plot(rows):
     return chart
 
 
-def store(folder, device="cpu"):
+def store(folder):
     """Keep the two traces, for the player and the clip."""
-    _, recorded = traces(device)
+    _, recorded = traces()
     return [trace.save(folder / f"trace_decode_{kind}.json") for kind, trace in recorded.items()]
 
 

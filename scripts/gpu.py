@@ -16,7 +16,7 @@ def main() -> int:
         return 0
     print(f"make gpu: {torch.cuda.get_device_name()}", flush=True)
     commands = [["pytest", "-m", "cuda"], ["labkit.cli", "bench", "--device", "cuda", "--against", "transformers", "--store"],
-                ["labkit.cli", "runbook", "--device", "cuda", "--store"]]
+                ["labkit.cli", "runbook", "--device", "cuda", "--store", "--keep-going"]]
     return max(subprocess.run([sys.executable, "-m", *command], cwd=ROOT).returncode for command in commands)
 
 

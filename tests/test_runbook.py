@@ -65,6 +65,18 @@ def test_a_stop_ends_the_run_with_exit_1_and_says_where_to_go_on(capsys, monkeyp
     assert "3 of 4 labs" in out and "labkit runbook --from C" in out
 
 
+def test_keep_going_runs_all_whatever_happens_and_still_ends_with_exit_1(capsys, monkeypatch, tmp_path):
+    """A GPU that is lent for minutes: what fails there fails alone."""
+    def out_of_memory(device, quick):
+        raise RuntimeError("CUDA out of memory")
+
+    use(monkeypatch, *CHAIN[:3], Lab("D", "title of D", "01", "O.", "C", "N.", {}, out_of_memory), a_lab("E", "D"))
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    code, out, _ = run(capsys, "--keep-going", "--store")
+    assert code == 1 and "stop: CUDA out of memory" in out and "5 of 5 labs" in out and "Look at what C, D says" in out
+    assert sorted(p.name.split(".")[0] for p in tmp_path.iterdir()) == ["a", "b", "e"]
+
+
 def test_from_begins_there(capsys, monkeypatch):
     use(monkeypatch, *CHAIN)
     code, out, _ = run(capsys, "--from", "d")

@@ -60,6 +60,24 @@ def test_a_result_carries_its_provenance(tmp_path, monkeypatch):
         results.load("dmo")
 
 
+def test_of_several_machines_the_newest_processor_speaks_unless_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    doc = json.loads(results.save("demo", [{"x": 0}]).read_text())
+
+    def keep(x, date, **env):
+        (tmp_path / f"demo.{results.machine(env)}.json").write_text(json.dumps(doc | {"env": env, "date": date, "rows": [{"x": x}]}))
+
+    keep(1, "2026-01-01", cpu="AMD EPYC", cores=2)
+    keep(2, "2999-01-01", cpu="Intel Xeon", cores=2)
+    keep(3, "2999-12-31", cpu="Intel Xeon", cores=16, gpu="NVIDIA H200")
+    assert [results.row("demo", machine)["x"] for machine in (None, "amd-*2core", "nvidia-*")] == [2, 1, 3]
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(results.os, "sched_getaffinity", lambda pid: {3, 5}, raising=False)
+    assert results.environment()["cores"] == 2
+
+
 def test_a_receipt_names_the_processors_vectors(tmp_path, monkeypatch):
     """AVX2 or AVX512 decides what a CPU's number means; results from before it was noted do without."""
     monkeypatch.setattr(results, "folder", lambda: tmp_path)

@@ -99,7 +99,7 @@ class RMSNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(torch.ones(size)), torch.tensor([eps], device="cpu")
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda or x.dtype != torch.float32:
+        if x.device.type != "cpu" or x.dtype != torch.float32:
             return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps.item())
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # half as many operations as F.rms_norm makes on a CPU
         return x * self.weight * torch.addcmul(self.eps, norm, norm, value=1 / x.shape[-1]).rsqrt()

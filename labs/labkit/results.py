@@ -30,7 +30,7 @@ def folder() -> Path:
 
 def environment(device: str = "cpu") -> dict:
     """What a reader needs to judge a number: processor, cores, threads, versions."""
-    env = {"cpu": _cpu_name(), "cores": os.cpu_count(), "os": platform.system(), "python": platform.python_version()}
+    env = {"cpu": _cpu_name(), "cores": _cores(), "os": platform.system(), "python": platform.python_version()}
     for package in ("numpy", "torch", "transformers"):
         with suppress(metadata.PackageNotFoundError):
             env[package] = metadata.version(package)
@@ -68,12 +68,12 @@ def save(name: str, rows: list[dict], *, device: str = "cpu", into: Path | str |
 
 
 def load(name: str, machine: str | None = None) -> dict:
-    """The stored document; of several machines the newest, unless one is named. Raises ValueError when there is none."""
+    """The stored document; of several CPUs' the newest, unless a machine is named (`nvidia-*`, say). Raises ValueError when there is none."""
     found = [json.loads(p.read_text()) for p in sorted(folder().glob(f"{name}.{machine or '*'}.json"))]
     if not found:
         known = sorted({p.name.split(".")[0] for p in folder().glob("*.json")})
         raise ValueError(f"no result is stored as {name!r}; stored are: {', '.join(known) or 'none'}")
-    return max(found, key=lambda d: d["date"])
+    return max([d for d in found if "gpu" not in d["env"]] or found, key=lambda d: d["date"])
 
 
 def row(name: str, machine: str | None = None, **where) -> Row:
@@ -150,6 +150,11 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """Those that this process may use: `taskset -c 0,1` makes a machine of two."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _commit() -> str:

@@ -28,8 +28,8 @@ def accept(drafts: list[int], p: Tensor, q: Tensor | None = None, generator: tor
     Whatever q is, the tokens are distributed as p (Leviathan et al. 2023, appendix A.1; Chen et al. 2023).
     """
     for i, x in enumerate(drafts):
-        guess = torch.zeros_like(p[i]).scatter_(0, torch.tensor(x), 1.0) if q is None else q[i]
-        if torch.rand((), generator=generator) * guess[x] >= p[i, x]:
+        guess = (torch.arange(p.shape[1], device=p.device) == x).to(p.dtype) if q is None else q[i]
+        if torch.rand((), generator=generator, device=p.device) * guess[x] >= p[i, x]:
             return [*drafts[:i], int(torch.multinomial((p[i] - guess).clamp(min=0), 1, generator=generator))]
     return [*drafts, int(torch.multinomial(p[len(drafts)], 1, generator=generator))]
 

@@ -73,7 +73,7 @@ class Step:
     @cached_property
     def token_rows(self) -> Tensor:
         """Cache row of each token, [N]."""
-        return self.rows.repeat_interleave(self.cu.diff().long())
+        return self.rows.repeat_interleave(self.cu.diff().long(), output_size=len(self.ids))
 
     @cached_property
     def last(self) -> Tensor:

@@ -109,8 +109,8 @@ def run(args) -> None:
         print(f"{lab.id}  {lab.title}\n\nObjective: {lab.objective}\nNeeds: {lab.needs}\n")
     rows = lab.run(device=args.device, quick=args.quick, **changed)
     stored = [results.save(lab.result, rows, device=args.device)] if args.store else []
-    if args.store and lab.store:
-        stored += lab.store(results.folder(), args.device)
+    if args.store and lab.store and args.device == "cpu":  # recordings show what happens, and need one machine, not each
+        stored += lab.store(results.folder())
     if args.json:
         print(json.dumps(results.document(lab.result, rows, device=args.device)))
         return

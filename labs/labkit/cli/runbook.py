@@ -9,6 +9,7 @@ import time
 def arguments(parser) -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: minutes, and nothing worth quoting")
     parser.add_argument("--from", dest="start", metavar="ID", help="begin at this lab: after a stop, the one that stopped")
+    parser.add_argument("--keep-going", action="store_true", help="don't stop at a lab that says stop, or fails")
     parser.add_argument("--store", action="store_true", help="keep every result in labs/results")
 
 
@@ -30,16 +31,16 @@ def run(args) -> None:
         done.append(one(lab, args))
         if not args.json:
             print(f"{done[-1]['seconds']:7.1f} s  {lab.id}  {lab.title}: {done[-1]['checkpoint']}", flush=True)
-        if done[-1]["checkpoint"] != "go":
+        if done[-1]["checkpoint"] != "go" and not args.keep_going:
             break
-    stopped = done[-1]["checkpoint"] != "go"
+    stopped = [row["id"] for row in done if row["checkpoint"] != "go"]
     if args.json:
-        print(json.dumps({"rows": done, "stopped": done[-1]["id"] if stopped else None}))
+        print(json.dumps({"rows": done, "stopped": stopped[0] if stopped else None}))
     else:
         print("\n" + table(done, {"id": "lab", "title": "", "seconds": "seconds|.1f", "rows": "rows", "checkpoint": "checkpoint"}))
         total = sum(row["seconds"] for row in done)
         print(f"\n{len(done)} of {len(order)} labs in {total / 60:.1f} minutes. " + (
-            f"Look at what {done[-1]['id']} says, then go on with: labkit runbook --from {done[-1]['id']}" if stopped else "All say go."))
+            f"Look at what {', '.join(stopped)} says, then go on with: labkit runbook --from {stopped[0]}" if stopped else "All say go."))
     if stopped:
         raise SystemExit(1)
 
@@ -55,9 +56,11 @@ def one(lab, args) -> dict:
         says = verdict(lab, rows)
         if args.store and says == "go":
             results.save(lab.result, rows, device=args.device)
-            if lab.store:
-                lab.store(results.folder(), args.device)
-    except (ValueError, OSError) as e:
-        says = f"stop: {' '.join(str(e).split())}"
+            if lab.store and args.device == "cpu":
+                lab.store(results.folder())
+    except Exception as e:
+        if not args.keep_going and not isinstance(e, ValueError | OSError):
+            raise
+        says = f"stop: {' '.join(str(e).split()) or type(e).__name__}"
     gc.collect()  # a lab's model goes before the next one's comes
     return {"id": lab.id, "title": lab.title, "seconds": time.perf_counter() - start, "rows": len(rows), "checkpoint": says}
