@@ -50,8 +50,11 @@ class Rung:
     sample: int = 1  # every so-manieth job: the slow rungs are timed on a part of the work
 
 
-def climb(ladder: str, model, work: list[Job], rungs: list[Rung], qualities: dict[str, dict], rounds: int) -> list[dict]:
-    """Run all rungs in turn; a row for each, with its multiple of the naive loop and of the rung below."""
+def climb(ladder: str, model, work: list[Job], rungs: list[Rung], qualities: dict[str, dict], rounds: int, compared: int = 1) -> list[dict]:
+    """Run all rungs in turn; a row for each, with its multiple of the naive loop and of the rung below.
+
+    compared: of every so-manieth job the tokens are compared with those of one user and a cache in fp32.
+    """
     from labkit.cli import progress
 
     seconds: dict[str, list[float]] = {r.name: [] for r in rungs}
@@ -70,12 +73,12 @@ def climb(ladder: str, model, work: list[Job], rungs: list[Rung], qualities: dic
     rows = [naive.to_row(ladder=ladder, rung="naive", dtype="fp32", batch=1, tokens_per_second=1 / naive.median, multiple=1.0, step=1.0,
                          agreement=1.0,
                          bytes_per_token=formulas.weight_bytes(config, "fp32"), extrapolation=off, **qualities["fp32"])]
-    truth = dict(enumerate(one_by_one(model, work) if rungs[0].sample > 1 else replies[rungs[0].name]))
+    truth = dict(zip(range(0, len(work), compared), one_by_one(model, work[::compared])))
     below = naive
     for rung in rungs:
         m = summarise(seconds[rung.name])
-        wanted = [truth[i] for i in range(0, len(work), rung.sample)]
-        pairs = [pair for reply, want in zip(replies[rung.name], wanted) for pair in zip(reply, want, strict=True)]
+        made = dict(zip(range(0, len(work), rung.sample), replies[rung.name]))
+        pairs = [pair for i in made.keys() & truth.keys() for pair in zip(made[i], truth[i], strict=True)]
         weights, cache = {"w8a8": "int8"}.get(rung.dtype, rung.dtype), "bf16" if rung.dtype == "bf16" else "fp32"
         rows.append(m.to_row(ladder=ladder, rung=rung.name, dtype=rung.dtype, batch=rung.batch, tokens_per_second=1 / m.median,
                              multiple=naive.median / m.median, step=below.median / m.median, agreement=sum(a == b for a, b in pairs) / len(pairs),

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labkit
-from labkit.caches import PagedCache, RingCache, StaticCache
+from labkit.caches import PagedCache, RingCache, SlotCache, StaticCache
 from labkit.formulas import kv_cache_bytes
 from labkit.step import Step
 
@@ -106,3 +106,14 @@ def test_a_step_that_does_not_fit_together_is_refused():
         Step(long, long, long, long)
     with pytest.raises(ValueError, match="at least one token"):
         Step.of([(0, 0, [])])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_a_cache_takes_memory_as_it_fills(dtype):
+    """Reserved is not taken: a cache for 48 long requests costs an engine nothing before they come."""
+    before = labkit.bench.resident_bytes()
+    (buffer,) = SlotCache(2**20, [(3, 64)], dtype).buffers
+    assert buffer.nbytes >= 192 * 2**20 and buffer.dtype == dtype and buffer.shape == (3, 2**20, 64)
+    assert labkit.bench.resident_bytes() - before < 20e6
+    buffer[1, 5] = 1
+    assert buffer[1, 4:7].float().sum() == 64 and not buffer[2, -1].any()
