@@ -30,7 +30,7 @@ def run(device="cpu", quick=False):
     with progress(None, "rounds of all contexts", 2 + (3 if quick else 15)) as bar:
         fns = {context: step_at(context) for context in contexts}
         fns[contexts[-1]] = lambda last=fns[contexts[-1]]: (last(), bar.update(1))[0]
-        times = bench.interleave(fns, warmup=2, repeats=3 if quick else 15)
+        times = bench.interleave(fns, warmup=2, repeats=3 if quick else 15, device=device)
     base = times[contexts[0]]
     return [bench.Measurement(m.median, m.iqr, m.n).to_row(
         context=c, tokens_per_second=1 / m.median, cache_bytes=formulas.kv_cache_bytes(config, c, 1, "fp32"),
@@ -39,7 +39,7 @@ def run(device="cpu", quick=False):
         for c, m in times.items()]
 
 
-def go(rows):
+def pays(rows):
     """Does a token cost more once the cache outweighs the model?"""
     for r in rows:
         if r["cache_share"] > 0.25 and r["multiple"] < 1.05:
@@ -64,7 +64,7 @@ LAB = Lab(
            "(fewer heads, windows, states, fewer bits) start to pay.",
     columns={"context": "context", "median": "s per token|.4f", "tokens_per_second": "tokens/s|.1f", "multiple": "times the shortest|.2f",
              "cache_bytes": "cache bytes|,", "cache_share": "share of bytes read|.0%", "mbu": "MBU|.0%"},
-    run=run, plot=plot, go=go)
+    run=run, plot=plot, pays=pays)
 
 if __name__ == "__main__":
     main(LAB)

@@ -29,7 +29,7 @@ def run(device="cpu", quick=False):
             for v, m in made.items()]
 
 
-def go(rows):
+def pays(rows):
     """Is the cached loop faster?"""
     for r in rows:
         if r["variant"] == "cached" and r["multiple"] < 2:
@@ -52,7 +52,7 @@ LAB = Lab(
            "decode reads all weights for one token.",
     columns={"variant": "loop", "context": "context", "new": "new", "median": "seconds|.2f", "iqr": "quartiles apart|.2f",
              "tokens_per_second": "tokens/s|.2f", "flops": "FLOPs|.3g", "multiple": "times naive|.1f"},
-    run=run, plot=plot, go=go)
+    run=run, plot=plot, pays=pays)
 
 if __name__ == "__main__":
     main(LAB)

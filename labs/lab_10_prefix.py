@@ -69,16 +69,21 @@ def run(device="cpu", quick=False):
 
 
 def go(rows):
-    """Is a known beginning found whole, five times as fast as a new one, and does a changing head break it?"""
+    """Is a known beginning found whole, and does a changing head break it?"""
     for r in rows:
         if r["what"] == "known beginning" and r["computed"] != OWN:
             return f"{r['computed']} tokens were computed where {OWN} were new: look which block of the beginning is not found"
-        if r["what"] == "known beginning" and r["n"] > 1 and r["multiple"] < 5:
-            return f"a known beginning of {r['case']} is worth {r['multiple']:.1f} times, where 5 is usual: look what else the first token waits for"
     found = {r["case"]: r["found"] for r in rows if r["what"] == "time of day at the"}
     if not 0 == found["head"] < found["middle"] < found["end"]:
         return f"with the time at the head {found['head']}, in the middle {found['middle']}, at the end {found['end']} tokens are found: " \
                "each must be more than the one before, and the first none"
+
+
+def pays(rows):
+    """Is the first token after a known beginning five times as fast?"""
+    for r in rows:
+        if r["what"] == "known beginning" and r["n"] > 1 and r["multiple"] < 5:
+            return f"a known beginning of {r['case']} is worth {r['multiple']:.1f} times, where 5 is usual: look what else the first token waits for"
 
 
 def plot(rows):
@@ -99,7 +104,7 @@ LAB = Lab(
     columns={"what": "what", "case": "case", "prompt_tokens": "prompt tokens|,", "found": "found|,", "computed": "computed|,",
              "ttft": "s to first token|.3f", "ttft_without": "without reuse|.3f", "multiple": "times as fast|.1f",
              "bill_gpt-5": "input bill, GPT-5|.0%", "bill_sonnet-4.5": "Sonnet 4.5|.0%", "bill_deepseek-v3": "DeepSeek-V3|.0%"},
-    run=run, plot=plot, go=go)
+    run=run, plot=plot, go=go, pays=pays)
 
 if __name__ == "__main__":
     main(LAB)

@@ -54,12 +54,14 @@ def test_a_quick_run_gives_what_the_lab_promises(id):
         chart = lab.plot(rows)
         assert len(chart.alt) > 30 and "<svg" in chart._repr_html_()
     if id in CLOCKLESS:
-        assert lab.go(rows) is None
+        assert lab.stops(rows) is None
 
 
 def test_every_lab_asks_a_question_at_its_checkpoint():
     for lab in labs().values():
-        assert lab.go.__doc__.strip().endswith("?") and lab.objective.endswith(".") and lab.notice.endswith(".") and lab.minutes >= 0
+        asked = [check.__doc__ for check in (lab.go, lab.pays) if check]
+        assert asked and all(question.endswith("?") for question in asked)
+        assert lab.objective.endswith(".") and lab.notice.endswith(".") and lab.minutes >= 0
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ DOCTORED = [
 def test_a_checkpoint_stops_at_a_doctored_result(id, doctor, words):
     rows = copy.deepcopy(calm(id))
     doctor(rows)
-    reason = LABS[id].go(rows)
+    reason = LABS[id].stops(rows)
     assert reason is not None and words in reason and "\n" not in reason
 
 
@@ -146,17 +148,25 @@ def calm(id: str) -> list[dict]:
 
 @each_lab()
 def test_a_checkpoint_says_go_on_a_calm_result(id):
-    assert LABS[id].go(calm(id)) is None
+    assert LABS[id].stops(calm(id)) is None
 
 
 def test_no_expert_is_worth_it_is_a_stop():
     rows = copy.deepcopy(quick_rows("CH4B-LAB-08"))
     for r in rows:
         r["multiple"] = 0.5
-    assert "routing costs more than the experts save" in LABS["CH4B-LAB-08"].go(rows)
+    assert "routing costs more than the experts save" in LABS["CH4B-LAB-08"].stops(rows)
     for r in rows:
         r |= {"device": "cuda", "multiple": 2.0, "median": 1.0}
-    assert "gathering two experts is not 1.5 times" in LABS["CH4B-LAB-08"].go(rows)
+    assert "gathering two experts is not 1.5 times" in LABS["CH4B-LAB-08"].stops(rows)
+
+
+def test_a_gpu_is_asked_for_the_right_answer_and_not_for_the_speed_of_a_model_this_small():
+    rows = copy.deepcopy(calm("CH4B-LAB-05"))
+    changed({"variant": "GQA", "way": "grouped"}, over_expanded=1.0)(rows)
+    assert "is 1.0 times as fast" in LABS["CH4B-LAB-05"].stops(rows) and LABS["CH4B-LAB-05"].stops(rows, "cuda") is None
+    changed({"variant": "GQA"}, gap=0.01)(rows)
+    assert "which query head" in LABS["CH4B-LAB-05"].stops(rows, "cuda")
 
 
 def test_a_target_that_no_design_meets_is_a_stop():

@@ -27,7 +27,7 @@ def quick_rows(id: str) -> list[dict]:
 def test_a_quick_run_gives_what_the_lab_promises(lab: Lab):
     rows = quick_rows(lab.id)
     assert [key for key in lab.columns if not any(key in row for row in rows)] == []
-    assert json.loads(json.dumps(rows)) == rows and lab.go(rows) is None and len(lab.plot(rows).alt) > 30
+    assert json.loads(json.dumps(rows)) == rows and lab.stops(rows) is None and len(lab.plot(rows).alt) > 30
 
 
 DOCTORED = [
@@ -51,7 +51,7 @@ DOCTORED = [
 def test_a_checkpoint_stops_at_a_doctored_result(id, where, to, words):
     rows = copy.deepcopy(quick_rows(id))
     next(r for r in rows if where.items() <= r.items()).update(to)
-    reason = LABS[id].go(rows)
+    reason = LABS[id].stops(rows)
     assert reason is not None and words in reason and "\n" not in reason
 
 

@@ -141,7 +141,8 @@ def receipt(expression: str) -> Receipt:
 def _command(argv: list[str]) -> str:
     """What was run, by name. Paths stay out: where a drawing went changes no number, and is nobody else's business."""
     at = argv.index("--plot") if "--plot" in argv else len(argv)
-    return " ".join([Path(argv[0]).name, *(a for i, a in enumerate(argv) if i and i not in (at, at + 1) and not a.startswith("--plot="))])
+    name = "labkit" if Path(argv[0]).name == "__main__.py" else Path(argv[0]).name  # python -m labkit.cli
+    return " ".join([name, *(a for i, a in enumerate(argv) if i and i not in (at, at + 1) and not a.startswith("--plot="))])
 
 
 def _cpu_name() -> str:

@@ -28,13 +28,19 @@ class Lab:
     run: Callable  # (device, quick) -> rows; what else it takes can be --set, and its defaults say of which kind
     plot: Callable | None = None  # (rows) -> plotting.Chart
     minutes: float = 1.0
-    store: Callable | None = None  # (folder, device) -> paths of what it keeps beside its rows, such as traces
+    store: Callable | None = None  # (folder) -> paths of what it keeps beside its rows, such as traces
     go: Callable | None = None  # (rows) -> None to go on, or one sentence: why to stop, and what to look at
+    pays: Callable | None = None  # the same for what should be faster, on a CPU: on a GPU a model this small waits for its launches
 
     @property
     def result(self) -> str:
         """The name its rows are stored under."""
         return self.id.lower()
+
+    def stops(self, rows: list[dict], device: str = "cpu") -> str | None:
+        """Why not to go on, if there is a reason."""
+        checks = [self.go, self.pays if device == "cpu" else None]
+        return next((reason for check in checks if check and (reason := check(rows))), None)
 
 
 def labs() -> dict[str, Lab]:
@@ -116,8 +122,8 @@ def run(args) -> None:
         return
     print(table(rows, lab.columns))
     print(f"\nWhat to notice: {lab.notice}")
-    if lab.go:
-        print(f"Checkpoint: {verdict(lab, rows)}")
+    if lab.go or lab.pays:
+        print(f"Checkpoint: {verdict(lab, rows, args.device)}")
     if lab.plot and args.plot:
         lab.plot(rows).save(args.plot)
         print(f"Plot: {args.plot}")
@@ -125,9 +131,9 @@ def run(args) -> None:
         print(f"Stored: {path.parent.name}/{path.name}")
 
 
-def verdict(lab: Lab, rows: list[dict]) -> str:
+def verdict(lab: Lab, rows: list[dict], device: str) -> str:
     """"go", or "stop: " and the reason."""
-    reason = lab.go(rows) if lab.go else None
+    reason = lab.stops(rows, device)
     return "go" if reason is None else f"stop: {reason}"
 
 

@@ -53,7 +53,7 @@ def one(lab, args) -> dict:
     start, rows = time.perf_counter(), []
     try:
         rows = lab.run(device=args.device, quick=args.quick)
-        says = verdict(lab, rows)
+        says = verdict(lab, rows, args.device)
         if args.store and says == "go":
             results.save(lab.result, rows, device=args.device)
             if lab.store and args.device == "cpu":
