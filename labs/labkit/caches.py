@@ -16,21 +16,11 @@ A recurrent layer keeps no tokens but a state: `StateCache` is that one exceptio
 """
 from __future__ import annotations
 
-import math
-import mmap
-
 import torch
 from torch import Tensor
 
+from labkit.ops import zeros
 from labkit.step import Step
-
-
-def zeros(shape, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-    """Zeros. On a CPU a page of them takes memory, and time to clear, only once something is written there."""
-    size = math.prod(shape) * dtype.itemsize
-    if size == 0 or torch.device(device).type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).view(shape)
 
 
 class SlotCache:
@@ -39,7 +29,6 @@ class SlotCache:
     layout: tuple  # what makes two caches send a token to the same slot
 
     def __init__(self, slots: int, items, dtype=torch.float32, device: torch.device | str = "cpu"):
-        # zeros, not empty: a masked slot still meets the values with weight 0, and 0 * NaN is NaN
         self.buffers = [zeros((*item[:-1], slots, item[-1]), dtype, device) for item in items]
 
     @property

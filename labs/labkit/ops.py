@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import platform
 import time
 
@@ -86,6 +87,20 @@ def fastest_for_few(layers: list[Linear], rounds: int = 4) -> str:
         best[few] = min(best[few], time.perf_counter() - start)
     best["plain"] /= 0.95
     return min(best, key=lambda few: best[few])
+
+
+# -- memory ------------------------------------------------------------------------------------------------------
+
+
+def zeros(shape, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """For caches, whose masked slots meet the values too, with weight 0: and 0 * NaN is NaN.
+
+    On a CPU a page of them takes memory, and time to clear, only once something is written there.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size == 0 or torch.device(device).type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).view(shape)
 
 
 # -- norms and positions -----------------------------------------------------------------------------------------
