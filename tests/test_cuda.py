@@ -65,3 +65,10 @@ def test_the_real_model_writes_what_it_writes_on_a_cpu():
     (gpu, tokenizer), (cpu, _) = labkit.weights.smollm2(device="cuda"), labkit.weights.smollm2()
     prompt = tokenizer.chat("Explain what a cache is.")
     assert labkit.generate(gpu, [prompt], 24) == labkit.generate(gpu, [prompt], 24, cache="none") == labkit.generate(cpu, [prompt], 24)
+
+
+def test_drafts_are_accepted_on_the_device():
+    """Drafts that the target is certain of are kept, one that it rules out is not; the generator is the device's own."""
+    p, generator = torch.eye(6, device="cuda")[[2, 4, 1]], torch.Generator("cuda").manual_seed(0)
+    assert labkit.speculative.accept([2, 4], p, generator=generator) == [2, 4, 1]
+    assert labkit.speculative.accept([2, 3], p, generator=generator) == [2, 4]

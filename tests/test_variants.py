@@ -243,3 +243,21 @@ def test_groups_limit_the_choice_and_the_correction_only_chooses():
 def test_cached_decoding_equals_naive(name, cache):
     ours, prompts = from_hf(oracles.build(name)), [oracles.text(n, seed=n) for n in (5, 1, 17, 9)]
     assert labkit.generate(ours, prompts, 16, cache=cache) == labkit.generate(ours, prompts, 16, cache="none")
+
+
+# -- devices -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", oracles.ORACLES)
+def test_everything_is_made_where_the_model_is(name):
+    """Without a GPU: tensors on the meta device have no values, and refuse to meet a CPU's. (It counts no experts' tokens.)"""
+    ours = from_hf(oracles.build(name)).to("meta")
+    if ours.config.n_experts:
+        pytest.skip("bincount has no meta form")
+    for kind, chunks in (("none", [20]), ("static", [7, 1, 5]), ("ring", [7, 1, 5])):
+        caches, done = ours.caches(kind, 1, 48, longest_step=7), 0
+        for n in chunks:
+            with torch.inference_mode():
+                logits = ours(Step.of([(0, done, [1] * n)], "meta"), caches)
+            done += n
+        assert logits.device.type == "meta" and logits.shape == (n, ours.config.vocab_size)
