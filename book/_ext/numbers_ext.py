@@ -32,7 +32,7 @@ class NumberRole(SphinxRole):
         except ValueError as e:
             return [], [self.inliner.reporter.error(str(e), line=self.lineno)]
         kept = self.env.temp_data.setdefault("receipts", {})
-        key = next((k for k, r in kept.items() if r == made), None) or f"receipt-{len(kept) + 1}"
+        key = next((k for k, r in kept.items() if r == made), None) or f"n{len(kept) + 1}"
         kept[key] = made
         return [receipt(self.rawtext, made.text, key=key, measured=bool(made.details))], []
 
