@@ -72,6 +72,7 @@ ORACLES = {
     "qwen3-next-dense": lambda: _qwen3_next(num_experts=0, mlp_only_layers=list(range(L))),
     "qwen3-next": lambda: _qwen3_next(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, shared_expert_intermediate_size=32),
 }
+EXPERTS = ("gpt-oss", "mixtral", "qwen3-moe", "qwen3-moe-raw", "deepseek-moe", "deepseek-yarn", "qwen3-next")
 WINDOWED = ("mistral", "gemma3", "gpt-oss")
 RECURRENT = ("qwen3-next-dense", "qwen3-next")
 

@@ -90,6 +90,14 @@ def test_a_receipt_names_the_processors_vectors(tmp_path, monkeypatch):
     assert machine() == "AMD EPYC, 2 cores"
 
 
+def test_a_receipt_says_what_else_went_on_while_it_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    doc = json.loads((path := results.save("demo", [{"x": 1}])).read_text())
+    assert "note" not in results.receipt('row("demo")["x"]').details
+    path.write_text(json.dumps(doc | {"note": "others ran beside it"}))
+    assert results.receipt('row("demo")["x"]').details["note"] == "others ran beside it"
+
+
 def test_a_receipt_evaluates_formulas_and_nothing_else():
     assert results.receipt('kv_cache_bytes(presets["llama3-70b"], 1)').text == "327,680"
     assert results.receipt("sum(t for t in range(1, 4)) | 04d").text == "0006"
@@ -145,5 +153,6 @@ def test_importing_labkit_is_light():
 def test_no_result_keeps_a_path_of_the_machine_that_made_it():
     assert results._command(["/usr/bin/labkit", "lab", "X", "--plot", "/home/me/x.png", "--store"]) == "labkit lab X --store"
     assert results._command(["labkit", "lab", "X", "--store", "--plot=/home/me/x.png"]) == "labkit lab X --store"
+    assert results._command(["/usr/lib/labkit/cli/__main__.py", "bench"]) == "labkit bench"  # python -m labkit.cli
     commands = [json.loads(p.read_text()).get("command", "") for p in results.folder().glob("*.json")]
     assert any(commands) and not [c for c in commands if "/" in c]

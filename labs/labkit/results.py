@@ -1,7 +1,7 @@
 """Measured numbers, stored with where they were measured: `labs/results/<name>.<machine>.json`.
 
-A document is `{schema, name, env, command, commit, date, rows}`. Pages quote rows through the `{n}` role (`receipt` below), so
-that a number in prose always carries its machine, date, commit and command.
+A document is `{schema, name, env, command, commit, date, rows}`; a `note` says what else a reader must know. Pages quote rows
+through the `{n}` role (`receipt` below), so that a number in prose always carries its machine, date, commit and command.
 """
 from __future__ import annotations
 
@@ -133,6 +133,7 @@ def receipt(expression: str) -> Receipt:
         details = {"machine": env.get("gpu") or cpu, "date": doc["date"], "commit": doc["commit"],
                    "command": doc["command"], "result": doc["name"],
                    "versions": ", ".join(f"{k} {env[k]}" for k in ("python", "numpy", "torch") if k in env)}
+        details |= {"note": doc["note"]} if "note" in doc else {}
         if "iqr" in seen[0]:
             details["spread"] = f"quartiles {seen[0]['iqr']:.3g} {seen[0].get('unit', '')} apart, {seen[0].get('n', '?')} runs".replace("  ", " ")
     return Receipt(text, source.strip(), details)
