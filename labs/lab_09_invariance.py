@@ -7,7 +7,7 @@ SHARED, SIZES = 256, (2, 4, 8, 16)
 def models(device: str) -> dict:
     """dtype -> (model, tokens of a reply). bf16 without the processor's own arithmetic is emulated, slowly."""
     from labkit import quant
-    from labkit.ops import has_bf16
+    from labkit.linear import has_bf16
     from labkit.weights import smollm2
 
     plain, tokenizer = smollm2("fp32", device, packed=False)

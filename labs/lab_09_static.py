@@ -39,7 +39,7 @@ def transformers_continuous(twin, work, slots: int) -> list[list[int]]:
 def ways(device: str, slots: int) -> dict:
     """(way, dtype) -> (slots, the model, a function from jobs to replies)."""
     from labkit.cli.bench import transformers_twin
-    from labkit.ops import has_bf16
+    from labkit.linear import has_bf16
     from labkit.weights import smollm2
     from labkit_labs import serving
 

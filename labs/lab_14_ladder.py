@@ -21,7 +21,7 @@ def copies(model, tokenizer, quick):
 def run(device="cpu", quick=False, ends=0):
     import torch
 
-    from labkit.ops import has_bf16
+    from labkit.linear import has_bf16
     from labkit.quant import quantize, smooth, text
     from labkit.weights import smollm2
     from labkit_labs import ladder, serving

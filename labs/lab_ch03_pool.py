@@ -20,7 +20,7 @@ def pool(model, n_kv_heads: int):
         raise ValueError(f"{old.n_kv_heads} key/value heads can't be averaged into {n_kv_heads}: the number must divide them")
     made = labkit.GPT(old.replace(n_kv_heads=n_kv_heads)).to(model.device, model.dtype).eval()
     H, G, E = old.n_heads, old.n_kv_heads, old.head_dim
-    weights = {name: t.to_dense() if t.is_mkldnn else t for name, t in model.state_dict().items()}
+    weights = model.state_dict()
     for name, t in weights.items():
         if ".mixer.qkv." in name:
             heads = t.unflatten(0, (-1, E))  # queries, keys, values (and gates), head by head

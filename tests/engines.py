@@ -11,7 +11,7 @@ from labkit.config import LAYER_TYPES
 from labkit.speculative import Speculation
 
 NEW = 24
-SMALL = dict(vocab_size=64, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=48, max_context=96)
+SMALL = dict(vocab_size=64, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, d_ff=48, max_context=96)
 MODELS = {"full": {}, "window": dict(layer_types=("sliding", "full"), window=7),
           "multi-head, learned positions": dict(n_kv_heads=4, position="learned")}
 if "delta" in LAYER_TYPES:  # with every mixer there is

@@ -9,9 +9,7 @@ import torch
 
 import labkit
 from labkit import Engine, QueueFull, Sampling
-from labkit.engine import storage
 from labkit.engine.prefix import PrefixIndex
-from labkit.engine.storage import BlockCache
 from labkit_labs import serving
 
 TEXT = list(range(1, 33))
@@ -205,45 +203,6 @@ def test_blocks_in_use_are_full():
     engine.step()
     written = sum(r.done for r in engine.scheduler.running)
     assert written / (engine.stats.blocks_used * 4) > 0.8
-
-
-def test_blocks_that_all_requests_begin_with_are_read_once(monkeypatch):
-    """Two parts of a softmax are the whole: alike, private and unequal rows, in decodes, chunks and checks of drafts."""
-    leads, find = [], BlockCache._lead
-
-    def lead(self, step):
-        leads.append((find(self, step), len(step.parts)))
-        return leads[-1][0]
-
-    monkeypatch.setattr(BlockCache, "_lead", lead)
-    for chosen in (engines.prompts()[:9], engines.prompts()[:4]):
-        engine = make(max_batch=8, n_blocks=120)
-        engine.speculation = engines.always(engines.Guess("full", 0))
-        ids = {engine.add(p, 20, stop=()): alone[:20] for p, alone in chosen}
-        finish(engine)
-        assert engine.run() == ids
-    assert {blocks > 0 for blocks, _ in leads} == {True, False} and any(blocks and parts > 1 for blocks, parts in leads)
-
-
-@pytest.mark.parametrize("prefix_cache", [True, False])
-def test_a_step_is_cut_where_its_requests_hold_much_more(monkeypatch, prefix_cache):
-    """Short and long contexts are read apart, in decodes and in checks of drafts; the tokens are those of the request alone."""
-    cuts, find = [], storage.pieces
-
-    def pieces(step):
-        found = find(step)
-        cuts.append((len(found), len(step.parts)))
-        assert [i for piece in found for i in range(piece.tokens.start, piece.tokens.stop)] == list(range(len(step.ids)))
-        return found
-
-    monkeypatch.setattr(storage, "CALL", 4)
-    monkeypatch.setattr(storage, "pieces", pieces)
-    engine = make(max_batch=8, n_blocks=200, prefix_cache=prefix_cache)
-    engine.speculation = engines.always(engines.Guess("full", 0))
-    ids = {engine.add(p, 20, stop=()): alone[:20] for p, alone in engines.prompts()}
-    finish(engine)
-    assert engine.run() == ids
-    assert any(found > parts > 1 for found, parts in cuts) and any(found > 2 for found, _ in cuts)
 
 
 @pytest.mark.parametrize("dtype,held", [("bf16", torch.bfloat16), ("int8", torch.int8)])

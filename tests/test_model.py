@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import labkit
+from labkit import kernels
 from labkit.step import Step
 
 GATE = 5e-5  # fp32; see oracles.gate
@@ -74,13 +75,21 @@ def test_rejected_drafts_are_overwritten():
     assert gap(torch.cat(out), oracles.expected(theirs, tokens)) < GATE
 
 
+@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("name", ["llama-tied", "gemma3", "deepseek-moe", "qwen3-next"])
-def test_packed_weights_change_rounding_only(name):
+def test_packed_weights_change_rounding_only(name, own, monkeypatch):
+    """In panels for our own kernel, or in oneDNN's blocks."""
+    if not own:
+        monkeypatch.setattr(kernels, "missing", lambda *_: "switched off")
+    elif kernels.missing():
+        pytest.skip(kernels.missing())
     ours = labkit.weights.from_hf(oracles.build(name))
     tokens, before = oracles.text(30), {k: v.clone() for k, v in ours.state_dict().items()}
     plain = labkit.logits(ours, tokens, [20, *[1] * 10], "static")
     ours.pack()
-    assert ours.blocks[0].mixer.out.weight.is_mkldnn and ours.head.weight.is_mkldnn
+    for layer in (ours.blocks[0].mixer.out, ours.head):
+        assert layer.packed and layer.weight.is_mkldnn == (not own)
+    assert all(torch.equal(v, before[k]) for k, v in ours.state_dict().items())
     assert gap(labkit.logits(ours, tokens, [20, *[1] * 10], "static"), plain) < oracles.gate(name)
     ours.unpack()
     assert (ours.head.weight is ours.embed.weight) == ours.config.tie_embeddings
@@ -88,8 +97,9 @@ def test_packed_weights_change_rounding_only(name):
 
 
 @pytest.mark.parametrize("few", ["packed", "padded", "plain"])
-def test_a_step_of_one_or_two_rows_is_the_same_in_every_layout(few):
-    layer = labkit.ops.Linear(48, 80, bias=True)
+def test_a_step_of_one_or_two_rows_is_the_same_in_every_layout(few, monkeypatch):
+    monkeypatch.setattr(kernels, "missing", lambda *_: "switched off")
+    layer = labkit.linear.Linear(48, 80, bias=True)
     rows = {n: torch.randn(n, 48, generator=torch.Generator().manual_seed(n)) for n in (1, 2, 3)}
     exact = {n: torch.nn.functional.linear(x, layer.weight, layer.bias) for n, x in rows.items()}
     layer.pack()
@@ -110,7 +120,8 @@ def test_packing_keeps_what_this_cpu_multiplies_fastest(fast, monkeypatch):
         time.sleep(0 if way == fast else 1e-3)
         return x
 
-    monkeypatch.setattr(labkit.ops, "linear", linear)
+    monkeypatch.setattr(kernels, "missing", lambda *_: "switched off")
+    monkeypatch.setattr(labkit.linear, "linear", linear)
     mixer = labkit.GPT(labkit.presets["tiny"]).pack().blocks[0].mixer
     for layer in (mixer.qkv, mixer.out):
         assert layer.weight.is_mkldnn and layer.few == fast and (layer.plain is not None) == (fast == "plain")

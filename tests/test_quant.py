@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import labkit
 from labkit import presets, quant, reference
 from labkit.formulas import kv_cache_bytes, weight_bytes
-from labkit.ops import Linear
+from labkit.linear import Linear
 from labkit.quant import convert, linear
 from labkit.step import Step
 

@@ -111,7 +111,7 @@ def hardware(dtype: str = "fp32", device: str = "cpu") -> Hardware:
     """This machine's ceilings, measured: a large matmul by the fastest kernel we have, and a read of more memory than any cache holds."""
     import torch
 
-    from labkit.ops import Linear
+    from labkit.linear import Linear
     from labkit.weights.smol import DTYPES
 
     kind = DTYPES[dtype]

@@ -81,6 +81,7 @@ class StaticCache(SlotCache):
     def __init__(self, rows: int, capacity: int, items, dtype=torch.float32, device: torch.device | str = "cpu", window: int | None = None):
         super().__init__(rows * capacity, items, dtype, device)
         self.rows, self.capacity, self.window, self.layout = rows, capacity, window, (type(self), rows, capacity)
+        self.block_size, self.table = capacity, torch.arange(rows, device=device)[:, None]  # as blocks: one for each row
 
     def _slots(self, step):
         self._check(step, self.rows, self.capacity)
@@ -88,8 +89,7 @@ class StaticCache(SlotCache):
 
     def read(self, step):
         start, stop = _oldest(step, self.window), max(step.context)
-        if self.buffers[0].dtype != torch.float32 and self.buffers[0].device.type == "cpu":
-            # oneDNN builds, and keeps, a bf16 kernel per key length: offer it few
+        if self.buffers[0].dtype != torch.float32 and self.buffers[0].device.type == "cpu":  # oneDNN keeps a kernel per length: offer few
             stop = min(start + -(-(stop - start) // 64) * 64, self.capacity)
         return *self._views(step, start, stop), step.once(("kpos", start, stop), lambda: _positions(step, start, stop))
 

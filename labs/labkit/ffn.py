@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labkit.config import ModelConfig
-from labkit.ops import Linear
+from labkit.linear import Linear
 
 
 def gated(gate_up: Tensor, kind: str) -> Tensor:

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from labkit.caches import make_cache
 from labkit.config import ModelConfig
 from labkit.ffn import GELUMLP, SwiGLU
+from labkit.linear import Linear, pack
 from labkit.mixers import make_mixer
 from labkit.moe import MoE
-from labkit.ops import Linear, RMSNorm, can_pack, fastest_for_few
+from labkit.ops import RMSNorm
 from labkit.step import Step
 
 
@@ -91,18 +92,13 @@ class GPT(nn.Module):
 
     @torch.inference_mode()
     def pack(self) -> GPT:
-        """Lay every matrix out as the CPU likes it (see `ops.Linear`); on other devices nothing changes."""
+        """Lay every matrix out as the CPU likes it (see `linear.Linear`); on other devices nothing changes."""
         shapes = {}
         for m in self.modules():
             if isinstance(m, Linear):
                 shapes.setdefault(m.weight.shape, []).append(m)
         for alike in shapes.values():
-            if can_pack(alike[0].weight) and not alike[0].weight.is_mkldnn:
-                for m in alike:
-                    m.pack()
-                few = fastest_for_few(alike)
-                for m in alike:
-                    m.choose(few)
+            pack(alike)
         return self
 
     def unpack(self) -> GPT:

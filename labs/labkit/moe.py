@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from labkit.config import ModelConfig
 from labkit.ffn import SwiGLU, gated
-from labkit.ops import Linear
+from labkit.linear import Linear
 
 EXECUTIONS = ("auto", "loop", "gather", "grouped")
 

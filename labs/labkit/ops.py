@@ -1,93 +1,14 @@
-"""The arithmetic every model shares, in torch: linear layers, RMSNorm, RoPE, attention."""
+"""The arithmetic every model shares, in torch: RMSNorm, RoPE, attention. Linear layers are in `linear`."""
 from __future__ import annotations
 
 import math
 import mmap
-import platform
-import time
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labkit.step import Step
-
-# -- linear layers, and a layout the CPU likes -------------------------------------------------------------------
-
-
-def can_pack(weight: Tensor) -> bool:
-    """oneDNN's blocked layout exists for this weight, and the CPU has arithmetic for its dtype."""
-    return (weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-            and (weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and has_bf16())))
-
-
-def has_bf16() -> bool:
-    """The CPU multiplies bf16 itself. Without it, bf16 saves memory but not time."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return True
-    return any(getattr(torch.cpu, f, lambda: False)() for f in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias`: [N, in] -> [N, out]. A packed weight goes to oneDNN, any other to `F.linear`."""
-    if weight.is_mkldnn:
-        return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
-    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and len(x) > 32 and not has_bf16():
-        return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
-    return F.linear(x, weight, bias)
-
-
-class Linear(nn.Linear):
-    """nn.Linear that can lay its weight out once, in the blocks oneDNN would otherwise make at every call.
-
-    A step of one or two rows is a case of its own: `few` says whether it goes through the packed weight as it is, is
-    `"padded"` to four rows (on AMD's Zen 4 four rows take *less* time than one), or through a `"plain"` copy kept beside it
-    (faster on older Intel). The values are the same in every layout: `unpack` returns them bit by bit.
-    """
-
-    plain: Tensor | None = None
-    few = "packed"
-
-    def __init__(self, d_in: int, d_out: int, bias: bool = False):
-        super().__init__(d_in, d_out, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if len(x) > 2 or self.few == "packed":
-            return linear(x, self.weight, self.bias)
-        if self.few == "plain" and self.plain is not None:
-            return linear(x, self.plain, self.bias)
-        return linear(F.pad(x, (0, 0, 0, 4 - len(x))), self.weight, self.bias)[: len(x)]
-
-    def pack(self) -> None:
-        if can_pack(self.weight) and not self.weight.is_mkldnn:
-            self.plain = self.weight.detach()
-            self.weight = nn.Parameter(torch.ops.mkldnn._reorder_linear_weight(self.plain, None), requires_grad=False)
-
-    def choose(self, few: str) -> None:
-        """How a packed layer treats one or two rows from now on; the plain copy is dropped where it is not used."""
-        self.few, self.plain = few, self.plain if few == "plain" else None
-
-    def unpack(self) -> None:
-        if self.weight.is_mkldnn:
-            self.weight, self.plain, self.few = nn.Parameter(self.weight.to_dense()), None, "packed"
-
-
-def fastest_for_few(layers: list[Linear], rounds: int = 4) -> str:
-    """How this CPU multiplies one row fastest, over all packed `layers` in turn: "packed", "padded" or "plain" (see `Linear`).
-
-    The ordinary layout must win by 5 %, because it costs the memory of a second copy.
-    """
-    rows = {layer.in_features: torch.ones(1, layer.in_features, dtype=layer.weight.dtype) for layer in layers}
-    best: dict[str, float] = {"packed": math.inf, "padded": math.inf, "plain": math.inf}
-    for few in [*best] * rounds:  # interleaved, so that a busy moment hits all
-        start = time.perf_counter()
-        for layer in layers:
-            layer.few = few
-            layer(rows[layer.in_features])
-        best[few] = min(best[few], time.perf_counter() - start)
-    best["plain"] /= 0.95
-    return min(best, key=lambda few: best[few])
-
 
 # -- memory ------------------------------------------------------------------------------------------------------
 
@@ -192,7 +113,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kpos: Tensor, step: Step, scale: flo
     One rule masks everything: `0 <= kpos <= qpos and qpos - kpos < window`.
     """
     R, T, S, (H, E), G = len(step.rows), step.T, k.shape[1], q.shape[1:], k.shape[2]
-    k, v, share = k.transpose(1, 2), v.transpose(1, 2), H // G  # [R,G,S,E]
+    k, v, share = k.transpose(1, 2).to(q.dtype), v.transpose(1, 2).to(q.dtype), H // G  # [R,G,S,E]
     far = window is not None and window < S
     fused = sinks is None and v.shape[-1] == E
     if fused and T == S and T > 1 and not far and not any(step.first):  # whole prompts, nothing before them

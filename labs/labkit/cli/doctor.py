@@ -11,11 +11,12 @@ def arguments(parser) -> None:
 def run(args) -> None:
     import torch
 
-    from labkit import bench, ops, results
+    from labkit import bench, kernels, linear, results
     from labkit.weights import smol
 
-    found = {**results.environment(args.device), "cuda_available": torch.cuda.is_available(), "bf16_arithmetic": ops.has_bf16(),
-             "packed_weights": ops.can_pack(torch.empty(1, 1)), "results": str(results.folder().name)}
+    found = {**results.environment(args.device), "cuda_available": torch.cuda.is_available(), "bf16_arithmetic": linear.has_bf16(),
+             "packed_weights": linear.can_pack(torch.empty(1, 1)), "own_kernels": kernels.missing() or "compiled",
+             "results": str(results.folder().name)}
     kept = smol.cache_folder() / "smollm2-135m"
     found["smollm2"] = "in the local cache" if kept.exists() else "not here yet: it is fetched at first use"
     try:

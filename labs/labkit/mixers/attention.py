@@ -4,8 +4,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from labkit import kernels
 from labkit.config import ModelConfig
-from labkit.ops import Linear, RMSNorm, attend, rope, rope_angles
+from labkit.linear import Linear
+from labkit.ops import RMSNorm, attend, rope, rope_angles
 from labkit.step import Step
 
 
@@ -40,8 +42,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, step: Step, cache) -> Tensor:
         q, k, v, gate = self.project(x, step)
         cache.write(step, k, v)
-        if hasattr(cache, "attend"):  # an engine's blocks know what its requests share
-            out = cache.attend(q, step, self.scale, self.window, self.sinks)
+        if kernels.can_attend(q, step, cache):
+            out = kernels.attend(q, step, cache, self.scale, self.window, self.sinks)
         else:
             seen = [attend(q[part.tokens], *cache.read(part), part, self.scale, self.window, self.sinks) for part in step.parts]
             out = torch.cat(seen) if len(seen) > 1 else seen[0]

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labkit.config import ModelConfig
-from labkit.ops import Linear, RMSNorm
+from labkit.linear import Linear
+from labkit.ops import RMSNorm
 from labkit.step import Step
 
 

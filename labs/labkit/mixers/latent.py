@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labkit.config import ModelConfig
-from labkit.ops import Linear, RMSNorm, attend, rope, rope_angles
+from labkit.linear import Linear
+from labkit.ops import RMSNorm, attend, rope, rope_angles
 from labkit.step import Step
 
 LATENT_EPS = 1e-6  # of the norms inside; published models fix it

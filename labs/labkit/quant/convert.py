@@ -5,12 +5,12 @@ from contextlib import ExitStack
 from fnmatch import fnmatch
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from labkit import bench
 from labkit.config import UnknownName
+from labkit.linear import Linear
 from labkit.model import GPT
-from labkit.ops import Linear
 from labkit.quant.linear import KINDS, FewBits, FewBitsEmbedding, kernels, row_digits
 from labkit.step import Step
 
@@ -38,7 +38,7 @@ def quantize(model: GPT, kind: str, *, only=("*",), skip=(), rows: int = 1, kern
     chosen = {n: m for n, m in linear.items() if isinstance(m, Linear) and fits(n, only) and not fits(n, skip)}
     best, new = float("inf"), {}
     for name in [kernel] if kernel else [k for k in known if k != "plain"] or known:
-        made = {n: KINDS[kind](layer, dense(layer), kind, name) for n, layer in chosen.items()}
+        made = {n: KINDS[kind](layer, layer.dense(), kind, name) for n, layer in chosen.items()}
         took = _seconds([*made.values()], rows, model.device)
         if took < 0.9 * best:  # kernels are listed in order of preference: a later one has to win clearly
             best, new = took, made
@@ -52,11 +52,6 @@ def quantize(model: GPT, kind: str, *, only=("*",), skip=(), rows: int = 1, kern
         row = model.quantisation.setdefault(f"{m.kind} {m.kernel}", {"layers": 0, "weights": 0, "bytes": 0})
         row.update(layers=row["layers"] + 1, weights=row["weights"] + m.in_features * m.out_features, bytes=row["bytes"] + m.nbytes)
     return model
-
-
-def dense(layer: Linear) -> Tensor:
-    """The weight [out,in] of a layer, packed or not."""
-    return (layer.weight.to_dense() if layer.weight.is_mkldnn else layer.weight).detach()
 
 
 def _seconds(layers: list, rows: int, device) -> float:
@@ -74,7 +69,7 @@ def calibrate(model: GPT, ids: list[int]) -> dict[str, dict]:
     found = {}
 
     def watch(name, layer, inputs):
-        x, w = inputs[0].float(), dense(layer).float()
+        x, w = inputs[0].float(), layer.dense().float()
         whole, (rows, scale) = x.abs().max() / 127, row_digits(x, 1)
         error = lambda rounded: (((rounded - x) @ w.T).norm(dim=1) / (x @ w.T).norm(dim=1)).median().item()
         found[name] = {"largest": x.abs().max().item(), "channels": x.abs().amax(0), "per_row": error(rows.round() * scale),

@@ -1,4 +1,4 @@
-"""Linear layers in few bits. Each has the call of `ops.Linear`: x [N,in] -> [N,out].
+"""Linear layers in few bits. Each has the call of `linear.Linear`: x [N,in] -> [N,out].
 
 **Weights** take 8 bits, one scale per output channel, 4 bits, one scale per 32 inputs, or 16 bits as they are. **Activations** take
 8 bits with one scale per row, so that what a request gets does not depend on who else is in the batch: in whole numbers not even by

@@ -54,7 +54,7 @@ class Tokenizer:
 
 
 def smollm2(dtype: str = "fp32", device: str = "cpu", *, packed: bool = True) -> tuple[GPT, Tokenizer]:
-    """The model and its tokenizer. On a CPU the weights are packed (see `ops.Linear`) unless `packed` is False.
+    """The model and its tokenizer. On a CPU the weights are packed (see `linear.Linear`) unless `packed` is False.
 
     Raises ValueError for an unknown dtype or a device that is not there, FileNotFoundError when the model is absent and
     cannot be fetched, OSError when a file is damaged.

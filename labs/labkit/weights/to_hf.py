@@ -45,8 +45,7 @@ def hf_tensors(model: GPT) -> dict[str, Tensor]:
     sizes = {"mixer.qkv.weight": [n * c.head_dim for n in (c.n_heads, c.n_kv_heads, c.n_kv_heads)], "ffn.gate_up.weight": [c.d_ff, c.d_ff]}
     ours, out = model.state_dict(), {}
     for name, targets in FAMILIES[family_of(c)](c).items():
-        weight = ours[name].to_dense() if ours[name].is_mkldnn else ours[name]
-        parts = weight.split(sizes[name.split(".", 2)[2]]) if len(targets) > 1 else [weight]
+        parts = ours[name].split(sizes[name.split(".", 2)[2]]) if len(targets) > 1 else [ours[name]]
         out |= {target: part.contiguous() for target, part in zip(targets, parts)}
     return out
 

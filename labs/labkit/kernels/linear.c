@@ -1,0 +1,65 @@
+/* y = x w' + b, with the weight in panels: the layout that a processor's caches and vectors like.
+
+   A panel holds two vectors' worth of outputs, input by input: [K,PANEL]. For each input the two vectors are loaded once and
+   multiplied with that input of up to ROWS rows, whose sums stay in registers. So a decode reads the weight once, front to back, and a
+   prompt uses a panel for many rows while it is in the cache (Goto & van de Geijn 2008). The twin in torch is `F.linear`. */
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __AVX512F__
+enum { LANES = 16, ROWS = 12 }; /* 2 * ROWS sums, of 32 registers */
+#else
+enum { LANES = 8, ROWS = 6 }; /* of 16 */
+#endif
+enum { PANEL = 2 * LANES, CACHE = 128 << 10 }; /* bytes of x that stay in a core's cache while panels pass by */
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
+
+int64_t panel(void) { return PANEL; }
+
+/* `rows` is a constant where this is inlined, so the sums are registers */
+static inline __attribute__((always_inline)) void tile(int rows, const float *x, const float *w, const vec b[2], float *y, int64_t K,
+                                                       int64_t stride, int64_t N, int width, const float *ahead) {
+  vec sum[ROWS][2];
+  for (int i = 0; i < rows; i++) sum[i][0] = b[0], sum[i][1] = b[1];
+  for (int64_t k = 0; k < K; k++) {
+    if (ahead) __builtin_prefetch(ahead + k * PANEL);
+    vec left = *(const vec *)(w + k * PANEL), right = *(const vec *)(w + k * PANEL + LANES);
+    for (int i = 0; i < rows; i++) sum[i][0] += x[i * stride + k] * left, sum[i][1] += x[i * stride + k] * right;
+  }
+  for (int i = 0; i < rows; i++)
+    if (width == PANEL) memcpy(y + i * N, sum[i], sizeof sum[i]);
+    else memcpy(y + i * N, sum[i], sizeof(float) * width);
+}
+
+#define CASE(n) case n: tile(n, x, w, b, y, K, stride, N, width, ahead); break;
+static void some(int rows, const float *x, const float *w, const vec b[2], float *y, int64_t K, int64_t stride, int64_t N, int width,
+                 const float *ahead) {
+  switch (rows) {
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if __AVX512F__
+    CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#endif
+  }
+}
+
+/* x [M,K], row m at x + m * stride · w [panels,K,PANEL], the last one filled up · bias [N] or null · y [M,N] */
+void linear(const float *x, const float *w, const float *bias, float *y, int64_t M, int64_t K, int64_t N, int64_t stride, int threads) {
+  int64_t panels = (N + PANEL - 1) / PANEL, block = CACHE / (4 * K) / ROWS * ROWS;
+  if (block < ROWS) block = ROWS;
+  #pragma omp parallel num_threads(threads)
+  for (int64_t from = 0; from < M; from += block) {
+    int64_t rows = M - from < block ? M - from : block, tiles = (rows + ROWS - 1) / ROWS;
+    #pragma omp for schedule(static) nowait
+    for (int64_t p = 0; p < panels; p++) {
+      int width = N - p * PANEL < PANEL ? N - p * PANEL : PANEL;
+      vec b[2] = {{0}};
+      if (bias) memcpy(b, bias + p * PANEL, sizeof(float) * width);
+      for (int64_t t = 0; t < tiles; t++) { /* of equal height */
+        int64_t m = from + rows * t / tiles, next = from + rows * (t + 1) / tiles;
+        const float *ahead = t && t == tiles - 1 ? w + (p + 1) * K * PANEL : 0; /* memory would be idle: have it fetch the next panel */
+        some(next - m, x + m * stride, w + p * K * PANEL, b, y + m * N + p * PANEL, K, stride, N, width, ahead);
+      }
+    }
+  }
+}
