@@ -36,6 +36,12 @@ def test_linear(d_in, out, threads):
                 for b in (None, bias):
                     got = kernels.linear(x, panels, b, out)
                     assert got.shape == (rows, out) and gap(got, F.linear(x, weight, b)) < 1e-6 * d_in + 1e-5
+            if rows < 8:
+                for kind in (torch.float16, torch.int8):  # fewer bits, widened on the way
+                    few, scale = (weight * 20).to(kind), torch.rand(out)
+                    expected = F.linear(x, few.float()) * scale + bias
+                    assert torch.equal(kernels.from_panels(kernels.to_panels(few), out), few)
+                    assert gap(kernels.linear(x, kernels.to_panels(few), bias, out, scale), expected) < 4e-5 * d_in
     finally:
         torch.set_num_threads(before)
 

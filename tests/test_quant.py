@@ -40,6 +40,9 @@ def test_every_kernel_equals_plain(kind, rows):
         if make is linear.Int8Linear:
             plain.matmul.levels = linear.KERNELS[kernel].levels
         want, close = plain(x), {"int8pack": 2e-2, "int4pack": 1e-2}.get(kernel, 1e-5)
+        if kernel == "panels" and kind == "int8":  # activations are not rounded, as the others' are
+            codes, scale = linear.channel_codes(of.weight)
+            want = torch.nn.functional.linear(x, codes * scale[:, None], of.bias)
         gap = (make(of, of.weight, kind, kernel)(x) - want).abs().amax(1) / want.abs().amax(1)
         assert gap.max() < close, kernel
 

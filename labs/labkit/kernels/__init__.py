@@ -22,6 +22,7 @@ from labkit.step import Step
 
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC")
 ATTENTION = {torch.float32: (), torch.bfloat16: ("-DBF16",)}  # what it is compiled with, by what the cache holds
+WEIGHTS = {torch.float32: (), torch.float16: ("-DHALF",), torch.int8: ("-DCODES",)}
 EVERYTHING = 2**62  # a window that hides nothing
 
 
@@ -79,14 +80,14 @@ def missing(name: str = "linear", *flags: str) -> str:
 
 
 @cache
-def _linear():
-    function = library("linear").linear
-    function.argtypes, function.restype = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 4 + [ctypes.c_int], None
+def _linear(dtype: torch.dtype):
+    function = library("linear", *WEIGHTS[dtype]).linear
+    function.argtypes, function.restype = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 4 + [ctypes.c_int], None
     return function
 
 
 def to_panels(weight: Tensor) -> Tensor:
-    """weight [out,in] fp32 -> [panels,in,P]: P outputs side by side, the last panel filled up with zeros."""
+    """weight [out,in] in fp32, fp16 or INT8 codes -> [panels,in,P]: P outputs side by side, the last panel filled up with zeros."""
     P = library("linear").panel()
     return F.pad(weight, (0, 0, 0, -len(weight) % P)).unflatten(0, (-1, P)).transpose(1, 2).contiguous()
 
@@ -96,12 +97,12 @@ def from_panels(panels: Tensor, out: int) -> Tensor:
     return panels.transpose(1, 2).flatten(0, 1)[:out].contiguous()
 
 
-def linear(x: Tensor, panels: Tensor, bias: Tensor | None, out: int) -> Tensor:
-    """x [N,in] fp32 by a weight in panels, plus bias [out] -> [N,out]."""
+def linear(x: Tensor, panels: Tensor, bias: Tensor | None, out: int, scale: Tensor | None = None) -> Tensor:
+    """x [N,in] fp32 by a weight in panels, times scale [out], plus bias [out] -> [N,out] fp32. All products and sums are fp32."""
     x = x if x.stride(-1) == 1 else x.contiguous()
     y = x.new_empty(len(x), out)
-    _linear()(x.data_ptr(), panels.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr(), len(x), panels.shape[1], out, x.stride(0),
-              torch.get_num_threads())
+    _linear(panels.dtype)(x.data_ptr(), panels.data_ptr(), *(None if t is None else t.data_ptr() for t in (scale, bias)), y.data_ptr(),
+                          len(x), panels.shape[1], out, x.stride(0), torch.get_num_threads())
     return y
 
 

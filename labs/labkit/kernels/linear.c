@@ -5,6 +5,9 @@
    prompt uses a panel for many rows while it is in the cache (Goto & van de Geijn 2008). The twin in torch is `F.linear`. */
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 
 #ifdef __AVX512F__
 enum { LANES = 16, ROWS = 12 }; /* 2 * ROWS sums, of 32 registers */
@@ -15,26 +18,57 @@ enum { PANEL = 2 * LANES, CACHE = 128 << 10 }; /* bytes of x that stay in a core
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 
+/* A vector of weights, widened on the way where they have fewer bits. */
+#ifdef HALF
+typedef _Float16 item;
+static inline vec load(const item *w) {
+#ifdef __AVX512F__
+  return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)w));
+#elif defined __AVX2__
+  return _mm256_cvtph_ps(_mm_loadu_si128((const void *)w));
+#endif
+#elif defined CODES
+typedef int8_t item;
+static inline vec load(const item *w) {
+#ifdef __AVX512F__
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)w)));
+#elif defined __AVX2__
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)w)));
+#endif
+#else
+typedef float item;
+static inline vec load(const item *w) {
+  return *(const vec *)w;
+#endif
+#if (defined HALF || defined CODES) && !defined __AVX2__
+  vec x;
+  for (int i = 0; i < LANES; i++) x[i] = w[i];
+  return x;
+#endif
+}
+
 int64_t panel(void) { return PANEL; }
 
 /* `rows` is a constant where this is inlined, so the sums are registers */
-static inline __attribute__((always_inline)) void tile(int rows, const float *x, const float *w, const vec b[2], float *y, int64_t K,
-                                                       int64_t stride, int64_t N, int width, const float *ahead) {
+static inline __attribute__((always_inline)) void tile(int rows, const float *x, const item *w, const vec scale[2], const vec b[2], float *y, int64_t K,
+                                                       int64_t stride, int64_t N, int width, const item *ahead) {
   vec sum[ROWS][2];
-  for (int i = 0; i < rows; i++) sum[i][0] = b[0], sum[i][1] = b[1];
+  for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = (vec){0};
   for (int64_t k = 0; k < K; k++) {
     if (ahead) __builtin_prefetch(ahead + k * PANEL);
-    vec left = *(const vec *)(w + k * PANEL), right = *(const vec *)(w + k * PANEL + LANES);
+    vec left = load(w + k * PANEL), right = load(w + k * PANEL + LANES);
     for (int i = 0; i < rows; i++) sum[i][0] += x[i * stride + k] * left, sum[i][1] += x[i * stride + k] * right;
   }
-  for (int i = 0; i < rows; i++)
+  for (int i = 0; i < rows; i++) {
+    for (int j = 0; j < 2; j++) sum[i][j] = sum[i][j] * scale[j] + b[j];
     if (width == PANEL) memcpy(y + i * N, sum[i], sizeof sum[i]);
     else memcpy(y + i * N, sum[i], sizeof(float) * width);
+  }
 }
 
-#define CASE(n) case n: tile(n, x, w, b, y, K, stride, N, width, ahead); break;
-static void some(int rows, const float *x, const float *w, const vec b[2], float *y, int64_t K, int64_t stride, int64_t N, int width,
-                 const float *ahead) {
+#define CASE(n) case n: tile(n, x, w, scale, b, y, K, stride, N, width, ahead); break;
+static void some(int rows, const float *x, const item *w, const vec scale[2], const vec b[2], float *y, int64_t K, int64_t stride, int64_t N,
+                 int width, const item *ahead) {
   switch (rows) {
     CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if __AVX512F__
@@ -43,8 +77,8 @@ static void some(int rows, const float *x, const float *w, const vec b[2], float
   }
 }
 
-/* x [M,K], row m at x + m * stride · w [panels,K,PANEL], the last one filled up · bias [N] or null · y [M,N] */
-void linear(const float *x, const float *w, const float *bias, float *y, int64_t M, int64_t K, int64_t N, int64_t stride, int threads) {
+/* x [M,K], row m at x + m * stride · w [panels,K,PANEL], the last one filled up · scale [N] of the outputs, bias [N], or null · y [M,N] */
+void linear(const float *x, const item *w, const float *scale, const float *bias, float *y, int64_t M, int64_t K, int64_t N, int64_t stride, int threads) {
   int64_t panels = (N + PANEL - 1) / PANEL, block = CACHE / (4 * K) / ROWS * ROWS;
   if (block < ROWS) block = ROWS;
   #pragma omp parallel num_threads(threads)
@@ -53,12 +87,13 @@ void linear(const float *x, const float *w, const float *bias, float *y, int64_t
     #pragma omp for schedule(static) nowait
     for (int64_t p = 0; p < panels; p++) {
       int width = N - p * PANEL < PANEL ? N - p * PANEL : PANEL;
-      vec b[2] = {{0}};
+      vec s[2] = {1 - (vec){0}, 1 - (vec){0}}, b[2] = {{0}};
+      if (scale) memcpy(s, scale + p * PANEL, sizeof(float) * width);
       if (bias) memcpy(b, bias + p * PANEL, sizeof(float) * width);
       for (int64_t t = 0; t < tiles; t++) { /* of equal height */
         int64_t m = from + rows * t / tiles, next = from + rows * (t + 1) / tiles;
-        const float *ahead = t && t == tiles - 1 ? w + (p + 1) * K * PANEL : 0; /* memory would be idle: have it fetch the next panel */
-        some(next - m, x + m * stride, w + p * K * PANEL, b, y + m * N + p * PANEL, K, stride, N, width, ahead);
+        const item *ahead = t && t == tiles - 1 ? w + (p + 1) * K * PANEL : 0; /* memory would be idle: have it fetch the next panel */
+        some(next - m, x + m * stride, w + p * K * PANEL, s, b, y + m * N + p * PANEL, K, stride, N, width, ahead);
       }
     }
   }

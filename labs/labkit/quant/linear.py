@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from labkit import kernels as own
+
 TINY = 1e-20  # so that a row of zeros has a scale
 GROUP = 32  # inputs that share the scale of a 4-bit weight
 DIGITS = {"w8a8": 1, "int8": 2}  # of a row of activations
@@ -78,6 +80,18 @@ class Int8Pack(Plain):
         return torch._weight_int8pack_mm(rows.bfloat16(), self.codes, self.scale.bfloat16()).float()
 
 
+class Panels(Plain):
+    """Our own kernel (`kernels/linear.c`): activations as they are, codes widened in registers. For weights only."""
+
+    whole = False
+
+    def __init__(self, codes: Tensor, scale: Tensor):
+        self.panels, self.scale = own.to_panels(codes), scale.contiguous()
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return own.linear(rows, self.panels, None, len(self.scale), self.scale)
+
+
 class FBGEMM(Plain):
     """FBGEMM's packed weight: rounding, product and scale in one call. Fastest where the processor has VNNI."""
 
@@ -99,7 +113,7 @@ class FBGEMM7(FBGEMM):
     levels = 63
 
 
-KERNELS = {"fbgemm": FBGEMM, "fbgemm7": FBGEMM7, "int8pack": Int8Pack, "plain": Plain}
+KERNELS = {"panels": Panels, "fbgemm": FBGEMM, "fbgemm7": FBGEMM7, "int8pack": Int8Pack, "plain": Plain}
 
 
 @functools.cache
@@ -111,11 +125,14 @@ def kernels(kind: str, device: str = "cpu") -> list[str]:
     if kind == "int4":
         return ["int4pack", "plain"] if device == "cpu" and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu") else ["plain"]
     if kind == "fp16":
-        return ["fbgemm", "plain"] if device == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines else ["plain"]
+        found = {"panels": not own.missing("linear", *own.WEIGHTS[torch.float16]), "fbgemm": "fbgemm" in torch.backends.quantized.supported_engines}
+        return [name for name, there in found.items() if there and device == "cpu"] + ["plain"]
     codes, scale, right = torch.full((64, 64), 127, dtype=torch.int8, device=device), torch.ones(64, device=device), []
     codes[1::2] = -127
     for name, kernel in KERNELS.items():
         rows = torch.full((32, 64), float(kernel.levels), device=device)
+        if name == "panels" and (device != "cpu" or own.missing("linear", *own.WEIGHTS[torch.int8])):
+            continue
         try:
             exact = torch.allclose(kernel(codes, scale)(rows), Plain(codes, scale)(rows), rtol=0 if kernel.whole else 1e-2)
             if exact and (kernel.whole or kind == "int8") and not (name == "fbgemm7" and "fbgemm" in right):
@@ -177,15 +194,21 @@ class Int4Linear(FewBits):
 
 
 class FP16Linear(FewBits):
-    """FP16 weights, widened on the way into products and sums in fp32 (FBGEMM; Khudia et al. 2021). Weights beyond 65,504 are cut there."""
+    """FP16 weights, widened on the way into products and sums in fp32. Weights beyond 65,504 are cut there.
+
+    By our own kernel, or FBGEMM's (Khudia et al. 2021).
+    """
 
     def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
         super().__init__(layer, kind, kernel)
         half = weight.float().clamp(-65504, 65504).half()
         self.nbytes = half.nbytes
-        self.weight = half if kernel == "plain" else torch.ops.quantized.linear_prepack_fp16(half.float(), None)
+        lay = {"plain": lambda w: w, "panels": own.to_panels, "fbgemm": lambda w: torch.ops.quantized.linear_prepack_fp16(w.float(), None)}
+        self.weight = lay[kernel](half)
 
     def multiply(self, x: Tensor) -> Tensor:
+        if self.kernel == "panels":
+            return own.linear(x, self.weight, None, self.out_features)
         return F.linear(x, self.weight.float()) if self.kernel == "plain" else torch.ops.quantized.linear_dynamic_fp16.default(x, self.weight)
 
 
