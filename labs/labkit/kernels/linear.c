@@ -14,7 +14,8 @@ enum { LANES = 16, ROWS = 12 }; /* 2 * ROWS sums, of 32 registers */
 #else
 enum { LANES = 8, ROWS = 6 }; /* of 16 */
 #endif
-enum { PANEL = 2 * LANES, CACHE = 128 << 10 }; /* bytes of x that stay in a core's cache while panels pass by */
+enum { PANEL = 2 * LANES, CACHE = 128 << 10, AHEAD = 32 };
+/* CACHE: bytes of x that stay in a core's cache while panels pass by · AHEAD: inputs from which on memory is asked for weights */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 
@@ -55,7 +56,7 @@ static inline __attribute__((always_inline)) void tile(int rows, const float *x,
   vec sum[ROWS][2];
   for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = (vec){0};
   for (int64_t k = 0; k < K; k++) {
-    if (ahead) __builtin_prefetch(ahead + k * PANEL);
+    for (int i = 0; ahead && i < PANEL; i += 64 / sizeof(item)) __builtin_prefetch(ahead + k * PANEL + i);
     vec left = load(w + k * PANEL), right = load(w + k * PANEL + LANES);
     for (int i = 0; i < rows; i++) sum[i][0] += x[i * stride + k] * left, sum[i][1] += x[i * stride + k] * right;
   }
@@ -92,7 +93,8 @@ void linear(const float *x, const item *w, const float *scale, const float *bias
       if (bias) memcpy(b, bias + p * PANEL, sizeof(float) * width);
       for (int64_t t = 0; t < tiles; t++) { /* of equal height */
         int64_t m = from + rows * t / tiles, next = from + rows * (t + 1) / tiles;
-        const item *ahead = t && t == tiles - 1 ? w + (p + 1) * K * PANEL : 0; /* memory would be idle: have it fetch the next panel */
+        /* a panel for one tile is read from memory, so ask early; one for several comes while the last of them has the one before */
+        const item *ahead = tiles == 1 ? w + (p * K + AHEAD) * PANEL : t == tiles - 1 ? w + (p + 1) * K * PANEL : 0;
         some(next - m, x + m * stride, w + p * K * PANEL, s, b, y + m * N + p * PANEL, K, stride, N, width, ahead);
       }
     }
