@@ -12,7 +12,7 @@ from pathlib import Path
 from labkit import results
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-MACHINES = ("amd-epyc-4core", "intel-xeon-1core", "nvidia-h200")  # of which the first two run one thread
+MACHINES = ("amd-epyc-4core", "amd-epyc-1core", "intel-xeon-1core", "nvidia-h200")  # the processors run one thread
 BEGIN, END = "<!-- measured: made by scripts/readme.py -->\n", "<!-- end of measured -->"
 
 
@@ -23,9 +23,9 @@ def table() -> str:
     lines = [f"| SmolLM2-135M, tokens/s | {' | '.join(name(a) for a in against)} |", "|---|" + "---:|" * len(against)]
     for row in (r for r in against[0]["rows"] if r["engine"] == "labkit"):
         same = {k: row[k] for k in ("engine", "dtype", "batch", "phase")}
-        cells = [next(r for r in a["rows"] if same.items() <= r.items()) for a in against]
+        cells = [next((r for r in a["rows"] if same.items() <= r.items()), None) for a in against]
         lines.append(f"| {row['phase']}, {row['dtype']}, batch {row['batch']} | "
-                     + " | ".join(f"{r['tokens_per_second']:,.1f} ({r['multiple']:.2f})" for r in cells) + " |")
+                     + " | ".join(f"{r['tokens_per_second']:,.1f} ({r['multiple']:.2f})" if r else "–" for r in cells) + " |")
     versions = "; ".join(f"{name(a)}: torch {a['env']['torch']}, {a['date']}" for a in against)
     beside = "".join(f" On {name(a)}, {a['note']}." for a in against if "note" in a)
     return "\n".join([*lines, "", "In brackets: how many times as fast as transformers' `generate` with a static cache, on the same weights, in "
