@@ -114,7 +114,7 @@ class Engine:
                 cache.copy(*pair)
         drafts = self.speculation.propose(work, self.caches)
         work[:] = [(r, 1 + len(drafts.get(r.id, ())) if r.decoding else n) for r, n in work]
-        work.sort(key=lambda w: (w[1], w[0].done))  # equal lengths side by side make rectangles, like contexts need little padding
+        work.sort(key=lambda w: w[1])  # equal lengths side by side make rectangles, which torch's attention needs
         packed, wanted, end = [], [], 0
         for r, n in work:
             draft, end = drafts.get(r.id, []), end + n

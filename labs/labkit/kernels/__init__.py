@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,11 @@ FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC")
 ATTENTION = {torch.float32: (), torch.bfloat16: ("-DBF16",)}  # what it is compiled with, by what the cache holds
 WEIGHTS = {torch.float32: (), torch.float16: ("-DHALF",), torch.int8: ("-DCODES",)}
 EVERYTHING = 2**62  # a window that hides nothing
+
+
+def compiler() -> str | None:
+    """Where the C compiler is; None where these kernels are not made for, or wanted."""
+    return shutil.which("cc") if sys.platform == "linux" and os.environ.get("LABKIT_KERNELS") != "off" else None
 
 
 @cache
