@@ -2,10 +2,12 @@
 
     inspect(KVCacheLoop).findings    # an empty list is a clean scene
 
-A text is anything with a `text`. What is asked of it: inside the margins and above the captions; touching no other text, no line;
-wholly inside or wholly outside each box, with room to its edge; not covered; legible; 4.5:1 on what lies under it (3:1 when large).
-Of colours: gold is never text and never without its outline.
+A text is anything with a `text`. What is asked of it: inside the margins and above the captions;
+touching no other text, no line; wholly inside or wholly outside each box, with room to its edge;
+not covered; legible; 4.5:1 on what lies under it (3:1 when large). Of colours: gold is never text
+and never without its outline.
 """
+
 from __future__ import annotations
 
 import math
@@ -21,7 +23,8 @@ from animations.render import QUALITIES, settings
 from animations.style import CAPTIONS, GOLD, GROUND, OUTLINE, SMALLEST
 from labkit.palette import contrast
 
-TEXT_GAP, INSIDE, OUTSIDE, EDGE = 0.06, 0.03, 0.05, 0.3  # room between texts, to a box from within, from without, to the frame
+# room between texts, to a box from within, from without, to the frame
+TEXT_GAP, INSIDE, OUTSIDE, EDGE = 0.06, 0.03, 0.05, 0.3
 SEEN, SOLID = 0.15, 0.95  # opacities from which a thing counts as seen, as wholly there
 GOLD_RGB, OUTLINE_RGB = GOLD.to_rgb(), OUTLINE.to_rgb()
 LARGE = 0.28  # cap height of large text in WCAG's sense: 24 px at 480p
@@ -39,7 +42,10 @@ class Finding:
 
 @dataclass
 class Report:
-    """What an inspection found, and the scene after its last frame. `texts` holds every text that was ever fully shown."""
+    """What an inspection found, and the scene after its last frame.
+
+    `texts` holds every text that was ever fully shown.
+    """
 
     scene: CourseScene
     findings: list[Finding] = field(default_factory=list)
@@ -48,7 +54,9 @@ class Report:
 
 @dataclass(frozen=True)
 class Shape:
-    """Something visible: its bounds, its place in the drawing order, its paint (red, green, blue, opacity)."""
+    """Something visible: its bounds, its place in the drawing order, its paint (red, green, blue,
+    opacity).
+    """
 
     mobject: Mobject
     x0: float
@@ -64,7 +72,10 @@ class Shape:
         return max(self.fill[3], self.stroke[3])
 
     def inside(self, other: Shape, room: float = 0.0) -> bool:
-        return min(self.x0 - other.x0, other.x1 - self.x1, self.y0 - other.y0, other.y1 - self.y1) >= room - 1e-9
+        return (
+            min(self.x0 - other.x0, other.x1 - self.x1, self.y0 - other.y0, other.y1 - self.y1)
+            >= room - 1e-9
+        )
 
 
 def inspect(scene_class: type[CourseScene], clock=None) -> Report:
@@ -78,7 +89,9 @@ def inspect(scene_class: type[CourseScene], clock=None) -> Report:
 
 
 class Probe(CairoRenderer):
-    """Plays like the real renderer, frame count included, but looks at a few layouts of a play instead of drawing all."""
+    """Plays like the real renderer, frame count included, but looks at a few layouts of a play
+    instead of drawing all.
+    """
 
     report: Report
 
@@ -128,8 +141,15 @@ def shapes(scene) -> tuple[list[Shape], list[Shape], list[Shape]]:
         claim(mobject, None)
     glyphs: dict[int, list[Shape]] = {}
     boxes, paths = [], []
-    for order, leaf in enumerate(extract_mobject_family_members(scene.mobjects, use_z_index=True, only_those_with_points=True)):
-        (x0, y0, _), (x1, y1, _) = leaf.points.min(axis=0).tolist(), leaf.points.max(axis=0).tolist()
+    for order, leaf in enumerate(
+        extract_mobject_family_members(
+            scene.mobjects, use_z_index=True, only_those_with_points=True
+        )
+    ):
+        (x0, y0, _), (x1, y1, _) = (
+            leaf.points.min(axis=0).tolist(),
+            leaf.points.max(axis=0).tolist(),
+        )
         stroke = leaf.stroke_rgbas[0] if leaf.stroke_width > 0 else np.zeros(4)
         shape = Shape(leaf, x0, y0, x1, y1, order, leaf.fill_rgbas[0], stroke)
         if shape.opacity <= SEEN:
@@ -157,7 +177,10 @@ def bounds(shapes_: list[Shape]) -> np.ndarray:
 def overlaps(one: Shape, others: np.ndarray) -> np.ndarray:
     """How far each of these bounds reaches into the shape's; negative: how far they are apart."""
     x0, y0, x1, y1 = others.T
-    return np.minimum(np.minimum(one.x1, x1) - np.maximum(one.x0, x0), np.minimum(one.y1, y1) - np.maximum(one.y0, y0))
+    return np.minimum(
+        np.minimum(one.x1, x1) - np.maximum(one.x0, x0),
+        np.minimum(one.y1, y1) - np.maximum(one.y0, y0),
+    )
 
 
 def of_texts(texts, boxes, paths, at_rest):
@@ -171,7 +194,10 @@ def of_texts(texts, boxes, paths, at_rest):
             yield "off the frame", name
         elif t.y0 < CAPTIONS:
             yield "in the captions' place", name
-        under = max((b.order for b, _ in near if b.order < t.order and b.fill[3] > SOLID and t.inside(b)), default=-1)
+        under = max(
+            (b.order for b, _ in near if b.order < t.order and b.fill[3] > SOLID and t.inside(b)),
+            default=-1,
+        )
         for b, depth in near:
             if b.order < under:
                 continue
@@ -181,9 +207,14 @@ def of_texts(texts, boxes, paths, at_rest):
                 yield "crosses a box's edge", name
             elif at_rest and depth <= 0.01:
                 yield "too near a box", name
-        if any(paths[j].order > under and crosses(paths[j].mobject, t) for j in np.flatnonzero(overlaps(t, path_edges) > -1e-6)):
+        if any(
+            paths[j].order > under and crosses(paths[j].mobject, t)
+            for j in np.flatnonzero(overlaps(t, path_edges) > -1e-6)
+        ):
             yield "a line runs through it", name
-        yield from of_colour(t, [b for b, _ in near if under <= b.order < t.order and t.inside(b)], at_rest)
+        yield from of_colour(
+            t, [b for b, _ in near if under <= b.order < t.order and t.inside(b)], at_rest
+        )
         for j in np.flatnonzero(overlaps(t, text_edges[:i]) > -TEXT_GAP):
             yield "texts touch", " | ".join(sorted((name, texts[j].mobject.text)))
 
@@ -209,13 +240,23 @@ def of_shapes(shapes_):
     for s in shapes_:
         if max(-s.x0, s.x1) > config.frame_width / 2 or max(-s.y0, s.y1) > config.frame_height / 2:
             yield "off the frame", type(s.mobject).__name__
-        outlined = close(s.stroke, OUTLINE_RGB) and s.mobject.stroke_width >= 1.5 and s.stroke[3] >= s.fill[3] - 0.01
-        if (s.fill[3] > SEEN and golden(s.fill) and not outlined) or (s.stroke[3] > SEEN and golden(s.stroke)):
+        outlined = (
+            close(s.stroke, OUTLINE_RGB)
+            and s.mobject.stroke_width >= 1.5
+            and s.stroke[3] >= s.fill[3] - 0.01
+        )
+        if (s.fill[3] > SEEN and golden(s.fill) and not outlined) or (
+            s.stroke[3] > SEEN and golden(s.stroke)
+        ):
             yield "gold without outline", type(s.mobject).__name__
 
 
 def close(paint: np.ndarray, rgb: list[float]) -> bool:
-    return abs(paint[0] - rgb[0]) < 0.06 and abs(paint[1] - rgb[1]) < 0.06 and abs(paint[2] - rgb[2]) < 0.06
+    return (
+        abs(paint[0] - rgb[0]) < 0.06
+        and abs(paint[1] - rgb[1]) < 0.06
+        and abs(paint[2] - rgb[2]) < 0.06
+    )
 
 
 def golden(paint: np.ndarray) -> bool:
@@ -227,10 +268,15 @@ def hexadecimal(paint: np.ndarray) -> str:
 
 
 def crosses(path: VMobject, t: Shape) -> bool:
-    """Whether a path runs through a text's bounds (its curves taken as straight between their ends)."""
+    """Whether a path runs through a text's bounds (its curves taken as straight between their
+    ends).
+    """
     for a, b in zip(path.get_start_anchors(), path.get_end_anchors()):
         low, high = 0.0, 1.0
-        for start, step, lo, hi in ((a[0], b[0] - a[0], t.x0, t.x1), (a[1], b[1] - a[1], t.y0, t.y1)):
+        for start, step, lo, hi in (
+            (a[0], b[0] - a[0], t.x0, t.x1),
+            (a[1], b[1] - a[1], t.y0, t.y1),
+        ):
             if abs(step) < 1e-9:
                 if not lo < start < hi:
                     low = 2.0

@@ -1,8 +1,10 @@
 """Time and captions. A scene says what it shows; a clock decides when.
 
-A chapter's clip runs by a `ClipClock`: its own sentences are the captions, and none leaves before it can be read. The film runs the
-same class by a `NarrationClock`: the recording decides, the scene waits for its words, and the captions are the narrator's.
+A chapter's clip runs by a `ClipClock`: its own sentences are the captions, and none leaves before
+it can be read. The film runs the same class by a `NarrationClock`: the recording decides, the scene
+waits for its words, and the captions are the narrator's.
 """
+
 from __future__ import annotations
 
 import re
@@ -40,11 +42,15 @@ class Moment:
 
 
 def fold(sentence: str) -> list[str]:
-    """A sentence as captions of one or two lines of at most 42 characters, cut so that they are about equally long."""
+    """A sentence as captions of one or two lines of at most 42 characters, cut so that they are
+    about equally long.
+    """
     count = -(-len(textwrap.wrap(sentence, LINE)) // LINES)
     while any(len(textwrap.wrap(part, LINE)) > LINES for part in _even(sentence, count)):
         count += 1
-    return ["\n".join(_even(part, len(textwrap.wrap(part, LINE)))) for part in _even(sentence, count)]
+    return [
+        "\n".join(_even(part, len(textwrap.wrap(part, LINE)))) for part in _even(sentence, count)
+    ]
 
 
 def _even(text: str, count: int) -> list[str]:
@@ -77,7 +83,10 @@ class ClipClock:
     def at(self, scene: CourseScene, phrase: str) -> None:
         now = scene.moments[-1]
         if phrase not in now.sentence:
-            raise LookupError(f"{scene.clip_name}: {phrase!r} is not in the sentence {now.sentence!r} of moment {now.name!r}")
+            raise LookupError(
+                f"{scene.clip_name}: {phrase!r} is not in the sentence {now.sentence!r} of moment"
+                f" {now.name!r}"
+            )
         scene.wait_until_time(now.start + now.sentence.index(phrase) / CPS)
 
     def rest(self, scene: CourseScene, seconds: float) -> None:
@@ -94,21 +103,36 @@ class ClipClock:
 
     def cues(self, scene: CourseScene) -> list[Cue]:
         ends = [m.start for m in scene.moments[1:]] + [scene.time]
-        return [cue for m, end in zip(scene.moments, ends) for cue in spread(fold(m.sentence), m.start, end)]
+        return [
+            cue
+            for m, end in zip(scene.moments, ends)
+            for cue in spread(fold(m.sentence), m.start, end)
+        ]
 
 
 class NarrationClock:
-    """The film's time: `words` are (word, start, end) in seconds of the scene's recording, `duration` its length.
+    """The film's time: `words` are (word, start, end) in seconds of the scene's recording,
+    `duration` its length.
 
-    phrases: for a moment's name (or an `at` phrase) the narrator's words at which it begins; None = as soon as the scene gets there.
-    A moment without an entry waits for its own sentence. `late` lists (what, seconds) for every phrase the scene was too slow for.
+    phrases: for a moment's name (or an `at` phrase) the narrator's words at which it begins; None =
+    as soon as the scene gets there. A moment without an entry waits for its own sentence. `late`
+    lists (what, seconds) for every phrase the scene was too slow for.
     """
 
     LEAD = 0.1  # seconds that the picture may be ahead of the word
     SLACK = 0.25  # seconds that it may lag before that counts as late
 
-    def __init__(self, words: list[tuple[str, float, float]], duration: float, phrases: dict[str, str | None] | None = None, pace: float = 1.0):
-        self.words, self.duration, self.phrases, self.pace = words, duration, phrases or {}, pace
+    def __init__(
+        self,
+        words: list[tuple[str, float, float]],
+        duration: float,
+        phrases: dict[str, str | None] | None = None,
+        pace: float = 1.0,
+    ):
+        self.words = words
+        self.duration = duration
+        self.phrases = phrases or {}
+        self.pace = pace
         self.late: list[tuple[str, float]] = []
         self._next = 0
 
@@ -127,8 +151,13 @@ class NarrationClock:
                 if scene.time > when + self.SLACK:
                     self.late.append((phrase, round(scene.time - when, 2)))
                 return scene.wait_until_time(when)
-        heard = " ".join(w[0] for w in self.words[max(0, self._next - 3) : self._next]) or "the beginning"
-        raise LookupError(f"{scene.clip_name}: the narrator does not say {phrase!r} after {heard!r}")
+        heard = (
+            " ".join(w[0] for w in self.words[max(0, self._next - 3) : self._next])
+            or "the beginning"
+        )
+        raise LookupError(
+            f"{scene.clip_name}: the narrator does not say {phrase!r} after {heard!r}"
+        )
 
     def rest(self, scene: CourseScene, seconds: float) -> None:
         """Nothing: the narrator's own pauses are the film's."""
@@ -144,16 +173,21 @@ class NarrationClock:
         for i, word in enumerate(self.words):
             sentence.append(word)
             if re.search(r"[.?!]$", word[0]) or i == len(self.words) - 1:
-                cues += spread(fold(" ".join(w[0] for w in sentence)), sentence[0][1], sentence[-1][2])
+                cues += spread(
+                    fold(" ".join(w[0] for w in sentence)), sentence[0][1], sentence[-1][2]
+                )
                 sentence = []
         return cues
 
 
 class CourseScene(Scene):
-    """A scene of the course. A subclass names itself, says what it shows, and takes every number from labs/results.
+    """A scene of the course.
 
-    clip_name: the files' name. title: one line. alt: what is to be seen, for those who can't. poster_at: the moment whose last
-    frame is the poster. reads: patterns of the files in labs/results that it draws from. runs: functions of labkit that it calls.
+    A subclass names itself, says what it shows, and takes every number from labs/results.
+
+    clip_name: the files' name. title: one line. alt: what is to be seen, for those who can't.
+    poster_at: the moment whose last frame is the poster. reads: patterns of the files in
+    labs/results that it draws from. runs: functions of labkit that it calls.
     """
 
     clip_name = title = alt = poster_at = ""
@@ -171,7 +205,10 @@ class CourseScene(Scene):
         """A recorded Trace of labs/results. FileNotFoundError when it has not been recorded."""
         path = results.folder() / f"{name}.json"
         if not path.exists():
-            raise FileNotFoundError(f"the clip {self.clip_name} draws the run recorded in labs/results/{path.name}, which is missing")
+            raise FileNotFoundError(
+                f"the clip {self.clip_name} draws the run recorded in labs/results/{path.name},"
+                " which is missing"
+            )
         return Trace.load(path)
 
     def say(self, sentence: str, moment: str) -> None:
@@ -183,7 +220,10 @@ class CourseScene(Scene):
         self.moments.append(Moment(moment, self.time, sentence))
 
     def at(self, phrase: str) -> None:
-        """Wait until these words are read (clip) or spoken (film). LookupError if they never are."""
+        """Wait until these words are read (clip) or spoken (film).
+
+        LookupError if they never are.
+        """
         self.clock.at(self, phrase)
 
     def move(self, *animations, seconds: float = MOVE, **kwargs) -> None:
@@ -195,11 +235,16 @@ class CourseScene(Scene):
         self.clock.rest(self, seconds)
 
     def finish(self) -> None:
-        """The last call of `construct`: time to read, or the rest of the recording. LookupError if `poster_at` never came."""
+        """The last call of `construct`: time to read, or the rest of the recording.
+
+        LookupError if `poster_at` never came.
+        """
         self.clock.finish(self)
         self._keep_poster()
         if self.poster_at not in {m.name for m in self.moments}:
-            raise LookupError(f"{self.clip_name}: the poster is of a moment {self.poster_at!r}, which never comes")
+            raise LookupError(
+                f"{self.clip_name}: the poster is of a moment {self.poster_at!r}, which never comes"
+            )
 
     def wait_until_time(self, when: float) -> None:
         if when > self.time + 1 / config.frame_rate:
@@ -211,7 +256,11 @@ class CourseScene(Scene):
         return self.clock.cues(self)
 
     def _keep_poster(self) -> None:
-        if self.moments and self.moments[-1].name == self.poster_at and isinstance(self.renderer, CairoRenderer):
+        if (
+            self.moments
+            and self.moments[-1].name == self.poster_at
+            and isinstance(self.renderer, CairoRenderer)
+        ):
             self.poster = self.renderer.get_frame()
 
 
@@ -219,5 +268,7 @@ def write_vtt(cues: list[Cue], path) -> Path:
     """Write captions as WebVTT, which is also the transcript's text."""
     stamp = lambda s: f"{int(s // 3600):02d}:{int(s // 60) % 60:02d}:{s % 60:06.3f}"
     path = Path(path)
-    path.write_text("WEBVTT\n\n" + "\n".join(f"{stamp(c.start)} --> {stamp(c.end)}\n{c.text}\n" for c in cues))
+    path.write_text(
+        "WEBVTT\n\n" + "\n".join(f"{stamp(c.start)} --> {stamp(c.end)}\n{c.text}\n" for c in cues)
+    )
     return path

@@ -1,7 +1,10 @@
-"""Domain objects: tokens, cells, caches, layers, queries. A method that returns an animation is named for what happens.
+"""Domain objects: tokens, cells, caches, layers, queries.
+
+A method that returns an animation is named for what happens.
 
 Every object draws itself in the colours of its `look`: a name in LOOKS.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -23,7 +26,21 @@ from manim import (
     VMobject,
 )
 
-from animations.style import GOLD, GROUND, MIST, MONO, MUTED, NAVY, OUTLINE, PANEL, RED, SKY, SMALLEST, Display, Label
+from animations.style import (
+    GOLD,
+    GROUND,
+    MIST,
+    MONO,
+    MUTED,
+    NAVY,
+    OUTLINE,
+    PANEL,
+    RED,
+    SKY,
+    SMALLEST,
+    Display,
+    Label,
+)
 
 LOOKS = {  # fill, its opacity, outline, its width
     "plain": (GROUND, 1, NAVY, 2),  # a token at rest
@@ -44,7 +61,9 @@ def dress(shape: VMobject, look: str) -> VMobject:
 
 
 def token_text(token: str) -> str:
-    """What a chip shows: the chip's edge stands for a leading space; white space alone is drawn as a sign."""
+    """What a chip shows: the chip's edge stands for a leading space; white space alone is drawn as
+    a sign.
+    """
     signs = token.replace("\n", "↵").replace("\t", "⇥")
     return signs.strip(" ") or "␣"
 
@@ -61,7 +80,10 @@ class Cell(RoundedRectangle):
 
 
 class Chip(VGroup):
-    """A token in its box. The text shrinks to fit, down to what is legible at 480p, and is then cut with an ellipsis."""
+    """A token in its box.
+
+    The text shrinks to fit, down to what is legible at 480p, and is then cut with an ellipsis.
+    """
 
     def __init__(self, token: str, width=1.0, height=0.52, cap=0.2):
         self.token = token
@@ -76,7 +98,9 @@ class Chip(VGroup):
         if label.width <= width:
             return label
         cap = max(SMALLEST, cap * width / label.width)
-        while (label := Label(text, cap, NAVY, "medium", MONO)).width > width + 1e-6 and len(text) > 2:
+        while (label := Label(text, cap, NAVY, "medium", MONO)).width > width + 1e-6 and len(
+            text
+        ) > 2:
             text = text[:-2] + "…"
         return label
 
@@ -91,7 +115,10 @@ class Chip(VGroup):
 
 
 class CacheRow(VGroup):
-    """A row of a cache: a name, and slots that fill from the left. `cells` holds what is stored, oldest first."""
+    """A row of a cache: a name, and slots that fill from the left.
+
+    `cells` holds what is stored, oldest first.
+    """
 
     def __init__(self, name: str, places: list[np.ndarray], width=0.9, height=0.36):
         self.slots = VGroup(*[Cell("empty", width, height).move_to(p) for p in places])
@@ -104,14 +131,19 @@ class CacheRow(VGroup):
         first = len(self.cells)
         targets = self.slots[first : first + len(sources)]
         if len(targets) < len(sources):
-            raise ValueError(f"the cache has {len(self.slots) - first} free slots, and {len(sources)} cells are to be written")
+            raise ValueError(
+                f"the cache has {len(self.slots) - first} free slots, and {len(sources)} cells are"
+                " to be written"
+            )
         new = [Cell("active", t.width, t.height).move_to(s) for s, t in zip(sources, targets)]
         self.cells += new
         return LaggedStart(*[c.animate.move_to(t) for c, t in zip(new, targets)], lag_ratio=lag)
 
     def settle(self) -> Animation:
         """What was just written becomes what is stored."""
-        return AnimationGroup(*[c.animate.look("stored") for c in self.cells if c.get_fill_color() == GOLD])
+        return AnimationGroup(
+            *[c.animate.look("stored") for c in self.cells if c.get_fill_color() == GOLD]
+        )
 
 
 class LayerBox(VGroup):
@@ -170,19 +202,28 @@ class Bracket(VGroup):
     """A bracket along one side of a mobject (DOWN or UP), with a caption outside it."""
 
     def __init__(self, mobject, caption: str, side=DOWN, gap=0.14, color=NAVY):
-        left, right = mobject.get_corner(side + LEFT) + gap * side, mobject.get_corner(side + RIGHT) + gap * side
-        line = VMobject(color=color, stroke_width=2).set_points_as_corners([left, left + 0.12 * side, right + 0.12 * side, right])
+        left = mobject.get_corner(side + LEFT) + gap * side
+        right = mobject.get_corner(side + RIGHT) + gap * side
+        line = VMobject(color=color, stroke_width=2).set_points_as_corners(
+            [left, left + 0.12 * side, right + 0.12 * side, right]
+        )
         label = Label(caption, "body", color, "semibold")
         label.put((left + right) / 2 + (0.12 + 0.16 + label.cap / 2) * side)
         super().__init__(line, label)
 
 
 class Note(Display):
-    """A line of text that is replaced, never overlaid: the old one is gone before the new one shows."""
+    """A line of text that is replaced, never overlaid: the old one is gone before the new one
+    shows.
+    """
 
-    def __init__(self, text: str, point, edge=LEFT, size="body", color=MUTED, weight="regular", capacity=60):
+    def __init__(
+        self, text: str, point, edge=LEFT, size="body", color=MUTED, weight="regular", capacity=60
+    ):
         super().__init__(capacity)
-        self.place, self.edge, self.setting = np.asarray(point, float), edge, dict(size=size, color=color, weight=weight)
+        self.place = np.asarray(point, float)
+        self.edge = edge
+        self.setting = dict(size=size, color=color, weight=weight)
         self.set(self.label(text))
 
     def label(self, text: str) -> Label:
@@ -196,7 +237,8 @@ class Rewrite(Animation):
     """A note's text fades out, then the new one in."""
 
     def __init__(self, note: Note, text: str, **kwargs):
-        self.old, self.new = note.label(note.text), note.label(text)
+        self.old = note.label(note.text)
+        self.new = note.label(text)
         super().__init__(note, **kwargs)
 
     def interpolate_mobject(self, alpha: float) -> None:

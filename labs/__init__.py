@@ -1,1 +1,3 @@
-"""The course's labs, installed as `labkit_labs`: thin scripts over labkit, their stored results, and small data."""
+"""The course's labs, installed as `labkit_labs`: thin scripts over labkit, their stored results,
+and small data.
+"""

@@ -1,4 +1,8 @@
-"""Checks of chapter 02, the KV cache. Each returns what was right, or raises Wrong with what to look at."""
+"""Checks of chapter 02, the KV cache.
+
+Each returns what was right, or raises Wrong with what to look at.
+"""
+
 import numpy as np
 
 from labkit import formulas, reference
@@ -8,23 +12,58 @@ from labkit.published import presets
 
 def broken_append(answer):
     """02.1: what a cache that forgets to append does to the query's view."""
-    expect(isinstance(answer, (int, np.integer)), f"give a whole number, the keys seen, not {type(answer).__name__}.")
-    expect(answer != 12, "12 would be a cache that works: 8 prompt tokens and 4 new ones. This one never appends after the prompt.")
-    expect(answer != 8, "8 are the prompt's, kept from prefill. The query also sees the key of its own token, which was just computed.")
-    expect(answer == 9, f"not {answer}: count the prompt's keys, then those of tokens whose append was skipped, then the query's own.")
-    return "8 prompt keys and its own: tokens in between were computed, used once and lost. The text derails, and nothing raises."
+    expect(
+        isinstance(answer, (int, np.integer)),
+        f"give a whole number, the keys seen, not {type(answer).__name__}.",
+    )
+    expect(
+        answer != 12,
+        "12 would be a cache that works: 8 prompt tokens and 4 new ones. This one never appends"
+        " after the prompt.",
+    )
+    expect(
+        answer != 8,
+        "8 are the prompt's, kept from prefill. The query also sees the key of its own token, which"
+        " was just computed.",
+    )
+    expect(
+        answer == 9,
+        f"not {answer}: count the prompt's keys, then those of tokens whose append was skipped,"
+        " then the query's own.",
+    )
+    return (
+        "8 prompt keys and its own: tokens in between were computed, used once and lost. The text"
+        " derails, and nothing raises."
+    )
 
 
 def cache_bytes(f):
     """02.2: bytes of a cache, from the sizes."""
-    for name, context, batch in (("gpt2-124m", 1024, 1), ("smollm2-135m", 2048, 4), ("llama3-70b", 10_000, 32), ("qwen3-0.6b", 32_768, 1)):
+    for name, context, batch in (
+        ("gpt2-124m", 1024, 1),
+        ("smollm2-135m", 2048, 4),
+        ("llama3-70b", 10_000, 32),
+        ("qwen3-0.6b", 32_768, 1),
+    ):
         c = presets[name]
         want, got = formulas.kv_cache_bytes(c, context, batch), call(f, c, context, batch, 2)
-        expect(got != want * c.n_heads // c.n_kv_heads or c.n_heads == c.n_kv_heads,
-               f"{name}: {got:,} counts {c.n_heads} query heads; only the {c.n_kv_heads} key/value heads are stored.")
-        expect(got * 2 != want or name == "qwen3-0.6b", f"{name}: {got:,} is half of it; keys and values are both stored.")
-        expect(name != "qwen3-0.6b" or got * 2 != want, "qwen3-0.6b: use head_dim, which is not d_model / n_heads here.")
-        expect(got == want, f"{name}, {context:,} tokens, batch {batch}: {got:,} bytes, expected {want:,}.")
+        expect(
+            got != want * c.n_heads // c.n_kv_heads or c.n_heads == c.n_kv_heads,
+            f"{name}: {got:,} counts {c.n_heads} query heads; only the {c.n_kv_heads} key/value"
+            " heads are stored.",
+        )
+        expect(
+            got * 2 != want or name == "qwen3-0.6b",
+            f"{name}: {got:,} is half of it; keys and values are both stored.",
+        )
+        expect(
+            name != "qwen3-0.6b" or got * 2 != want,
+            "qwen3-0.6b: use head_dim, which is not d_model / n_heads here.",
+        )
+        expect(
+            got == want,
+            f"{name}, {context:,} tokens, batch {batch}: {got:,} bytes, expected {want:,}.",
+        )
     return "four models, bytes exact, grouped heads included."
 
 
@@ -33,42 +72,82 @@ def crossover(f):
     for name, batch in (("smollm2-135m", 1), ("llama3-70b", 32), ("gpt2-124m", 8)):
         c = presets[name]
         got = call(f, c, batch)
-        heavier = lambda t, c=c, batch=batch: formulas.kv_cache_bytes(c, t, batch) >= formulas.weight_bytes(c)
+        heavier = lambda t, c=c, batch=batch: (
+            formulas.kv_cache_bytes(c, t, batch) >= formulas.weight_bytes(c)
+        )
         expect(got == int(got), f"{name}: a context is a whole number of tokens, not {got}.")
-        expect(heavier(int(got)), f"{name}, batch {batch}: at {int(got):,} tokens the caches are still lighter than the weights.")
-        expect(not heavier(int(got) - 1), f"{name}, batch {batch}: {int(got):,} is not the first such context; the caches are heavier before.")
+        expect(
+            heavier(int(got)),
+            f"{name}, batch {batch}: at {int(got):,} tokens the caches are still lighter than the"
+            " weights.",
+        )
+        expect(
+            not heavier(int(got) - 1),
+            f"{name}, batch {batch}: {int(got):,} is not the first such context; the caches are"
+            " heavier before.",
+        )
     return "the first context at which the caches outweigh the model, for three models."
 
 
 def cached_mask(f):
     """02.4: who may look at whom when T new tokens follow `past` cached ones."""
     one = np.asarray(call(f, 1, 5))
-    expect(one.shape != (1, 1), "for 1 new token after 5 the mask is (1, 1): it hides the cache. Its columns are all keys, old and new.")
-    expect(one.shape != (6, 6), "a 6 x 6 mask has rows for queries that are not there: rows are the new tokens only.")
-    expect(one.shape == (1, 6), f"for 1 new token after 5 the mask must be (1, 6), not {one.shape}.")
+    expect(
+        one.shape != (1, 1),
+        "for 1 new token after 5 the mask is (1, 1): it hides the cache. Its columns are all keys,"
+        " old and new.",
+    )
+    expect(
+        one.shape != (6, 6),
+        "a 6 x 6 mask has rows for queries that are not there: rows are the new tokens only.",
+    )
+    expect(
+        one.shape == (1, 6), f"for 1 new token after 5 the mask must be (1, 6), not {one.shape}."
+    )
     for T, past in ((1, 0), (1, 5), (4, 0), (3, 5), (7, 2)):
         want = np.arange(past + T) <= np.arange(past, past + T)[:, None]
         got = np.asarray(call(f, T, past))
         expect(got.dtype == bool, f"use True for 'may look': the mask has dtype {got.dtype}.")
-        expect(got.shape == want.shape, f"{T} new tokens after {past}: shape {got.shape}, expected {want.shape}.")
-        expect(not np.array_equal(got, np.tri(T, past + T, dtype=bool)) or past == 0,
-               f"{T} new tokens after {past}: row 0 sees only key 0. It is token {past}: shift the triangle to the right by what is cached.")
-        expect(np.array_equal(got, want), f"{T} new tokens after {past}: row i is token {past} + i and may look at keys 0 to {past} + i.")
+        expect(
+            got.shape == want.shape,
+            f"{T} new tokens after {past}: shape {got.shape}, expected {want.shape}.",
+        )
+        expect(
+            not np.array_equal(got, np.tri(T, past + T, dtype=bool)) or past == 0,
+            f"{T} new tokens after {past}: row 0 sees only key 0. It is token {past}: shift the"
+            " triangle to the right by what is cached.",
+        )
+        expect(
+            np.array_equal(got, want),
+            f"{T} new tokens after {past}: row i is token {past} + i and may look at keys 0 to"
+            f" {past} + i.",
+        )
     return "first token, decode, prompt and chunk: every row sees the past and itself."
 
 
 def layer_norm(f):
     """02.5: GPT-2's norm."""
     draw = np.random.default_rng(0)
-    x, weight, bias = draw.standard_normal((5, 8)) * 3 + 2, draw.standard_normal(8), draw.standard_normal(8)
+    x = draw.standard_normal((5, 8)) * 3 + 2
+    weight = draw.standard_normal(8)
+    bias = draw.standard_normal(8)
     centred = x - x.mean(-1, keepdims=True)
     want = centred / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * weight + bias
     got = np.asarray(call(f, x, weight, bias, 1e-5))
     rms = reference.rms_norm(x, weight, 1e-5)
-    expect(not (np.allclose(got, rms) or np.allclose(got, rms + bias)), "this is RMSNorm: LayerNorm takes the mean out first.")
+    expect(
+        not (np.allclose(got, rms) or np.allclose(got, rms + bias)),
+        "this is RMSNorm: LayerNorm takes the mean out first.",
+    )
     expect(not np.allclose(got, want - bias), "the bias is missing.")
-    expect(not np.allclose(got, centred / (x.std(-1, keepdims=True) + 1e-5) * weight + bias), "eps belongs inside the square root.")
-    expect(got.shape == want.shape and np.allclose(got, want, atol=1e-9), "the values differ from (x - mean) / sqrt(var + eps) * weight + bias.")
+    expect(
+        not np.allclose(got, centred / (x.std(-1, keepdims=True) + 1e-5) * weight + bias),
+        "eps belongs inside the square root.",
+    )
+    expect(
+        got.shape == want.shape and np.allclose(got, want, atol=1e-9),
+        "the values differ from (x - mean) / sqrt(var + eps) * weight + bias.",
+    )
     return "LayerNorm as GPT-2 computes it."
 
 
@@ -78,14 +157,36 @@ def merged(f):
     for scale in (1.0, 4000.0):
         scores, values = draw.standard_normal(12) * scale, draw.standard_normal((12, 4))
         part = lambda s, v: (s.max(), np.exp(s - s.max()).sum(), np.exp(s - s.max()) @ v)
-        got = [np.asarray(a) for a in call(f, part(scores[:7], values[:7]), part(scores[7:], values[7:]))]
+        got = [
+            np.asarray(a)
+            for a in call(f, part(scores[:7], values[:7]), part(scores[7:], values[7:]))
+        ]
         expect(len(got) == 3, f"return top, total and out: three things, not {len(got)}.")
         top, total, out = part(scores, values)
-        expect(np.isfinite(got[1]).all() and np.isfinite(got[2]).all(), "scores near 4,000 overflow: take the common maximum out before exp.")
-        expect(np.allclose(got[0], top), f"top is the larger of the two maxima, {top:.3g}, not {float(got[0]):.3g}.")
-        expect(np.allclose(got[1], total), "total: each sum must be scaled by exp(its top - the common top) before they are added.")
-        expect(np.allclose(got[2], out), "out: the weighted values need the same scaling as the sums.")
+        expect(
+            np.isfinite(got[1]).all() and np.isfinite(got[2]).all(),
+            "scores near 4,000 overflow: take the common maximum out before exp.",
+        )
+        expect(
+            np.allclose(got[0], top),
+            f"top is the larger of the two maxima, {top:.3g}, not {float(got[0]):.3g}.",
+        )
+        expect(
+            np.allclose(got[1], total),
+            "total: each sum must be scaled by exp(its top - the common top) before they are"
+            " added.",
+        )
+        expect(
+            np.allclose(got[2], out), "out: the weighted values need the same scaling as the sums."
+        )
     return "two halves make the whole, also for scores that would overflow."
 
 
-CHECKS = {"02.1": broken_append, "02.2": cache_bytes, "02.3": crossover, "02.4": cached_mask, "02.5": layer_norm, "02.6": merged}
+CHECKS = {
+    "02.1": broken_append,
+    "02.2": cache_bytes,
+    "02.3": crossover,
+    "02.4": cached_mask,
+    "02.5": layer_norm,
+    "02.6": merged,
+}

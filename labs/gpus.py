@@ -1,4 +1,5 @@
 """Named GPUs, from `data/gpus.json`: what they hold, and their two ceilings."""
+
 from __future__ import annotations
 
 import json
@@ -20,9 +21,16 @@ class GPU:
         """Bytes left for caches once the weights are in; below 0 the weights don't fit."""
         return USABLE * self.memory_bytes - formulas.weight_bytes(config, dtype)
 
-    def largest_batch(self, config, context: int, dtype: str = "bf16", cache_dtype: str = "bf16") -> int:
+    def largest_batch(
+        self, config, context: int, dtype: str = "bf16", cache_dtype: str = "bf16"
+    ) -> int:
         """Requests of `context` tokens whose caches fit beside the weights."""
-        return max(0, int(self.room(config, dtype) // formulas.kv_cache_bytes(config, context, 1, cache_dtype)))
+        return max(
+            0,
+            int(
+                self.room(config, dtype) // formulas.kv_cache_bytes(config, context, 1, cache_dtype)
+            ),
+        )
 
 
 def named(name: str) -> GPU:
@@ -31,4 +39,7 @@ def named(name: str) -> GPU:
     if name not in known:
         raise UnknownName("GPU", name, known)
     entry = known[name]
-    return GPU(entry["memory_bytes"], formulas.Hardware(name, entry["flops_per_second"], entry["bytes_per_second"]))
+    return GPU(
+        entry["memory_bytes"],
+        formulas.Hardware(name, entry["flops_per_second"], entry["bytes_per_second"]),
+    )

@@ -1,8 +1,9 @@
 """CH02-FLASH: what attention costs in memory and time, with and without the T x T scores.
 
-Two ways to the same numbers on one layer of SmolLM2's shape: scores written out, and torch's fused kernel (tiles and online softmax
-inside). Peak memory is measured in a process of its own.
+Two ways to the same numbers on one layer of SmolLM2's shape: scores written out, and torch's fused
+kernel (tiles and online softmax inside). Peak memory is measured in a process of its own.
 """
+
 from labkit.cli.lab import Lab, main
 
 CONTEXTS = [256, 512, 1024, 2048, 4096]
@@ -55,8 +56,16 @@ def run(device="cpu", quick=False):
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             grown = {kind: pool.apply(peak, (kind, T)) for kind in fns}
         for kind, m in times.items():
-            rows.append(m.to_row(kind=kind, context=T, peak_bytes=grown[kind], score_bytes=9 * T * T * 4, gap=gap,
-                                 multiple=bench.multiple(times["written out"], m)))
+            rows.append(
+                m.to_row(
+                    kind=kind,
+                    context=T,
+                    peak_bytes=grown[kind],
+                    score_bytes=9 * T * T * 4,
+                    gap=gap,
+                    multiple=bench.multiple(times["written out"], m),
+                )
+            )
     return rows
 
 
@@ -67,29 +76,64 @@ def go(rows):
             return f"at {r['context']:,} tokens the two differ by {r['gap']:.1e}: look at the mask"
         other = next(o for o in rows if o["context"] == r["context"] and o["kind"] == "written out")
         if r["kind"] == "fused" and r["context"] >= 2048 and r["peak_bytes"] >= other["peak_bytes"]:
-            return f"at {r['context']:,} tokens the fused kernel takes as much memory as the scores written out: look which kernel torch chose"
+            return (
+                f"at {r['context']:,} tokens the fused kernel takes as much memory as the scores"
+                " written out: look which kernel torch chose"
+            )
 
 
 def plot(rows):
     from labkit import plotting
 
     contexts = sorted({r["context"] for r in rows})
-    series = {kind: [next(r["peak_bytes"] for r in rows if r["kind"] == kind and r["context"] == T) / 1e6 for T in contexts]
-              for kind in ("written out", "fused")}
-    return plotting.lines(contexts, series, x_label="tokens", y_label="MB at the peak", alt="Peak memory of one attention by context: written out "
-                          "it grows with the square of the context, fused with the context.")
+    series = {
+        kind: [
+            next(r["peak_bytes"] for r in rows if r["kind"] == kind and r["context"] == T) / 1e6
+            for T in contexts
+        ]
+        for kind in ("written out", "fused")
+    }
+    return plotting.lines(
+        contexts,
+        series,
+        x_label="tokens",
+        y_label="MB at the peak",
+        alt=(
+            "Peak memory of one attention by context: written out "
+            "it grows with the square of the context, fused with the context."
+        ),
+    )
 
 
 LAB = Lab(
-    id="CH02-FLASH", chapter="02", title="Online softmax: the scores that are never written", minutes=2,
-    objective="Compare attention with its scores written out to the fused kernel: same numbers, other memory.",
+    id="CH02-FLASH",
+    chapter="02",
+    title="Online softmax: the scores that are never written",
+    minutes=2,
+    objective=(
+        "Compare attention with its scores written out to the fused kernel: same numbers, other"
+        " memory."
+    ),
     needs="CH4B-CODE-01",
-    notice="The fused kernel saves at most half of the multiplications (tiles behind the diagonal). What it saves is bytes: "
-           "four times the context costs the written-out form about fifteen times the memory, and the fused one three to six times. "
-           "At 4,096 tokens the fused one takes less than a hundredth.",
-    columns={"context": "tokens", "kind": "attention", "median": "seconds|.4f", "multiple": "times faster|.1f", "peak_bytes": "peak bytes|,",
-             "score_bytes": "of T x T scores|,", "gap": "largest difference|.1e"},
-    run=run, plot=plot, go=go)
+    notice=(
+        "The fused kernel saves at most half of the multiplications (tiles behind the diagonal)."
+        " What it saves is bytes: four times the context costs the written-out form about fifteen"
+        " times the memory, and the fused one three to six times. At 4,096 tokens the fused one"
+        " takes less than a hundredth."
+    ),
+    columns={
+        "context": "tokens",
+        "kind": "attention",
+        "median": "seconds|.4f",
+        "multiple": "times faster|.1f",
+        "peak_bytes": "peak bytes|,",
+        "score_bytes": "of T x T scores|,",
+        "gap": "largest difference|.1e",
+    },
+    run=run,
+    plot=plot,
+    go=go,
+)
 
 if __name__ == "__main__":
     main(LAB)

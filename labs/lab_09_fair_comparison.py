@@ -1,8 +1,12 @@
-"""CH4B-LAB-09: a rigged benchmark, and the checks that catch it. Two *identical* models are compared, so a fair result is 1.
+"""CH4B-LAB-09: a rigged benchmark, and the checks that catch it.
 
-Six tricks, all seen in the wild, each make "ours" look faster. What a run did is written down by the code that ran it, not by who claims
-something, and six checks read only that. Every check must fail on the rigged run, and none on the fair one.
+Two *identical* models are compared, so a fair result is 1.
+
+Six tricks, all seen in the wild, each make "ours" look faster. What a run did is written down by
+the code that ran it, not by who claims something, and six checks read only that. Every check must
+fail on the rigged run, and none on the fair one.
 """
+
 import os
 from dataclasses import dataclass, replace
 
@@ -27,9 +31,14 @@ class Setup:
 
 def rig(theirs: Setup, ours: Setup, trick: str) -> tuple[Setup, Setup]:
     """The two setups with one more trick."""
-    handicap = {"warm-up": {"warmup": 0}, "threads": {"threads": os.cpu_count() + 1}}  # one more than can run: they wait for each other
-    help = {"seed": {"seed": min(range(50), key=asked)}, "dtype": {"dtype": "bf16"}, "prompt length": {"prompt": 16},
-            "matched parameters": {"d_ff": 64}}
+    # one more than can run: they wait for each other
+    handicap = {"warm-up": {"warmup": 0}, "threads": {"threads": os.cpu_count() + 1}}
+    help = {
+        "seed": {"seed": min(range(50), key=asked)},
+        "dtype": {"dtype": "bf16"},
+        "prompt length": {"prompt": 16},
+        "matched parameters": {"d_ff": 64},
+    }
     return replace(theirs, **handicap.get(trick, {})), replace(ours, **help.get(trick, {}))
 
 
@@ -40,7 +49,8 @@ def asked(seed: int) -> int:
     return random.Random(seed).randint(4, 24)
 
 
-CHECKS = dict(zip(TRICKS, ("written", "warmup", "dtype", "prompt", "threads", "parameters")))  # what of the record each reads
+# what of the record each reads
+CHECKS = dict(zip(TRICKS, ("written", "warmup", "dtype", "prompt", "threads", "parameters")))
 
 
 def check(name: str, theirs: dict, ours: dict) -> str | None:
@@ -58,19 +68,31 @@ def contestant(setup: Setup, device: str):
 
     torch.manual_seed(0)
     model = labkit.GPT(MODEL.replace(d_ff=setup.d_ff)).to(device, DTYPES[setup.dtype]).eval()
-    record = {"parameters": sum(p.numel() for p in model.parameters()), "dtype": str(model.dtype), "warmup": 0}
+    record = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "dtype": str(model.dtype),
+        "warmup": 0,
+    }
 
     def serve(timed: bool = True):
         torch.set_num_threads(setup.threads)
         prompt = list(range(setup.prompt))
         reply = labkit.generate(model, [prompt], asked(setup.seed), stop=())[0]
-        record.update(threads=torch.get_num_threads(), prompt=len(prompt), written=len(reply), warmup=record["warmup"] + (not timed))
+        record.update(
+            threads=torch.get_num_threads(),
+            prompt=len(prompt),
+            written=len(reply),
+            warmup=record["warmup"] + (not timed),
+        )
 
     return serve, record
 
 
 def compare(theirs: Setup, ours: Setup, device: str, rounds: int) -> tuple[float, dict, dict]:
-    """How many times faster ours is, and both records. In turn, round by round; a side that is not warmed up comes fresh to every round."""
+    """How many times faster ours is, and both records.
+
+    In turn, round by round; a side that is not warmed up comes fresh to every round.
+    """
     import statistics
     import time
 
@@ -89,7 +111,11 @@ def compare(theirs: Setup, ours: Setup, device: str, rounds: int) -> tuple[float
                 seconds[side].append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)
-    return statistics.median(seconds["theirs"]) / statistics.median(seconds["ours"]), made["theirs"][1], made["ours"][1]
+    return (
+        statistics.median(seconds["theirs"]) / statistics.median(seconds["ours"]),
+        made["theirs"][1],
+        made["ours"][1],
+    )
 
 
 def run(device="cpu", quick=False):
@@ -97,45 +123,106 @@ def run(device="cpu", quick=False):
 
     rounds, rigged = 3 if quick else 11, (Setup(), Setup())
     fair_multiple, *fair = compare(*rigged, device, rounds)
-    alone = {trick: compare(*rig(Setup(), Setup(), trick), device, rounds)[0] for trick in progress(TRICKS, "tricks")}
+    alone = {
+        trick: compare(*rig(Setup(), Setup(), trick), device, rounds)[0]
+        for trick in progress(TRICKS, "tricks")
+    }
     for trick in TRICKS:
         rigged = rig(*rigged, trick)
     multiple, *records = compare(*rigged, device, rounds)
-    rows = [{"run": "fair", "multiple": fair_multiple, "n": rounds, "failed": sum(check(c, *fair) is not None for c in CHECKS)}]
-    rows += [{"run": f"one trick: {t}", "multiple": alone[t], "n": rounds, "check": t, "on_fair": check(t, *fair) or "pass",
-              "on_rigged": check(t, *records) or "pass"} for t in TRICKS]
-    return [*rows, {"run": "all tricks", "multiple": multiple, "n": rounds, "failed": sum(check(c, *records) is not None for c in CHECKS)}]
+    rows = [
+        {
+            "run": "fair",
+            "multiple": fair_multiple,
+            "n": rounds,
+            "failed": sum(check(c, *fair) is not None for c in CHECKS),
+        }
+    ]
+    rows += [
+        {
+            "run": f"one trick: {t}",
+            "multiple": alone[t],
+            "n": rounds,
+            "check": t,
+            "on_fair": check(t, *fair) or "pass",
+            "on_rigged": check(t, *records) or "pass",
+        }
+        for t in TRICKS
+    ]
+    return [
+        *rows,
+        {
+            "run": "all tricks",
+            "multiple": multiple,
+            "n": rounds,
+            "failed": sum(check(c, *records) is not None for c in CHECKS),
+        },
+    ]
 
 
 def go(rows):
     """Does every check catch its trick, none the fair run, and do equal models come out equal?"""
     for r in rows:
         if r.get("check") and r["on_rigged"] == "pass":
-            return f"the check of {r['check']} passes on the rigged run: it can't fail, so mend it before you trust any comparison"
+            return (
+                f"the check of {r['check']} passes on the rigged run: it can't fail, so mend it"
+                " before you trust any comparison"
+            )
         if r.get("check") and r["on_fair"] != "pass":
-            return f"the check of {r['check']} fails on the fair run ({r['on_fair']}): look at what the two sides don't share"
+            return (
+                f"the check of {r['check']} fails on the fair run ({r['on_fair']}): look at what"
+                " the two sides don't share"
+            )
     limit = 1.15 if rows[0]["n"] > 10 else 1.6
     if not 1 / limit <= rows[0]["multiple"] <= limit:
-        return f"two identical models come out {rows[0]['multiple']:.2f} apart: no multiple below that means anything on this machine now"
+        return (
+            f"two identical models come out {rows[0]['multiple']:.2f} apart: no multiple below that"
+            " means anything on this machine now"
+        )
 
 
 def plot(rows):
     from labkit import plotting
 
-    return plotting.bars({r["run"]: r["multiple"] for r in rows}, x_label="times faster, for two identical models", form="{:.2f}", highlight="fair",
-                         alt="How many times faster the same model looks: " + ", ".join(f"{r['run']} {r['multiple']:.2f}" for r in rows))
+    return plotting.bars(
+        {r["run"]: r["multiple"] for r in rows},
+        x_label="times faster, for two identical models",
+        form="{:.2f}",
+        highlight="fair",
+        alt="How many times faster the same model looks: "
+        + ", ".join(f"{r['run']} {r['multiple']:.2f}" for r in rows),
+    )
 
 
 LAB = Lab(
-    id="CH4B-LAB-09", chapter="08", title="A rigged benchmark, and six checks", minutes=0.4,
-    objective="Make a model look several times faster than itself, and catch each trick by a check that reads what the run really did.",
+    id="CH4B-LAB-09",
+    chapter="08",
+    title="A rigged benchmark, and six checks",
+    minutes=0.4,
+    objective=(
+        "Make a model look several times faster than itself, and catch each trick by a check that"
+        " reads what the run really did."
+    ),
     needs="CH07-STATE",
-    notice="The fair run says how much of a difference is noise on your machine. Some tricks give nothing here and much elsewhere; together they "
-           "make a headline. No check asks for intentions: each reads a record that the run itself wrote. Keep such a record with your own results.",
-    columns={"run": "run", "multiple": "times faster|.2f", "n": "rounds", "check": "check", "on_fair": "on the fair run",
-             "on_rigged": "on the rigged run",
-             "failed": "checks failed"},
-    run=run, plot=plot, go=go)
+    notice=(
+        "The fair run says how much of a difference is noise on your machine. Some tricks give"
+        " nothing here and much elsewhere; together they make a headline. No check asks for"
+        " intentions: each reads a record that the run itself wrote. Keep such a record with your"
+        " own results."
+    ),
+    columns={
+        "run": "run",
+        "multiple": "times faster|.2f",
+        "n": "rounds",
+        "check": "check",
+        "on_fair": "on the fair run",
+        "on_rigged": "on the rigged run",
+        "failed": "checks failed",
+    },
+    run=run,
+    plot=plot,
+    go=go,
+)
 
 if __name__ == "__main__":
     main(LAB)

@@ -1,22 +1,32 @@
-"""CH09-STATIC: the same requests one by one, in static batches padded rightly and wrongly, and in continuous batches."""
+"""CH09-STATIC: the same requests one by one, in static batches padded rightly and wrongly, and in
+continuous batches.
+"""
+
 from functools import partial
 from importlib.util import find_spec
 
 from labkit.cli.lab import Lab, main
 
-SHARED, SLOTS, BUDGET, PAGE = 256, 8, 512, 256  # tokens of the system prompt that all requests begin with; slots; tokens a step; transformers' page
+# tokens of the system prompt that all requests begin with; slots; tokens a step; transformers' page
+SHARED, SLOTS, BUDGET, PAGE = 256, 8, 512, 256
 
 
 def requests(n: int, shorter: int):
-    """The workload's own texts without the system prompt (sharing it is chapter 10's), and replies `shorter` times shorter."""
+    """The workload's own texts without the system prompt (sharing it is chapter 10's), and replies
+    `shorter` times shorter.
+    """
     from labkit_labs import serving
 
     work = serving.jobs()
-    return [serving.Job(job.prompt[SHARED:], max(2, job.new // shorter)) for job in work[:: len(work) // n]]
+    return [
+        serving.Job(job.prompt[SHARED:], max(2, job.new // shorter))
+        for job in work[:: len(work) // n]
+    ]
 
 
 def transformers_continuous(twin, work, slots: int) -> list[list[int]]:
-    """transformers' continuous batching: its `generate_batch`, but each request with the length of its own reply.
+    """transformers' continuous batching: its `generate_batch`, but each request with the length of
+    its own reply.
 
     It runs in a thread of its own, which dies inside torch.inference_mode().
     """
@@ -24,10 +34,17 @@ def transformers_continuous(twin, work, slots: int) -> list[list[int]]:
     from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
     pages = -(-max(len(job.prompt) + job.new for job in work) // PAGE)
-    config = ContinuousBatchingConfig(page_size=PAGE, num_blocks=2 * slots * pages, max_batch_tokens=BUDGET, max_requests_per_batch=slots,
-                                      allow_block_sharing=False)
+    config = ContinuousBatchingConfig(
+        page_size=PAGE,
+        num_blocks=2 * slots * pages,
+        max_batch_tokens=BUDGET,
+        max_requests_per_batch=slots,
+        allow_block_sharing=False,
+    )
     greedy, replies = GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=1), {}
-    with twin.continuous_batching_context_manager(greedy, continuous_batching_config=config, warmup=False) as manager:
+    with twin.continuous_batching_context_manager(
+        greedy, continuous_batching_config=config, warmup=False
+    ) as manager:
         ids = [manager.add_request(job.prompt, max_new_tokens=job.new) for job in work]
         while len(replies) < len(ids) and manager.is_running():
             result = manager.get_result(timeout=1)
@@ -44,15 +61,25 @@ def ways(device: str, slots: int) -> dict:
     from labkit_labs import serving
 
     model = smollm2("fp32", device)[0]
-    found = {("one by one", "fp32"): (1, model, partial(serving.one_by_one, model)),
-             ("static", "fp32"): (slots, model, partial(serving.static, model, slots=slots)),
-             ("static, padded without a mask", "fp32"): (slots, model, partial(serving.static, model, slots=slots, padded=True))}
+    found = {
+        ("one by one", "fp32"): (1, model, partial(serving.one_by_one, model)),
+        ("static", "fp32"): (slots, model, partial(serving.static, model, slots=slots)),
+        ("static, padded without a mask", "fp32"): (
+            slots,
+            model,
+            partial(serving.static, model, slots=slots, padded=True),
+        ),
+    }
     for dtype in ("fp32", "bf16") if has_bf16() or device != "cpu" else ("fp32",):
         net = model if dtype == "fp32" else smollm2(dtype, device)[0]
         found["continuous", dtype] = slots, net, partial(serving.continuous, net, slots=slots)
         if find_spec("transformers"):
             twin = transformers_twin(net)
-            found["transformers, continuous", dtype] = slots, twin, partial(transformers_continuous, twin, slots=slots)
+            found["transformers, continuous", dtype] = (
+                slots,
+                twin,
+                partial(transformers_continuous, twin, slots=slots),
+            )
     return found
 
 
@@ -83,9 +110,20 @@ def run(device="cpu", quick=False):
     tokens, alone, rows = sum(job.new for job in work), ("one by one", "fp32"), []
     for way, m in times.items():
         same = sum(a == b for a, b in zip(replies[way], replies[alone]))
-        rows.append(m.to_row(variant=way[0], dtype=way[1], slots=found[way][0], requests=len(work), tokens=tokens,
-                             tokens_per_second=tokens / m.median, multiple=bench.multiple(times[alone], m), forwards=forwards[way],
-                             useful=tokens / forwards[way] / found[way][0], agreement=same / len(work)))
+        rows.append(
+            m.to_row(
+                variant=way[0],
+                dtype=way[1],
+                slots=found[way][0],
+                requests=len(work),
+                tokens=tokens,
+                tokens_per_second=tokens / m.median,
+                multiple=bench.multiple(times[alone], m),
+                forwards=forwards[way],
+                useful=tokens / forwards[way] / found[way][0],
+                agreement=same / len(work),
+            )
+        )
         theirs = times.get(("transformers, continuous", way[1]))
         if way[0] == "continuous" and theirs:
             rows[-1]["over_transformers"] = bench.multiple(theirs, m)
@@ -93,11 +131,15 @@ def run(device="cpu", quick=False):
 
 
 def store(folder):
-    """Keep the schedule of a short continuous run, for the player and the clip: prompts in chunks, slots that are filled again."""
+    """Keep the schedule of a short continuous run, for the player and the clip: prompts in chunks,
+    slots that are filled again.
+    """
     from labkit import Engine
     from labkit.weights import smollm2
 
-    engine = Engine(smollm2()[0], max_batch=4, n_blocks=32, block_size=16, token_budget=32, prefix_cache=False)
+    engine = Engine(
+        smollm2()[0], max_batch=4, n_blocks=32, block_size=16, token_budget=32, prefix_cache=False
+    )
     for job in requests(12, 12):
         engine.add(job.prompt[:40], job.new, stop=())
     engine.run()
@@ -105,35 +147,72 @@ def store(folder):
 
 
 def go(rows):
-    """Do right batches change no reply, wrong ones some, and is a slot filled again as soon as it is free?"""
+    """Do right batches change no reply, wrong ones some, and is a slot filled again as soon as it
+    is free?
+    """
     of = {r["variant"]: r for r in rows if r["dtype"] == "fp32"}
     for name in ("static", "continuous"):
         if of[name]["agreement"] < 1:
-            return f"{name}: {1 - of[name]['agreement']:.0%} of the replies are not those of the request alone: look at masks and positions"
+            return (
+                f"{name}: {1 - of[name]['agreement']:.0%} of the replies are not those of the"
+                " request alone: look at masks and positions"
+            )
     if of["static, padded without a mask"]["agreement"] == 1:
-        return "padding without a mask changed no reply: look whether the prompts of a batch differ in length"
+        return (
+            "padding without a mask changed no reply: look whether the prompts of a batch differ in"
+            " length"
+        )
     if of["continuous"]["forwards"] >= of["static"]["forwards"]:
-        return f"continuous batching ran {of['continuous']['forwards']} forwards, static {of['static']['forwards']}: who is done must leave at once"
+        return (
+            f"continuous batching ran {of['continuous']['forwards']} forwards, static"
+            f" {of['static']['forwards']}: who is done must leave at once"
+        )
 
 
 def plot(rows):
     from labkit import plotting
 
     bars = {f"{r['variant']}, {r['dtype']}": r["tokens_per_second"] for r in rows}
-    return plotting.bars(bars, x_label="tokens per second", form="{:.0f}", highlight="continuous, fp32",
-                         alt="Tokens per second: " + ", ".join(f"{name} {rate:.0f}" for name, rate in bars.items()))
+    return plotting.bars(
+        bars,
+        x_label="tokens per second",
+        form="{:.0f}",
+        highlight="continuous, fp32",
+        alt="Tokens per second: " + ", ".join(f"{name} {rate:.0f}" for name, rate in bars.items()),
+    )
 
 
 LAB = Lab(
-    id="CH09-STATIC", chapter="09", title="Batches, static and continuous", minutes=5,
-    objective="Serve 24 requests one by one, in static batches (padded rightly and wrongly) and in continuous ones; count forwards, tokens per "
-              "second and replies that came out wrong.",
+    id="CH09-STATIC",
+    chapter="09",
+    title="Batches, static and continuous",
+    minutes=5,
+    objective=(
+        "Serve 24 requests one by one, in static batches (padded rightly and wrongly) and in"
+        " continuous ones; count forwards, tokens per second and replies that came out wrong."
+    ),
     needs="CH4B-LAB-09",
-    notice="A static batch runs until its longest reply is done: of 8 slots 39% do useful work. Refilled slots bring that to 78%, with half the "
-           "forwards and the same replies. Padding that neither mask nor positions know about is as fast, and most of its replies are wrong.",
-    columns={"variant": "way", "dtype": "dtype", "slots": "slots", "tokens_per_second": "tokens/s|.1f", "multiple": "x one by one|.2f",
-             "over_transformers": "x transformers|.2f", "forwards": "forwards", "useful": "slots in use|.0%", "agreement": "replies unchanged|.0%"},
-    run=run, plot=plot, store=store, go=go)
+    notice=(
+        "A static batch runs until its longest reply is done: of 8 slots 39% do useful work."
+        " Refilled slots bring that to 78%, with half the forwards and the same replies. Padding"
+        " that neither mask nor positions know about is as fast, and most of its replies are wrong."
+    ),
+    columns={
+        "variant": "way",
+        "dtype": "dtype",
+        "slots": "slots",
+        "tokens_per_second": "tokens/s|.1f",
+        "multiple": "x one by one|.2f",
+        "over_transformers": "x transformers|.2f",
+        "forwards": "forwards",
+        "useful": "slots in use|.0%",
+        "agreement": "replies unchanged|.0%",
+    },
+    run=run,
+    plot=plot,
+    store=store,
+    go=go,
+)
 
 if __name__ == "__main__":
     main(LAB)

@@ -1,4 +1,8 @@
-"""CH10-DRILLS: incidents on the real engine, each with one fault. Find it from the numbers before you read its name."""
+"""CH10-DRILLS: incidents on the real engine, each with one fault.
+
+Find it from the numbers before you read its name.
+"""
+
 import statistics
 
 from labkit.cli.lab import Lab, main
@@ -8,11 +12,23 @@ def cases(tokenizer, vocab: int, quick: bool):
     """The drills of this lab: the ladder's first requests, and a long text of somebody else."""
     from labkit_labs import drills, serving, text
 
-    beginning, own, new, long, n, pool = (32, 12, 8, 64, 4, 33) if quick else (256, 120, 32, 1500, 12, 140)
-    work = [serving.Job(job.prompt[256 - beginning :][: beginning + own], new) for job in serving.jobs()[:n]]
-    setup = {"max_batch": 4 if quick else 8, "n_blocks": 400, "block_size": 4 if quick else 16, "token_budget": 24 if quick else 128}
+    beginning, own, new, long, n, pool = (
+        (32, 12, 8, 64, 4, 33) if quick else (256, 120, 32, 1500, 12, 140)
+    )
+    work = [
+        serving.Job(job.prompt[256 - beginning :][: beginning + own], new)
+        for job in serving.jobs()[:n]
+    ]
+    setup = {
+        "max_batch": 4 if quick else 8,
+        "n_blocks": 400,
+        "block_size": 4 if quick else 16,
+        "token_budget": 24 if quick else 128,
+    }
     clock = lambda i: tokenizer.encode(f"It is 14:03:{i:02}. ")
-    return drills.drills(work, serving.Job(text.prose(tokenizer, long), new), clock, setup, pool, vocab)
+    return drills.drills(
+        work, serving.Job(text.prose(tokenizer, long), new), clock, setup, pool, vocab
+    )
 
 
 def run(device="cpu", quick=False):
@@ -31,8 +47,14 @@ def run(device="cpu", quick=False):
     for each in zip(*played):
         row = each[0] | {key: statistics.median(r[key] for r in each) for key in drills.TIMES}
         healthy = rows[0] if rows else row
-        rows.append(row | {"n": len(each), "multiple": row["tokens_per_second"] / healthy["tokens_per_second"],
-                           "found": drills.symptoms(row, healthy)})
+        rows.append(
+            row
+            | {
+                "n": len(each),
+                "multiple": row["tokens_per_second"] / healthy["tokens_per_second"],
+                "found": drills.symptoms(row, healthy),
+            }
+        )
     return rows
 
 
@@ -40,29 +62,66 @@ def go(rows):
     """Do the counts alone name every fault, and none in the healthy run?"""
     for r in rows:
         if r["cause"] and r["found"] != r["cause"]:
-            return f"{r['run']}: the cause is {r['cause']}, and the counts speak for {r['found']}: compare this row with the healthy one"
+            return (
+                f"{r['run']}: the cause is {r['cause']}, and the counts speak for {r['found']}:"
+                " compare this row with the healthy one"
+            )
 
 
 def plot(rows):
     from labkit import plotting
 
     speed = {r["run"]: r["tokens_per_second"] for r in rows}
-    return plotting.bars(speed, x_label="tokens a second", form="{:,.0f}", highlight="healthy",
-                         alt="Tokens a second in each drill: " + ", ".join(f"{name} {value:.0f}" for name, value in speed.items()))
+    return plotting.bars(
+        speed,
+        x_label="tokens a second",
+        form="{:,.0f}",
+        highlight="healthy",
+        alt="Tokens a second in each drill: "
+        + ", ".join(f"{name} {value:.0f}" for name, value in speed.items()),
+    )
 
 
 LAB = Lab(
-    id="CH10-DRILLS", chapter="10", title="Incident drills", minutes=8,
-    objective="Serve the same requests with one fault at a time, and find the fault from what a dashboard shows.",
+    id="CH10-DRILLS",
+    chapter="10",
+    title="Incident drills",
+    minutes=8,
+    objective=(
+        "Serve the same requests with one fault at a time, and find the fault from what a dashboard"
+        " shows."
+    ),
     needs="CH10-PREEMPT",
-    notice="Seconds say that something is wrong, counts say what. A prefix that is never found shows in the hit rate, a small pool in preemptions, "
-           "a prompt fed whole in the longest step that decodes had to wait for, refused drafts in drafts beside accepted ones. Averages hide the "
-           "long step: tokens a second need not fall. An engine that measures its drafts makes fewer of the wrong ones.",
-    columns={"run": "run", "tokens_per_second": "tokens/s|.1f", "multiple": "x healthy|.2f", "ttft_p50": "TTFT p50, s|.2f", "ttft_p99": "p99|.2f",
-             "tpot_p50": "TPOT p50, s|.3f", "tpot_p99": "p99|.3f", "longest_gap": "longest gap, s|.2f", "hit_rate": "prefix hits|.0%",
-             "blocks_used": "blocks at most", "blocks_total": "of", "preemptions": "preempted", "longest_step": "longest step", "drafts": "drafts",
-             "accepted": "accepted", "found": "the counts say", "cause": "cause"},
-    run=run, plot=plot, go=go)
+    notice=(
+        "Seconds say that something is wrong, counts say what. A prefix that is never found shows"
+        " in the hit rate, a small pool in preemptions, a prompt fed whole in the longest step that"
+        " decodes had to wait for, refused drafts in drafts beside accepted ones. Averages hide the"
+        " long step: tokens a second need not fall. An engine that measures its drafts makes fewer"
+        " of the wrong ones."
+    ),
+    columns={
+        "run": "run",
+        "tokens_per_second": "tokens/s|.1f",
+        "multiple": "x healthy|.2f",
+        "ttft_p50": "TTFT p50, s|.2f",
+        "ttft_p99": "p99|.2f",
+        "tpot_p50": "TPOT p50, s|.3f",
+        "tpot_p99": "p99|.3f",
+        "longest_gap": "longest gap, s|.2f",
+        "hit_rate": "prefix hits|.0%",
+        "blocks_used": "blocks at most",
+        "blocks_total": "of",
+        "preemptions": "preempted",
+        "longest_step": "longest step",
+        "drafts": "drafts",
+        "accepted": "accepted",
+        "found": "the counts say",
+        "cause": "cause",
+    },
+    run=run,
+    plot=plot,
+    go=go,
+)
 
 if __name__ == "__main__":
     main(LAB)

@@ -1,4 +1,7 @@
-"""One layer alone, its cache full of noise: a decode step at any context is timed without reading a prompt first."""
+"""One layer alone, its cache full of noise: a decode step at any context is timed without reading a
+prompt first.
+"""
+
 from __future__ import annotations
 
 import torch
@@ -15,7 +18,10 @@ def make(config, layer: int = 0, device: str = "cpu", dtype=torch.float32):
 
 
 def full_cache(mixer, context: int, kind: str = "static", batch: int = 1):
-    """A cache for `batch` requests of `context` tokens, the last of which is still to come. What it holds is noise: reading it costs the same."""
+    """A cache for `batch` requests of `context` tokens, the last of which is still to come.
+
+    What it holds is noise: reading it costs the same.
+    """
     weight = mixer.out.weight
     cache = make_cache(kind, mixer, batch, context, dtype=weight.dtype, device=weight.device)
     generator = torch.Generator(weight.device).manual_seed(0)
@@ -25,15 +31,22 @@ def full_cache(mixer, context: int, kind: str = "static", batch: int = 1):
 
 
 def decoder(mixer, context: int, cache=None, batch: int = 1):
-    """A function that takes token number `context` of each request through the layer: x [batch,D] -> [batch,D]."""
+    """A function that takes token number `context` of each request through the layer: x [batch,D]
+    -> [batch,D].
+    """
     weight = mixer.out.weight
     cache = cache or full_cache(mixer, context, batch=batch)
-    x = torch.randn(batch, mixer.out.out_features, generator=torch.Generator().manual_seed(1)).to(weight)
+    x = torch.randn(batch, mixer.out.out_features, generator=torch.Generator().manual_seed(1)).to(
+        weight
+    )
 
     @torch.inference_mode()
     def fn():
         if mixer.recurrent:
-            cache.length = [context - 1] * batch  # the same token again: a state would otherwise have moved on
-        return mixer(x, Step.of([(r, context - 1, [0]) for r in range(batch)], weight.device), cache)
+            # the same token again: a state would otherwise have moved on
+            cache.length = [context - 1] * batch
+        return mixer(
+            x, Step.of([(r, context - 1, [0]) for r in range(batch)], weight.device), cache
+        )
 
     return fn

@@ -1,4 +1,7 @@
-"""One workload, and the ways to serve it: one user at a time, static batches (right, and padded wrongly), and the engine."""
+"""One workload, and the ways to serve it: one user at a time, static batches (right, and padded
+wrongly), and the engine.
+"""
+
 from __future__ import annotations
 
 import json
@@ -39,12 +42,19 @@ class Job:
 
 
 def make_workload(tokenizer, n: int = 48, seed: int = 0) -> dict:
-    """48 requests: a system prompt of 256 tokens that all share, 20 to 120 tokens of their own, replies of geometric length, mean 64."""
+    """48 requests: a system prompt of 256 tokens that all share, 20 to 120 tokens of their own,
+    replies of geometric length, mean 64.
+    """
     draw, words = np.random.default_rng(seed), tokenizer.encode(text("course"))
     own, new = draw.integers(20, 121, n), np.clip(draw.geometric(1 / 64, n), 8, 256)
     at = draw.integers(0, len(words) - 120, n)
-    return {"seed": seed, "system": tokenizer.encode(" ".join(SYSTEM.split()))[:256],
-            "requests": [{"own": words[a : a + k], "new": int(m)} for a, k, m in zip(at, own.tolist(), new)]}
+    return {
+        "seed": seed,
+        "system": tokenizer.encode(" ".join(SYSTEM.split()))[:256],
+        "requests": [
+            {"own": words[a : a + k], "new": int(m)} for a, k, m in zip(at, own.tolist(), new)
+        ],
+    }
 
 
 def jobs() -> list[Job]:
@@ -66,9 +76,11 @@ def one_by_one(model, work: list[Job]) -> list[list[int]]:
 
 
 def static(model, work: list[Job], slots: int, padded: bool = False) -> list[list[int]]:
-    """Batches in order of arrival; all of a batch run until its longest reply is done, and what is too much is thrown away.
+    """Batches in order of arrival; all of a batch run until its longest reply is done, and what is
+    too much is thrown away.
 
-    `padded` is the usual mistake: prompts are filled up to the longest with token 0, and neither mask nor positions know.
+    `padded` is the usual mistake: prompts are filled up to the longest with token 0, and neither
+    mask nor positions know.
     """
     out = []
     for i in range(0, len(work), slots):
@@ -81,7 +93,9 @@ def static(model, work: list[Job], slots: int, padded: bool = False) -> list[lis
 
 
 class Forced(Speculation):
-    """So many drafts for each request in each step, whatever they cost: the engine's own switch is taken out."""
+    """So many drafts for each request in each step, whatever they cost: the engine's own switch is
+    taken out.
+    """
 
     def __init__(self, proposer, drafts: int):
         super().__init__(proposer)
@@ -89,14 +103,29 @@ class Forced(Speculation):
 
     def allow(self, scheduler):
         for r in scheduler.running:
-            r.drafts = min(self.drafts, r.limit - len(r.tokens) - 1) if all(r.decoding for r in scheduler.running) else 0
+            r.drafts = (
+                min(self.drafts, r.limit - len(r.tokens) - 1)
+                if all(r.decoding for r in scheduler.running)
+                else 0
+            )
 
 
-def continuous(model, work: list[Job], slots: int, prefix: bool = False, speculative=None, forced: int = 0) -> list[list[int]]:
-    """The engine: who is done leaves, and the next one enters. forced: drafts for each request in each step (see `Forced`)."""
+def continuous(
+    model, work: list[Job], slots: int, prefix: bool = False, speculative=None, forced: int = 0
+) -> list[list[int]]:
+    """The engine: who is done leaves, and the next one enters. forced: drafts for each request in
+    each step (see `Forced`).
+    """
     longest = max(len(job.prompt) + job.new for job in work)
-    engine = Engine(model, max_batch=slots, n_blocks=slots * -(-longest // BLOCK), block_size=BLOCK, token_budget=512, prefix_cache=prefix,
-                    speculative=speculative)
+    engine = Engine(
+        model,
+        max_batch=slots,
+        n_blocks=slots * -(-longest // BLOCK),
+        block_size=BLOCK,
+        token_budget=512,
+        prefix_cache=prefix,
+        speculative=speculative,
+    )
     if forced:
         engine.speculation = Forced(speculative, forced)
     for job in work:

@@ -1,4 +1,8 @@
-"""Arrivals drive the real scheduler. Only the model is replaced: by what its steps were measured to take."""
+"""Arrivals drive the real scheduler.
+
+Only the model is replaced: by what its steps were measured to take.
+"""
+
 from __future__ import annotations
 
 import functools
@@ -10,7 +14,9 @@ from itertools import accumulate
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request in traffic: when it comes, how long its own prompt and its reply are, and which system prompt it shares."""
+    """A request in traffic: when it comes, how long its own prompt and its reply are, and which
+    system prompt it shares.
+    """
 
     at: float  # seconds
     own: int
@@ -20,7 +26,9 @@ class Arrival:
 
     def prompt(self, i: int, vocab: int = 49152) -> list[int]:
         """Token ids: the same for all of a group, then request `i`'s own."""
-        return system(self.group, self.shared, vocab) + random.Random(i).choices(range(vocab), k=self.own)
+        return system(self.group, self.shared, vocab) + random.Random(i).choices(
+            range(vocab), k=self.own
+        )
 
 
 @functools.cache
@@ -40,7 +48,9 @@ def poisson(rate: float, n: int, seed: int = 0, groups: int = 1, draw=lengths) -
     return [Arrival(at, *draw(rnd), rnd.randrange(groups)) for at in times]
 
 
-def bursts(rate: float, n: int, size: int, seed: int = 0, groups: int = 1, draw=lengths) -> list[Arrival]:
+def bursts(
+    rate: float, n: int, size: int, seed: int = 0, groups: int = 1, draw=lengths
+) -> list[Arrival]:
     """The same average rate, but `size` at once."""
     rnd = random.Random(seed)
     times = list(accumulate(rnd.expovariate(rate / size) for _ in range(-(-n // size))))
@@ -48,7 +58,9 @@ def bursts(rate: float, n: int, size: int, seed: int = 0, groups: int = 1, draw=
 
 
 def recorded(rows, speed: float = 1.0) -> list[Arrival]:
-    """Traffic from a log: (seconds, prompt tokens, new tokens) rows, in order; replayed `speed` times as fast; nothing is shared."""
+    """Traffic from a log: (seconds, prompt tokens, new tokens) rows, in order; replayed `speed`
+    times as fast; nothing is shared.
+    """
     return [Arrival(at / speed, own, new, shared=0) for at, own, new in rows]
 
 
@@ -69,7 +81,9 @@ class CostModel:
         import numpy as np
 
         steps = [s for trace in traces for s in trace.steps]
-        X = np.array([[1, sum(r[3] for r in s.rows), sum(r[4] for r in s.rows)] for s in steps], float)
+        X = np.array(
+            [[1, sum(r[3] for r in s.rows), sum(r[4] for r in s.rows)] for s in steps], float
+        )
         y, use = np.array([s.seconds for s in steps]), [0, 1, 2]
         weight = 1 / y  # every step's relative error counts the same
         while True:
@@ -94,20 +108,42 @@ class Report:
     hit_tokens: int = 0
 
     def goodput(self, ttft: float, tpot: float) -> float:
-        """Requests a second that had their first token within `ttft`, and each later one within `tpot`."""
+        """Requests a second that had their first token within `ttft`, and each later one within
+        `tpot`.
+        """
         return sum(a <= ttft and b <= tpot for a, b in zip(self.ttft, self.tpot)) / self.seconds
 
     def row(self, **more) -> dict:
         """As a row of results: medians and 99th percentiles."""
         at = lambda xs, q: sorted(xs)[min(len(xs) - 1, int(q * len(xs)))]
-        return {**more, "requests": len(self.ttft), "tokens_per_second": self.tokens / self.seconds, "ttft_p50": at(self.ttft, 0.5),
-                "ttft_p99": at(self.ttft, 0.99), "tpot_p50": at(self.tpot, 0.5), "tpot_p99": at(self.tpot, 0.99), "steps": self.steps,
-                "rows_per_step": self.row_steps / self.steps, "preemptions": self.preemptions, "hit_tokens": self.hit_tokens}
+        return {
+            **more,
+            "requests": len(self.ttft),
+            "tokens_per_second": self.tokens / self.seconds,
+            "ttft_p50": at(self.ttft, 0.5),
+            "ttft_p99": at(self.ttft, 0.99),
+            "tpot_p50": at(self.tpot, 0.5),
+            "tpot_p99": at(self.tpot, 0.99),
+            "steps": self.steps,
+            "rows_per_step": self.row_steps / self.steps,
+            "preemptions": self.preemptions,
+            "hit_tokens": self.hit_tokens,
+        }
 
 
-def simulate(arrivals: list[Arrival], cost, *, max_batch: int, n_blocks: int, block_size: int = 16, token_budget: int = 256,
-             prefix_cache: bool = True, static: bool = False) -> Report:
-    """Run the traffic through the real `Scheduler`; each step takes `cost(tokens fed, tokens attended to)` seconds.
+def simulate(
+    arrivals: list[Arrival],
+    cost,
+    *,
+    max_batch: int,
+    n_blocks: int,
+    block_size: int = 16,
+    token_budget: int = 256,
+    prefix_cache: bool = True,
+    static: bool = False,
+) -> Report:
+    """Run the traffic through the real `Scheduler`; each step takes `cost(tokens fed, tokens
+    attended to)` seconds.
 
     `static`: a batch starts when the one before it is done, as engines did before Orca.
     """
@@ -116,15 +152,23 @@ def simulate(arrivals: list[Arrival], cost, *, max_batch: int, n_blocks: int, bl
 
     longest = max(a.shared + a.own + a.new for a in arrivals)
     if -(-longest // block_size) > n_blocks:
-        raise ValueError(f"the longest request has {longest} tokens; {n_blocks} blocks of {block_size} hold {n_blocks * block_size}")
-    scheduler, report, now, i = Scheduler(max_batch, n_blocks, block_size, token_budget, longest, prefix_cache), Report(), 0.0, 0
+        raise ValueError(
+            f"the longest request has {longest} tokens; {n_blocks} blocks of {block_size} hold"
+            f" {n_blocks * block_size}"
+        )
+    scheduler = Scheduler(max_batch, n_blocks, block_size, token_budget, longest, prefix_cache)
+    report = Report()
+    now = 0.0
+    i = 0
     queue = scheduler.waiting
     while i < len(arrivals) or scheduler.running or queue:
         while i < len(arrivals) and (arrivals[i].at <= now or not (scheduler.running or queue)):
             now = max(now, arrivals[i].at)
             queue.append(Request(i, arrivals[i].prompt(i), arrivals[i].new, arrived=arrivals[i].at))
             i += 1
-        held, scheduler.waiting = (queue, type(queue)()) if static and scheduler.running else (None, queue)
+        held, scheduler.waiting = (
+            (queue, type(queue)()) if static and scheduler.running else (None, queue)
+        )
         work = scheduler.schedule()
         if held is not None:
             held.extendleft(reversed(scheduler.waiting))  # preempted
@@ -145,7 +189,9 @@ def simulate(arrivals: list[Arrival], cost, *, max_batch: int, n_blocks: int, bl
                 report.ttft.append(r.first_token - r.arrived)
                 report.tpot.append((now - r.first_token) / max(1, r.max_new_tokens - 1))
                 report.tokens += r.max_new_tokens
-    report.seconds, report.preemptions, report.hit_tokens = now, scheduler.preemptions, scheduler.hit_tokens
+    report.seconds = now
+    report.preemptions = scheduler.preemptions
+    report.hit_tokens = scheduler.hit_tokens
     return report
 
 
@@ -166,7 +212,10 @@ def live(engine, arrivals: list[Arrival], progress=lambda done: None) -> Report:
         report.steps += 1
         progress(len(engine.stats.ttft))
     stats = engine.stats
-    report.ttft, report.tpot = [stats.ttft[id] + late[id] for id in ids], [stats.tpot.get(id, 0.0) for id in ids]
-    report.tokens, report.seconds = sum(a.new for a in arrivals), time.perf_counter() - start
-    report.preemptions, report.hit_tokens = stats.preemptions, stats.prefix_hit_tokens
+    report.ttft = [stats.ttft[id] + late[id] for id in ids]
+    report.tpot = [stats.tpot.get(id, 0.0) for id in ids]
+    report.tokens = sum(a.new for a in arrivals)
+    report.seconds = time.perf_counter() - start
+    report.preemptions = stats.preemptions
+    report.hit_tokens = stats.prefix_hit_tokens
     return report

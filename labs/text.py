@@ -1,4 +1,7 @@
-"""The text that labs measure quality on, and how: the course's own prose, which no model has memorised."""
+"""The text that labs measure quality on, and how: the course's own prose, which no model has
+memorised.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -20,7 +23,10 @@ def prose(tokenizer, n: int) -> list[int]:
 
 @torch.inference_mode()
 def losses(model, tokens: list[int]) -> Tensor:
-    """Negative log-likelihood of tokens 1, 2, … given all before them: [T-1], in nats. Its mean's exponential is the perplexity."""
+    """Negative log-likelihood of tokens 1, 2, … given all before them: [T-1], in nats.
+
+    Its mean's exponential is the perplexity.
+    """
     step = Step.of([(0, 0, tokens)], model.device)
     x = model(step, model.caches("none", 1, 1))[:-1].float()
     return F.cross_entropy(x, step.ids[1:], reduction="none").cpu()

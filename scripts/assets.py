@@ -1,7 +1,9 @@
-"""Browser assets that are copied at set-up and not committed: MathJax from PyPI, web fonts cut out of the system's.
+"""Browser assets that are copied at set-up and not committed: MathJax from PyPI, web fonts cut out
+of the system's.
 
     python scripts/assets.py [folder]      default: book/_static/vendor
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -14,32 +16,55 @@ from pathlib import Path
 from fontTools import subset
 
 ROOT = Path(__file__).resolve().parent.parent
-MATHJAX, MATHJAX_SHA = "django-static-mathjax==3.2.2.1", "05ad109fd9e5d9d380c76389689b7f523e9ccb7f7a85c1eb962c7564eac7601d"
+MATHJAX = "django-static-mathjax==3.2.2.1"
+MATHJAX_SHA = "05ad109fd9e5d9d380c76389689b7f523e9ccb7f7a85c1eb962c7564eac7601d"
 ES5 = "mathjax/static/mathjax/es5/"
 FACES = {  # file of ours -> the system's
-    "inter-400": "Inter-Regular.otf", "inter-400i": "Inter-Italic.otf", "inter-600": "Inter-SemiBold.otf",
+    "inter-400": "Inter-Regular.otf",
+    "inter-400i": "Inter-Italic.otf",
+    "inter-600": "Inter-SemiBold.otf",
     "mono-400": "JetBrainsMono-Regular.ttf",
 }
 # Latin, and the arrows, signs and Greek letters that the course's prose and code use.
-CHARACTERS = ([chr(c) for c in (*range(0x20, 0x7F), *range(0xA0, 0x100))] + list("ıŁłŒœŠšŽžŞşĞğĆćČčÉéățș"
-              "–—‘’‚“”„†‡•…‰′″‹›⁄€™−×÷±≈≠≤≥≡≪≫∞√∑∏∂∇∈∝·→←↑↓↔⇒⇐↦⌈⌉⌊⌋"
-              "αβγδεζηθκλμνξπρστφχψωΓΔΘΛΣΦΨΩ⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ₀₁₂₃₄₅₆₇₈₉½⅓¼¾✓✗●○■□▲▼▶◀▸▾│─└├┐┘█░"))
+CHARACTERS = [chr(c) for c in (*range(0x20, 0x7F), *range(0xA0, 0x100))] + list(
+    "ıŁłŒœŠšŽžŞşĞğĆćČčÉéățș"
+    "–—‘’‚“”„†‡•…‰′″‹›⁄€™−×÷±≈≠≤≥≡≪≫∞√∑∏∂∇∈∝·→←↑↓↔⇒⇐↦⌈⌉⌊⌋"
+    "αβγδεζηθκλμνξπρστφχψωΓΔΘΛΣΦΨΩ⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ₀₁₂₃₄₅₆₇₈₉½⅓¼¾✓✗●○■□▲▼▶◀▸▾│─└├┐┘█░"
+)
 
 
 def mathjax(target: Path) -> None:
     """`tex-chtml.js` and its fonts out of the wheel, which is checked and never installed."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, MATHJAX]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            folder,
+            MATHJAX,
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
-            sys.exit(f"MathJax could not be fetched: `pip download {MATHJAX}` failed. Is there a network? {done.stderr.strip()[-200:]}")
+            sys.exit(
+                f"MathJax could not be fetched: `pip download {MATHJAX}` failed. Is there a"
+                f" network? {done.stderr.strip()[-200:]}"
+            )
         found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
         if found != MATHJAX_SHA:
-            sys.exit(f"{wheels[0].name} is not the file expected (sha256 {found[:12]}…, expected {MATHJAX_SHA[:12]}…): nothing was copied")
+            sys.exit(
+                f"{wheels[0].name} is not the file expected (sha256 {found[:12]}…, expected"
+                f" {MATHJAX_SHA[:12]}…): nothing was copied"
+            )
         with zipfile.ZipFile(wheels[0]) as z:
             for name in z.namelist():
-                if name == ES5 + "tex-chtml.js" or name.startswith(ES5 + "output/chtml/fonts/woff-v2/"):
+                if name == ES5 + "tex-chtml.js" or name.startswith(
+                    ES5 + "output/chtml/fonts/woff-v2/"
+                ):
                     path = target / name.removeprefix(ES5)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(z.read(name))
@@ -52,9 +77,18 @@ def fonts(target: Path) -> None:
     installed = {p.name: p for p in Path("/usr/share/fonts").rglob("*.[ot]tf")}
     missing = [name for name in FACES.values() if name not in installed]
     if missing:
-        sys.exit(f"these fonts are not installed: {', '.join(missing)}. Install the packages fonts-inter and fonts-jetbrains-mono")
+        sys.exit(
+            f"these fonts are not installed: {', '.join(missing)}. Install the packages fonts-inter"
+            " and fonts-jetbrains-mono"
+        )
     features = ["kern", "liga", "mark", "mkmk", "ccmp", "locl", "tnum"]
-    options = subset.Options(flavor="woff2", hinting=False, desubroutinize=True, layout_features=features, name_IDs=[0, 1, 2, 13, 14])
+    options = subset.Options(
+        flavor="woff2",
+        hinting=False,
+        desubroutinize=True,
+        layout_features=features,
+        name_IDs=[0, 1, 2, 13, 14],
+    )
     for name, source in FACES.items():
         font = subset.load_font(str(installed[source]), options)
         cutter = subset.Subsetter(options)
@@ -67,4 +101,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "book/_static/vendor"
     mathjax(folder / "mathjax")
     fonts(folder / "fonts")
-    print(f"assets: {sum(p.stat().st_size for p in folder.rglob('*') if p.is_file()) / 1e6:.1f} MB in {folder}")
+    print(
+        f"assets: {sum(p.stat().st_size for p in folder.rglob('*') if p.is_file()) / 1e6:.1f} MB in"
+        f" {folder}"
+    )

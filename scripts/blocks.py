@@ -1,4 +1,8 @@
-"""How each directive of the course's own reads in plain Markdown. `page` is the `lower.Page`, whose `lower` does what is inside."""
+"""How each directive of the course's own reads in plain Markdown.
+
+`page` is the `lower.Page`, whose `lower` does what is inside.
+"""
+
 from __future__ import annotations
 
 import re
@@ -16,18 +20,26 @@ def folded(summary: str, body: str) -> str:
 
 
 def chapter(page, argument, options, content):
-    return quoted(f"**{options['minutes']} minutes.** Needs: {page.lower(options['needs'])}\n\nYou will be able to\n\n{page.lower(content)}")
+    return quoted(
+        f"**{options['minutes']} minutes.** Needs: {page.lower(options['needs'])}\n\nYou will be"
+        f" able to\n\n{page.lower(content)}"
+    )
 
 
 def exercise(page, argument, options, content):
     page.exercises[options["label"]] = len(page.exercises) + 1
     rating = f"difficulty {options['difficulty']} of 3, value {options['value']} of 3"
-    return f"**Exercise {page.exercises[options['label']]}. {page.lower(argument)}** ({rating})\n\n{page.lower(content)}"
+    return (
+        f"**Exercise {page.exercises[options['label']]}. {page.lower(argument)}**"
+        f" ({rating})\n\n{page.lower(content)}"
+    )
 
 
 def solution(page, argument, options, content):
     if argument not in page.exercises:
-        raise ValueError(f"{page.docname}: {{solution}} {argument}: no exercise above has this label")
+        raise ValueError(
+            f"{page.docname}: {{solution}} {argument}: no exercise above has this label"
+        )
     return folded(f"Solution to exercise {page.exercises[argument]}", page.lower(content))
 
 
@@ -42,13 +54,19 @@ def quiz(page, argument, options, content):
     for answer in answers:
         text, _, feedback = answer[3:].partition("\n\n")
         verdict = "Right." if answer.startswith("x") else "Not so."
-        unindented = "\n".join(line.strip() if line[:2] == "  " else line for line in feedback.splitlines())
-        made.append(folded(page.lower(" ".join(text.split())), f"**{verdict}** {page.lower(unindented)}"))
+        unindented = "\n".join(
+            line.strip() if line[:2] == "  " else line for line in feedback.splitlines()
+        )
+        made.append(
+            folded(page.lower(" ".join(text.split())), f"**{verdict}** {page.lower(unindented)}")
+        )
     return "\n\n".join(part for part in made if part)
 
 
 def clip(page, argument, options, content):
-    """The poster links to the film on the website; the transcript is there and, when it is rendered, here."""
+    """The poster links to the film on the website; the transcript is there and, when it is
+    rendered, here.
+    """
     base = f"{page.book.site}_static/clips/{argument}"
     return f"[![Watch the clip]({base}.webp)]({base}.mp4)\n\n*{page.lower(content)}*"
 
@@ -62,7 +80,11 @@ def math(page, argument, options, content):
 
 
 def figure(page, argument, options, content):
-    url = argument if re.match(r"[a-z]+:", argument) else f"{page.book.site}_images/{Path(argument).name}"
+    url = (
+        argument
+        if re.match(r"[a-z]+:", argument)
+        else f"{page.book.site}_images/{Path(argument).name}"
+    )
     caption = page.lower(content)
     return f"![{options.get('alt', '')}]({url})" + (f"\n\n*{caption}*" if caption else "")
 
@@ -72,7 +94,12 @@ def titled(page, argument, options, content):
 
 
 def card(page, argument, options, content):
-    return titled(page, f"[{argument}]({options['link']})" if "link" in options else argument, options, content)
+    return titled(
+        page,
+        f"[{argument}]({options['link']})" if "link" in options else argument,
+        options,
+        content,
+    )
 
 
 def code(page, argument, options, content):
@@ -97,7 +124,21 @@ def works(page, keys) -> str:
 
 
 BLOCKS = {
-    "chapter": chapter, "exercise": exercise, "solution": solution, "dropdown": dropdown, "quiz": quiz, "clip": clip, "formula": formula,
-    "math": math, "figure": figure, "image": figure, "tab-item": titled, "card": card,
-    "code-block": code, "code": code, "code-cell": code_cell, "bibliography": bibliography, "cited": cited,
+    "chapter": chapter,
+    "exercise": exercise,
+    "solution": solution,
+    "dropdown": dropdown,
+    "quiz": quiz,
+    "clip": clip,
+    "formula": formula,
+    "math": math,
+    "figure": figure,
+    "image": figure,
+    "tab-item": titled,
+    "card": card,
+    "code-block": code,
+    "code": code,
+    "code-cell": code_cell,
+    "bibliography": bibliography,
+    "cited": cited,
 }

@@ -1,8 +1,10 @@
-"""Build the book into _build/html: model fetched, clips rendered, notebooks regenerated, pages executed. Nothing changed: nothing runs.
+"""Build the book into _build/html: model fetched, clips rendered, notebooks regenerated, pages
+executed. Nothing changed: nothing runs.
 
     python scripts/book.py             build what has changed
     python scripts/book.py --serve     build, then serve it on this machine
 """
+
 from __future__ import annotations
 
 import argparse
@@ -38,14 +40,25 @@ def digest(*names: str) -> str:
 def keys() -> dict[str, str]:
     """What the site depends on: all of it, what cells run, what shapes a page."""
     return {
-        "all": digest("_config.yml", "_toc.yml", "book", "labs", "animations", "scripts", "pyproject.toml", "constraints.txt"),
+        "all": digest(
+            "_config.yml",
+            "_toc.yml",
+            "book",
+            "labs",
+            "animations",
+            "scripts",
+            "pyproject.toml",
+            "constraints.txt",
+        ),
         "labs": digest("labs", "constraints.txt"),
         "pages": digest("_config.yml", "_toc.yml", "book/_ext", "scripts"),
     }
 
 
 def forget(old: dict, new: dict) -> None:
-    """Drop what is stale and what neither Sphinx nor the notebook cache would notice: changed labkit code, changed extensions."""
+    """Drop what is stale and what neither Sphinx nor the notebook cache would notice: changed
+    labkit code, changed extensions.
+    """
     if old.get("labs") != new["labs"]:
         shutil.rmtree(BUILD / ".jupyter_cache", ignore_errors=True)
     if any(old.get(part) != new[part] for part in ("labs", "pages")):
@@ -82,11 +95,22 @@ def build() -> None:
     forget(old, new)
     print("pages: running what has changed, about a minute", flush=True)
     KEYS.parent.mkdir(exist_ok=True)
-    KEYS.write_text(json.dumps(new | {"all": ""}))  # caches are now for these sources; the pages are not written yet
+    # caches are now for these sources; the pages are not written yet
+    KEYS.write_text(json.dumps(new | {"all": ""}))
     try:
-        run("the book", str(Path(sys.executable).parent / "jupyter-book"), "build", ".", "-W", "--keep-going", "--quiet", quiet=True)
+        run(
+            "the book",
+            str(Path(sys.executable).parent / "jupyter-book"),
+            "build",
+            ".",
+            "-W",
+            "--keep-going",
+            "--quiet",
+            quiet=True,
+        )
     except SystemExit:
-        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # or a second run would pass over the same warning
+        # or a second run would pass over the same warning
+        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
         raise
     KEYS.write_text(json.dumps(new))
 
@@ -96,7 +120,10 @@ def serve() -> None:
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), handler)
     except OSError as e:
-        sys.exit(f"preview: port {PORT} cannot be used ({e.strerror}); choose another with: make preview PORT=8001")
+        sys.exit(
+            f"preview: port {PORT} cannot be used ({e.strerror}); choose another with: make preview"
+            " PORT=8001"
+        )
     with server, contextlib.suppress(KeyboardInterrupt):
         print(f"preview: http://127.0.0.1:{PORT}/ (Ctrl-C ends it)", flush=True)
         server.serve_forever()
@@ -110,4 +137,7 @@ if __name__ == "__main__":
     if options.serve:
         serve()
     else:
-        print(f"book: _build/html/index.html is built; `make preview` serves it on http://127.0.0.1:{PORT}/")
+        print(
+            "book: _build/html/index.html is built; `make preview` serves it on"
+            f" http://127.0.0.1:{PORT}/"
+        )

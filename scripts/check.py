@@ -1,4 +1,7 @@
-"""The checks of `make test`: committed notebooks are current, the book builds where it is missing or stale, lint, every test on two processes."""
+"""The checks of `make test`: committed notebooks are current, the book builds where it is missing
+or stale, lint, every test on two processes.
+"""
+
 from __future__ import annotations
 
 import subprocess
@@ -7,7 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKS = {
-    "the committed notebooks": ["scripts/notebooks.py", "--check"],  # before the book is built, which would write them anew
+    # before the book is built, which would write them anew
+    "the committed notebooks": ["scripts/notebooks.py", "--check"],
     "the README's numbers": ["scripts/readme.py", "--check"],
     "the book": ["scripts/book.py"],
     "lint": ["-m", "ruff", "check", "--quiet", "."],

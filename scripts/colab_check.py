@@ -1,10 +1,12 @@
-"""Run a generated notebook as Colab would: its versions, its missing labkit, an empty folder, a stub of `google.colab`.
+"""Run a generated notebook as Colab would: its versions, its missing labkit, an empty folder, a
+stub of `google.colab`.
 
     python scripts/colab_check.py notebooks/02_kv_cache.ipynb
 
-The wheel built from this checkout stands in for the git address, this environment's torch for Colab's where Python is the same.
-The front end of Colab itself is not tested.
+The wheel built from this checkout stands in for the git address, this environment's torch for
+Colab's where Python is the same. The front end of Colab itself is not tested.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -23,9 +25,31 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "_build/colab"
 # Of Colab's image, 2026-08. ipython 7.34 still imports pkg_resources.
-PINS = ["numpy==2.1.3", "ipywidgets==7.7.1", "anywidget==0.9.21", "traitlets==5.7.1", "ipykernel==6.17.1", "ipython==7.34.0",
-        "matplotlib==3.10.0", "transformers>=5.15", "tabulate", "setuptools<81"]
-LENT = ["torch", "torchgen", "functorch", "triton*", "nvidia*", "sympy", "transformers", "tokenizers", "huggingface_hub", "hf_xet", "regex"]
+PINS = [
+    "numpy==2.1.3",
+    "ipywidgets==7.7.1",
+    "anywidget==0.9.21",
+    "traitlets==5.7.1",
+    "ipykernel==6.17.1",
+    "ipython==7.34.0",
+    "matplotlib==3.10.0",
+    "transformers>=5.15",
+    "tabulate",
+    "setuptools<81",
+]
+LENT = [
+    "torch",
+    "torchgen",
+    "functorch",
+    "triton*",
+    "nvidia*",
+    "sympy",
+    "transformers",
+    "tokenizers",
+    "huggingface_hub",
+    "hf_xet",
+    "regex",
+]
 OURS = "faster-leaner-inference"
 STUB = """\
 import sys, types
@@ -40,34 +64,62 @@ sys.modules.update({"google": google, "google.colab": colab, "google.colab.outpu
 def run(*command, **options) -> str:
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
     if done.returncode:
-        sys.exit(f"colab check: {' '.join(map(str, command))} failed\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}")
+        sys.exit(
+            f"colab check: {' '.join(map(str, command))}"
+            f" failed\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+        )
     return done.stdout
 
 
 def pulls_cuda(python: str) -> bool:
     """Whether pip would bring NVIDIA's packages with torch for this Python (or finds none at all)."""
-    command = [python, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-", "torch>=2.6"]
+    command = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--dry-run",
+        "--ignore-installed",
+        "--report",
+        "-",
+        "torch>=2.6",
+    ]
     report = subprocess.run(command, capture_output=True, text=True)
-    names = [p["metadata"]["name"].lower() for p in json.loads(report.stdout)["install"]] if report.returncode == 0 else ["nvidia"]
+    names = (
+        [p["metadata"]["name"].lower() for p in json.loads(report.stdout)["install"]]
+        if report.returncode == 0
+        else ["nvidia"]
+    )
     return any(name.startswith(("nvidia", "cuda")) for name in names)
 
 
 def choose_python() -> tuple[str, bool]:
-    """Python 3.13 where it can have torch without CUDA, else this one; and whether it can borrow this environment's packages."""
+    """Python 3.13 where it can have torch without CUDA, else this one; and whether it can borrow
+    this environment's packages.
+    """
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    for python in [shutil.which("python3.13"), *map(str, sorted(pyenv.glob("3.13*/bin/python3.13")))]:
+    for python in [
+        shutil.which("python3.13"),
+        *map(str, sorted(pyenv.glob("3.13*/bin/python3.13"))),
+    ]:
         if python and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
             if sys.version_info[:2] == (3, 13):
                 break
             if not pulls_cuda(python):
                 return python, False
-            print(f"colab check: for {python} pip finds torch only with CUDA; using Python {sys.version_info[0]}.{sys.version_info[1]} and its torch")
+            print(
+                f"colab check: for {python} pip finds torch only with CUDA; using Python"
+                f" {sys.version_info[0]}.{sys.version_info[1]} and its torch"
+            )
             break
     return sys.executable, True
 
 
 def lend(site: Path) -> None:
-    """Link torch and other heavy packages of this environment into another of the same Python, instead of installing them again."""
+    """Link torch and other heavy packages of this environment into another of the same Python,
+    instead of installing them again.
+    """
     here = Path(nbformat.__file__).parent.parent
     for name in LENT:
         for path in [*here.glob(name), *here.glob(f"{name.replace('-', '_')}-*.dist-info")]:
@@ -76,15 +128,25 @@ def lend(site: Path) -> None:
 
 
 def environment() -> Path:
-    """A virtual environment with Colab's versions and labkit's dependencies, without labkit. Kept, as its pins do not change."""
-    stamp, wanted = HOME / "stamp.json", json.dumps([PINS, sys.version, (ROOT / "pyproject.toml").read_text()])
+    """A virtual environment with Colab's versions and labkit's dependencies, without labkit.
+
+    Kept, as its pins do not change.
+    """
+    stamp = HOME / "stamp.json"
+    wanted = json.dumps([PINS, sys.version, (ROOT / "pyproject.toml").read_text()])
     python = HOME / "venv/bin/python"
     if not (stamp.exists() and stamp.read_text() == wanted):
         shutil.rmtree(HOME, ignore_errors=True)
         chosen, same = choose_python()
         run(chosen, "-m", "venv", HOME / "venv")
         if same:
-            lend(Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()))
+            lend(
+                Path(
+                    run(
+                        python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"
+                    ).strip()
+                )
+            )
         with tempfile.TemporaryDirectory() as folder:
             run(python, "-m", "pip", "install", "--quiet", *PINS, build_wheel(Path(folder)))
         stamp.write_text(wanted)
@@ -122,16 +184,31 @@ def check(path: Path) -> None:
         notebook = nbformat.read(path, 4)
         install = notebook.cells[0]
         address = install.source.split('"')[-2]
-        assert address.startswith(f"{OURS} @ git+"), f"the first cell of {path.name} does not install {OURS} from its repository"
+        assert address.startswith(f"{OURS} @ git+"), (
+            f"the first cell of {path.name} does not install {OURS} from its repository"
+        )
         install.source = install.source.replace(address, str(wheel))
         notebook.cells.insert(0, nbformat.v4.new_code_cell(STUB))
         start = time.perf_counter()
-        NotebookClient(notebook, kernel_name="colab", timeout=300, resources={"metadata": {"path": str(empty)}}).execute()
+        NotebookClient(
+            notebook, kernel_name="colab", timeout=300, resources={"metadata": {"path": str(empty)}}
+        ).execute()
         seconds = time.perf_counter() - start
-    forced = {name: (before.get(name), new) for name, new in versions(python).items() if before.get(name) != new}
+    forced = {
+        name: (before.get(name), new)
+        for name, new in versions(python).items()
+        if before.get(name) != new
+    }
     assert not forced, f"the install cell changed what Colab has: {forced}"
-    state = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
-    print(f"colab check: {path.name} ran top to bottom in {seconds:.0f} s, Python {run(python, '-V').split()[1]}, {len(state)} widget models")
+    state = (
+        notebook.metadata.get("widgets", {})
+        .get("application/vnd.jupyter.widget-state+json", {})
+        .get("state", {})
+    )
+    print(
+        f"colab check: {path.name} ran top to bottom in {seconds:.0f} s, Python"
+        f" {run(python, '-V').split()[1]}, {len(state)} widget models"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""`make gpu`: the CUDA tests, every lab and the benchmark on this machine's GPU, results stored; one line where there is none."""
+"""`make gpu`: the CUDA tests, every lab and the benchmark on this machine's GPU, results stored;
+one line where there is none.
+"""
+
 from __future__ import annotations
 
 import subprocess
@@ -15,9 +18,15 @@ def main() -> int:
         print("make gpu: this machine has no CUDA device that torch can use; nothing was run")
         return 0
     print(f"make gpu: {torch.cuda.get_device_name()}", flush=True)
-    commands = [["pytest", "-m", "cuda"], ["labkit.cli", "bench", "--device", "cuda", "--against", "transformers", "--store"],
-                ["labkit.cli", "runbook", "--device", "cuda", "--store", "--keep-going"]]
-    return max(subprocess.run([sys.executable, "-m", *command], cwd=ROOT).returncode for command in commands)
+    commands = [
+        ["pytest", "-m", "cuda"],
+        ["labkit.cli", "bench", "--device", "cuda", "--against", "transformers", "--store"],
+        ["labkit.cli", "runbook", "--device", "cuda", "--store", "--keep-going"],
+    ]
+    return max(
+        subprocess.run([sys.executable, "-m", *command], cwd=ROOT).returncode
+        for command in commands
+    )
 
 
 if __name__ == "__main__":

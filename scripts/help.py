@@ -1,12 +1,18 @@
 """What `make help` prints."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-url = next(line.split()[1] for line in (ROOT / "_config.yml").read_text().splitlines() if line.startswith("  url:"))
+url = next(
+    line.split()[1]
+    for line in (ROOT / "_config.yml").read_text().splitlines()
+    if line.startswith("  url:")
+)
 
-print(f"""\
+print(
+    f"""\
 make book      set up, fetch the model, render clips, execute and build the book into _build/html
 make test      set up, build the book if it is missing, run every test
 make preview   build, then serve the book on this machine
@@ -18,4 +24,5 @@ make clean     remove what was built; .venv and the downloaded model stay
 The repository's address stands in one place: repository.url in _config.yml, now
     {url}
 To set it: edit that line (and html.baseurl below it, the website's address), run make book, and commit _config.yml and
-notebooks/. Pages, Colab buttons and notebooks follow; make test says where another file still has an old address.""")
+notebooks/. Pages, Colab buttons and notebooks follow; make test says where another file still has an old address."""
+)

@@ -1,7 +1,10 @@
-"""Lower MyST to Markdown that Colab, GitHub and a language model read: no directive and no role is left.
+"""Lower MyST to Markdown that Colab, GitHub and a language model read: no directive and no role is
+left.
 
-markdown-it's tokens say what is a role, a directive, code or maths and on which lines it stands; everything else is passed through as written.
+markdown-it's tokens say what is a role, a directive, code or maths and on which lines it stands;
+everything else is passed through as written.
 """
+
 from __future__ import annotations
 
 import re
@@ -18,7 +21,19 @@ from pybtex.database import parse_file
 from blocks import BLOCKS, folded, quoted
 from labkit import formulas, results
 
-ADMONITIONS = {"note", "tip", "hint", "important", "seealso", "warning", "caution", "danger", "attention", "error", "admonition"}
+ADMONITIONS = {
+    "note",
+    "tip",
+    "hint",
+    "important",
+    "seealso",
+    "warning",
+    "caution",
+    "danger",
+    "attention",
+    "error",
+    "admonition",
+}
 CONTAINERS = {"glossary", "tab-set", "cards", "div", "container", "table"}
 DROPPED = {"toctree", "contents"}
 
@@ -28,8 +43,13 @@ class Book:
 
     def __init__(self, root: Path):
         config = yaml.safe_load((root / "_config.yml").read_text())
-        self.root, self.site, self.repository = root, config["html"]["baseurl"], config["repository"]["url"]
-        self.parser = create_md_parser(MdParserConfig(enable_extensions=set(config["parse"]["myst_enable_extensions"])), RendererHTML)
+        self.root = root
+        self.site = config["html"]["baseurl"]
+        self.repository = config["repository"]["url"]
+        self.parser = create_md_parser(
+            MdParserConfig(enable_extensions=set(config["parse"]["myst_enable_extensions"])),
+            RendererHTML,
+        )
         self.bibliography = parse_file(root / "book/references.bib").entries
 
     def url(self, docname: str, anchor: str = "") -> str:
@@ -45,9 +65,14 @@ class Book:
                 if token.type == "myst_target":
                     waiting.append(token.content)
                 elif token.type == "inline":
-                    found |= {label: (docname, re.sub(r"\{[\w:]+\}|`", "", token.content)) for label in waiting}
+                    found |= {
+                        label: (docname, re.sub(r"\{[\w:]+\}|`", "", token.content))
+                        for label in waiting
+                    }
                     waiting = []
-                elif token.type in ("fence", "colon_fence") and (label := re.search(r"^:(?:label|name): (\S+)", token.content, re.M)):
+                elif token.type in ("fence", "colon_fence") and (
+                    label := re.search(r"^:(?:label|name): (\S+)", token.content, re.M)
+                ):
                     found[label[1]] = (docname, re.sub(r"^\{[\w-]+\}\s*", "", token.info))
         return found
 
@@ -60,18 +85,38 @@ class Book:
         if key not in self.bibliography:
             raise ValueError(f"references.bib has no {key!r}")
         entry = self.bibliography[key]
-        names = [" ".join(p.last_names) for p in entry.persons.get("author", [])] or [entry.fields.get("organization", key)]
-        who = names[0] if len(names) == 1 else " & ".join(names) if len(names) == 2 else f"{names[0]} et al."
-        text, f = f"{who} {entry.fields.get('year', '')}".strip().replace("{", "").replace("}", ""), entry.fields
-        url = f.get("url") or (f"https://doi.org/{f['doi']}" if "doi" in f else f"https://arxiv.org/abs/{f['eprint']}" if "eprint" in f else "")
+        names = [" ".join(p.last_names) for p in entry.persons.get("author", [])] or [
+            entry.fields.get("organization", key)
+        ]
+        who = (
+            names[0]
+            if len(names) == 1
+            else " & ".join(names)
+            if len(names) == 2
+            else f"{names[0]} et al."
+        )
+        text = f"{who} {entry.fields.get('year', '')}".strip().replace("{", "").replace("}", "")
+        f = entry.fields
+        url = f.get("url") or (
+            f"https://doi.org/{f['doi']}"
+            if "doi" in f
+            else f"https://arxiv.org/abs/{f['eprint']}"
+            if "eprint" in f
+            else ""
+        )
         return f"[{text}]({url})" if url else text
 
 
 class Page:
-    """Lowers the text of one page, cell after cell; `exercises` and `cited` are what was met so far."""
+    """Lowers the text of one page, cell after cell; `exercises` and `cited` are what was met so
+    far.
+    """
 
     def __init__(self, book: Book, docname: str):
-        self.book, self.docname, self.exercises, self.cited = book, docname, {}, set()
+        self.book = book
+        self.docname = docname
+        self.exercises = {}
+        self.cited = set()
 
     def lower(self, text: str) -> str:
         text = text.replace("REPOSITORY", self.book.repository)
@@ -83,13 +128,22 @@ class Page:
             start, end = token.map
             if token.type in ("fence", "colon_fence") and token.info.startswith("{"):
                 edits.append((start, end, self._indented(lines[start], self.directive(token))))
-            elif token.type in ("myst_target", "myst_line_comment", "myst_block_break", "front_matter"):
+            elif token.type in (
+                "myst_target",
+                "myst_line_comment",
+                "myst_block_break",
+                "front_matter",
+            ):
                 edits.append((start, end, ""))
             elif token.type == "math_block_label":
-                edits.append((start, end, self._indented(lines[start], f"$$\n{token.content.strip()}\n$$")))
+                edits.append(
+                    (start, end, self._indented(lines[start], f"$$\n{token.content.strip()}\n$$"))
+                )
             elif token.type == "amsmath":
                 end = max(end, start + token.content.count("\n") + 1)
-                edits.append((start, end, self._indented(lines[start], f"$$\n{token.content.strip()}\n$$")))
+                edits.append(
+                    (start, end, self._indented(lines[start], f"$$\n{token.content.strip()}\n$$"))
+                )
             elif token.type == "inline":
                 self._inline(lines, start, max(end, start + 1), token)
         for start, end, new in sorted(edits, reverse=True):
@@ -111,13 +165,19 @@ class Page:
                 new = self.role(child.meta["name"], " ".join(child.content.split()))
             elif child.type == "code_inline":
                 pattern, new = rf"(?<![`\\]){child.markup}(?!`).+?(?<!`){child.markup}(?!`)", None
-            elif child.type in ("link_open", "image") and not re.match(r"[a-z]+:", str(child.attrs.get("href") or child.attrs.get("src"))):
+            elif child.type in ("link_open", "image") and not re.match(
+                r"[a-z]+:", str(child.attrs.get("href") or child.attrs.get("src"))
+            ):
                 target = str(child.attrs.get("href") or child.attrs.get("src"))
                 pattern, new = r"(\[[^\]]*\])\(" + re.escape(target), None
                 found = re.compile(pattern).search(source, position)
                 if found:
-                    text, url = self._link(found[1], target) if child.type == "link_open" else (found[1], self._image(target))
-                    source = source[: found.start()] + f"{text}({url}" + source[found.end():]
+                    text, url = (
+                        self._link(found[1], target)
+                        if child.type == "link_open"
+                        else (found[1], self._image(target))
+                    )
+                    source = source[: found.start()] + f"{text}({url}" + source[found.end() :]
                     position = found.start() + len(text) + len(url) + 1
                 continue
             else:
@@ -126,7 +186,8 @@ class Page:
             if found is None:
                 raise ValueError(f"{self.docname}: cannot find {child.content!r} in {source!r}")
             new = found[0] if new is None else new
-            source, position = source[: found.start()] + new + source[found.end():], found.start() + len(new)
+            source = source[: found.start()] + new + source[found.end() :]
+            position = found.start() + len(new)
         rewritten = source.split("\n")
         lines[start:end] = rewritten + [""] * (end - start - len(rewritten))
 
@@ -136,14 +197,22 @@ class Page:
             docname, title = self.book.labels[label]
             return (text if text != "[]" else f"[{title}]"), self.book.url(docname, label)
         docname = (Path(self.docname).parent / path).with_suffix("") if path else Path(self.docname)
-        docname = (self.book.root / docname).resolve().relative_to(self.book.root.resolve()).as_posix()
-        return (text if text != "[]" else f"[{self.book.title(docname)}]"), self.book.url(docname, label)
+        docname = (
+            (self.book.root / docname).resolve().relative_to(self.book.root.resolve()).as_posix()
+        )
+        return (text if text != "[]" else f"[{self.book.title(docname)}]"), self.book.url(
+            docname, label
+        )
 
     def _image(self, target: str) -> str:
         return f"{self.book.site}_images/{Path(target).name}"
 
     def role(self, name: str, text: str) -> str:
-        shown, _, target = text.removesuffix(">").rpartition(" <") if text.endswith(">") and " <" in text else ("", "", text)
+        shown, _, target = (
+            text.removesuffix(">").rpartition(" <")
+            if text.endswith(">") and " <" in text
+            else ("", "", text)
+        )
         if name == "n":
             return results.receipt(text).text
         if name == "formula":
@@ -160,10 +229,20 @@ class Page:
             _, url = self._link("[]", target + ".md")
             docname = url.removeprefix(self.book.site).removesuffix(".html")
             return f"[{shown or self.book.title(docname)}]({url})"
-        plain = {"term": shown or target, "abbr": text, "math": f"${text}$", "code": f"`{text}`",
-                 "sub": f"<sub>{text}</sub>", "sup": f"<sup>{text}</sup>", "kbd": f"<kbd>{text}</kbd>"}
+        plain = {
+            "term": shown or target,
+            "abbr": text,
+            "math": f"${text}$",
+            "code": f"`{text}`",
+            "sub": f"<sub>{text}</sub>",
+            "sup": f"<sup>{text}</sup>",
+            "kbd": f"<kbd>{text}</kbd>",
+        }
         if name not in plain:
-            raise ValueError(f"{self.docname}: the role {{{name}}} cannot be lowered; known are n, formula, cite, ref, doc, {', '.join(plain)}")
+            raise ValueError(
+                f"{self.docname}: the role {{{name}}} cannot be lowered; known are n, formula,"
+                f" cite, ref, doc, {', '.join(plain)}"
+            )
         return plain[name]
 
     # -- blocks -----------------------------------------------------------------------------------------------------
@@ -175,12 +254,21 @@ class Page:
             return ""
         if name in ADMONITIONS:
             title = self.lower(argument) or name.capitalize()
-            return folded(title, self.lower(content)) if "dropdown" in options.get("class", "") else quoted(f"**{title}**\n\n{self.lower(content)}")
+            return (
+                folded(title, self.lower(content))
+                if "dropdown" in options.get("class", "")
+                else quoted(f"**{title}**\n\n{self.lower(content)}")
+            )
         if name in CONTAINERS:
-            return (f"**{self.lower(argument)}**\n\n" if argument.strip() and name == "table" else "") + self.lower(content)
+            return (
+                f"**{self.lower(argument)}**\n\n" if argument.strip() and name == "table" else ""
+            ) + self.lower(content)
         if name not in BLOCKS:
             known = sorted(ADMONITIONS | CONTAINERS | DROPPED | set(BLOCKS))
-            raise ValueError(f"{self.docname}: the directive {{{name}}} cannot be lowered to Markdown; known are {', '.join(known)}")
+            raise ValueError(
+                f"{self.docname}: the directive {{{name}}} cannot be lowered to Markdown; known are"
+                f" {', '.join(known)}"
+            )
         return BLOCKS[name](self, argument.strip(), options, content)
 
 

@@ -1,8 +1,9 @@
 """Write the measured table of README.md from labs/results.
 
-    python scripts/readme.py            write it
-    python scripts/readme.py --check    exit 1 when it is stale
+python scripts/readme.py            write it
+python scripts/readme.py --check    exit 1 when it is stale
 """
+
 from __future__ import annotations
 
 import re
@@ -12,57 +13,121 @@ from pathlib import Path
 from labkit import results
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-MACHINES = ("amd-epyc-4core", "amd-epyc-1core", "intel-xeon-1core", "nvidia-h200")  # the processors run one thread
+# the processors run one thread
+MACHINES = ("amd-epyc-4core", "amd-epyc-1core", "intel-xeon-1core", "nvidia-h200")
 BEGIN, END = "<!-- measured: made by scripts/readme.py -->\n", "<!-- end of measured -->"
 
 
 def table() -> str:
-    """labkit beside transformers on every machine, the cached loop beside the naive one, and the ladder, with where each was measured."""
-    loops, against = results.load("ch4b-lab-03"), [results.load("bench-transformers", machine) for machine in MACHINES]
+    """labkit beside transformers on every machine, the cached loop beside the naive one, and the
+    ladder, with where each was measured.
+    """
+    loops = results.load("ch4b-lab-03")
+    against = [results.load("bench-transformers", machine) for machine in MACHINES]
     cached = next(r for r in loops["rows"] if r["variant"] == "cached")
-    lines = [f"| SmolLM2-135M, tokens/s | {' | '.join(name(a) for a in against)} |", "|---|" + "---:|" * len(against)]
+    lines = [
+        f"| SmolLM2-135M, tokens/s | {' | '.join(name(a) for a in against)} |",
+        "|---|" + "---:|" * len(against),
+    ]
     for row in (r for r in against[0]["rows"] if r["engine"] == "labkit"):
         same = {k: row[k] for k in ("engine", "dtype", "batch", "phase")}
         cells = [next((r for r in a["rows"] if same.items() <= r.items()), None) for a in against]
-        lines.append(f"| {row['phase']}, {row['dtype']}, batch {row['batch']} | "
-                     + " | ".join(f"{r['tokens_per_second']:,.1f} ({r['multiple']:.2f})" if r else "–" for r in cells) + " |")
+        lines.append(
+            f"| {row['phase']}, {row['dtype']}, batch {row['batch']} | "
+            + " | ".join(
+                f"{r['tokens_per_second']:,.1f} ({r['multiple']:.2f})" if r else "–" for r in cells
+            )
+            + " |"
+        )
     versions = "; ".join(f"{name(a)}: torch {a['env']['torch']}, {a['date']}" for a in against)
     beside = "".join(f" On {name(a)}, {a['note']}." for a in against if "note" in a)
-    return "\n".join([*lines, "", "In brackets: how many times as fast as transformers' `generate` with a static cache, on the same weights, in "
-                      f"turn, one thread on a processor ({versions}): `labkit bench --against transformers`.{beside}", "",
-                      f"With a KV cache, 300 tokens of prompt and 128 new ones take **{cached['multiple']:.1f} times** less time than without. "
-                      f"Measured on {where(loops)}: `labkit lab CH4B-LAB-03`.", "", *ladder(), ""])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            (
+                "In brackets: how many times as fast as transformers' `generate` with a static"
+                f" cache, on the same weights, in turn, one thread on a processor ({versions}):"
+                f" `labkit bench --against transformers`.{beside}"
+            ),
+            "",
+            (
+                "With a KV cache, 300 tokens of prompt and 128 new ones take"
+                f" **{cached['multiple']:.1f} times** less time than without. Measured on"
+                f" {where(loops)}: `labkit lab CH4B-LAB-03`."
+            ),
+            "",
+            *ladder(),
+            "",
+        ]
+    )
 
 
 def ladder() -> list[str]:
     """The throughput ladder, with where it was climbed."""
-    kept, elsewhere, busy = results.load("ch14-ladder"), results.load("ch14-ladder-ends"), results.load("ch14-ladder-ends-busy")
-    head = ["The ladder: 48 requests, two threads", "dtype", "tokens/s", "times naive", "same tokens", "perplexity"]
+    kept = results.load("ch14-ladder")
+    elsewhere = results.load("ch14-ladder-ends")
+    busy = results.load("ch14-ladder-ends-busy")
+    head = [
+        "The ladder: 48 requests, two threads",
+        "dtype",
+        "tokens/s",
+        "times naive",
+        "same tokens",
+        "perplexity",
+    ]
     lines = [f"| {' | '.join(head)} |", "|---|---|---:|---:|---:|---:|"]
     for r in kept["rows"]:
         if r["ladder"] == "throughput":
-            lines.append(f"| {r['rung']} | {r['dtype']} | {r['tokens_per_second']:,.1f} | {r['multiple']:,.1f} | {r['agreement']:.0%} | "
-                         f"{r['perplexity_course']:.2f} |")
-    top = lambda doc, ladder, dtype=None: max(r["multiple"] for r in doc["rows"] if r["ladder"] == ladder and dtype in (None, r["dtype"]))
-    return [*lines, "", f"Each rung keeps what the ones above it switched on. One user alone gets up to **{top(kept, 'one user'):.0f} times** the "
-            f"naive loop's tokens per second, and **{top(kept, 'one user, copy-editing'):.0f} times** when a text is to be corrected. "
-            f"Measured on {where(kept)}: `labkit ladder`. The ladder's two ends on {where(elsewhere)}: the 48 requests are served "
-            f"**{top(elsewhere, 'throughput', 'fp32'):.0f} times** as fast as the naive loop in fp32 and "
-            f"**{top(elsewhere, 'throughput', 'bf16'):.0f} times** in bf16, one user {top(elsewhere, 'one user'):.0f} and a text to be corrected "
-            f"{top(elsewhere, 'one user, copy-editing'):.0f} times: `{elsewhere['command']}` ({elsewhere['note']}; that was before the "
-            "kernels in C, which were timed there once, on a busy machine: "
-            f"{top(busy, 'throughput', 'fp32'):.0f}, {top(busy, 'throughput', 'bf16'):.0f}, {top(busy, 'one user'):.0f} and "
-            f"{top(busy, 'one user, copy-editing'):.0f} times; {busy['note']})."]
+            lines.append(
+                f"| {r['rung']} | {r['dtype']} | {r['tokens_per_second']:,.1f} |"
+                f" {r['multiple']:,.1f} | {r['agreement']:.0%} | {r['perplexity_course']:.2f} |"
+            )
+    top = lambda doc, ladder, dtype=None: max(
+        r["multiple"] for r in doc["rows"] if r["ladder"] == ladder and dtype in (None, r["dtype"])
+    )
+    return [
+        *lines,
+        "",
+        (
+            "Each rung keeps what the ones above it switched on. One user alone gets up to"
+            f" **{top(kept, 'one user'):.0f} times** the naive loop's tokens per second, and"
+            f" **{top(kept, 'one user, copy-editing'):.0f} times** when a text is to be corrected."
+            f" Measured on {where(kept)}: `labkit ladder`. The ladder's two ends on"
+            f" {where(elsewhere)}: the 48 requests are served"
+            f" **{top(elsewhere, 'throughput', 'fp32'):.0f} times** as fast as the naive loop in"
+            f" fp32 and **{top(elsewhere, 'throughput', 'bf16'):.0f} times** in bf16, one user"
+            f" {top(elsewhere, 'one user'):.0f} and a text to be corrected"
+            f" {top(elsewhere, 'one user, copy-editing'):.0f} times: `{elsewhere['command']}`"
+            f" ({elsewhere['note']}; that was before the kernels in C, which were timed there once,"
+            f" on a busy machine: {top(busy, 'throughput', 'fp32'):.0f},"
+            f" {top(busy, 'throughput', 'bf16'):.0f}, {top(busy, 'one user'):.0f} and"
+            f" {top(busy, 'one user, copy-editing'):.0f} times; {busy['note']})."
+        ),
+    ]
 
 
 def name(result: dict) -> str:
     env = result["env"]
-    return env["gpu"] if "gpu" in env else f"{env['cpu']}, {env['cores']} core{'s' * (env['cores'] > 1)}"
+    return (
+        env["gpu"]
+        if "gpu" in env
+        else f"{env['cpu']}, {env['cores']} core{'s' * (env['cores'] > 1)}"
+    )
 
 
 def where(result: dict) -> str:
     env = result["env"]
-    return ", ".join([env["cpu"], f"{env['cores']} cores", *([env["capability"]] if "capability" in env else [])]) + f" ({result['date']})"
+    return (
+        ", ".join(
+            [
+                env["cpu"],
+                f"{env['cores']} cores",
+                *([env["capability"]] if "capability" in env else []),
+            ]
+        )
+        + f" ({result['date']})"
+    )
 
 
 def main() -> int:

@@ -1,7 +1,9 @@
-"""Render the chapters' clips at 480p into book/_static/clips, two at a time; a clip whose sources have not changed stays.
+"""Render the chapters' clips at 480p into book/_static/clips, two at a time; a clip whose sources
+have not changed stays.
 
     python scripts/render.py
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -21,12 +23,18 @@ def key(scene) -> str:
     """What the clip is made from, as one hash."""
     from animations.render import sources
 
-    return hashlib.sha256(QUALITY.encode() + b"".join(p.read_bytes() for p in sorted(sources(scene)))).hexdigest()
+    return hashlib.sha256(
+        QUALITY.encode() + b"".join(p.read_bytes() for p in sorted(sources(scene)))
+    ).hexdigest()
 
 
 def current(scene) -> bool:
     stamp = OUT / f"{scene.clip_name}.key"
-    return stamp.exists() and stamp.read_text() == key(scene) and all((OUT / f"{scene.clip_name}.{kind}").exists() for kind in KINDS)
+    return (
+        stamp.exists()
+        and stamp.read_text() == key(scene)
+        and all((OUT / f"{scene.clip_name}.{kind}").exists() for kind in KINDS)
+    )
 
 
 def draw(name: str) -> str:

@@ -1,7 +1,10 @@
-"""Make a fresh Debian or Ubuntu machine ready: system packages, `.venv`, browser assets. A second run finds all of it done.
+"""Make a fresh Debian or Ubuntu machine ready: system packages, `.venv`, browser assets.
+
+A second run finds all of it done.
 
 Runs before the virtual environment exists, so it uses the standard library only.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -16,7 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV, VENDOR = ROOT / ".venv", ROOT / "book/_static/vendor"
 PYTHON = VENV / "bin/python"
 STAMPS = VENV / "course-stamps.json"
-PACKAGES = ["libpango1.0-dev", "pkg-config", "gcc", "python3-dev", "python3-venv", "fonts-inter", "fonts-jetbrains-mono", "ffmpeg"]
+PACKAGES = [
+    "libpango1.0-dev",
+    "pkg-config",
+    "gcc",
+    "python3-dev",
+    "python3-venv",
+    "fonts-inter",
+    "fonts-jetbrains-mono",
+    "ffmpeg",
+]
 BROWSERS = ["chromium", "chromium-browser", "google-chrome"]  # the tests drive whichever is there
 
 
@@ -38,7 +50,11 @@ def run(command: list, why: str, **options) -> None:
 
 def missing_packages() -> list[str]:
     """The Debian packages that are not installed yet."""
-    listing = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"], capture_output=True, text=True).stdout
+    listing = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"],
+        capture_output=True,
+        text=True,
+    ).stdout
     there = {line.split()[0] for line in listing.splitlines() if line.endswith(" installed")}
     missing = [p for p in PACKAGES if p not in there]
     return missing if any(map(shutil.which, BROWSERS)) else [*missing, "chromium"]
@@ -46,8 +62,14 @@ def missing_packages() -> list[str]:
 
 def system_packages() -> None:
     if shutil.which("dpkg-query") is None:
-        if not (shutil.which("pkg-config") and subprocess.run(["pkg-config", "--exists", "pangocairo"]).returncode == 0):
-            stop(f"this is neither Debian nor Ubuntu: install what they call {' '.join([*PACKAGES, 'chromium'])}, then run make again")
+        if not (
+            shutil.which("pkg-config")
+            and subprocess.run(["pkg-config", "--exists", "pangocairo"]).returncode == 0
+        ):
+            stop(
+                "this is neither Debian nor Ubuntu: install what they call"
+                f" {' '.join([*PACKAGES, 'chromium'])}, then run make again"
+            )
         return
     missing = missing_packages()
     if not missing:
@@ -62,11 +84,15 @@ def system_packages() -> None:
 
 
 def digest(*paths: Path) -> str:
-    return hashlib.sha256(b"".join(p.read_bytes() for p in paths) + sys.version.encode()).hexdigest()
+    return hashlib.sha256(
+        b"".join(p.read_bytes() for p in paths) + sys.version.encode()
+    ).hexdigest()
 
 
 def step(name: str, key: str, text: str, work, result: Path = VENV) -> None:
-    """Do a piece of work unless it was done for the same inputs before and its result is still there."""
+    """Do a piece of work unless it was done for the same inputs before and its result is still
+    there.
+    """
     stamps = json.loads(STAMPS.read_text()) if STAMPS.exists() else {}
     if stamps.get(name) == key and result.exists():
         return
@@ -91,12 +117,21 @@ def environment() -> None:
 
 def assets() -> None:
     script = ROOT / "scripts/assets.py"
-    step("assets", digest(script), "fetching MathJax, cutting web fonts", lambda: run([PYTHON, script], "the browser assets"), result=VENDOR)
+    step(
+        "assets",
+        digest(script),
+        "fetching MathJax, cutting web fonts",
+        lambda: run([PYTHON, script], "the browser assets"),
+        result=VENDOR,
+    )
 
 
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036 (nothing has checked it yet)
-        stop(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; choose one with: make PYTHON=python3.12 book")
+        stop(
+            f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; choose one with:"
+            " make PYTHON=python3.12 book"
+        )
     system_packages()
     environment()
     assets()

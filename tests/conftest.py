@@ -1,4 +1,7 @@
-"""Shared by all tests: one thread, the real model loaded once, the built site served to one browser."""
+"""Shared by all tests: one thread, the real model loaded once, the built site served to one
+browser.
+"""
+
 import functools
 import http.server
 import os
@@ -14,14 +17,25 @@ import yaml
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "_build/html"
 PHONE = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
-CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync"]
+CHROMIUM = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def pages() -> list[str]:
     """The pages of the site, as `_toc.yml` has them."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    return [
+        toc["root"],
+        *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"]),
+    ]
 
 
 def pytest_collection_modifyitems(config, items):
@@ -53,8 +67,12 @@ def html() -> Path:
 @pytest.fixture(scope="session")
 def site(html):
     """The address of the built site, served on this machine."""
-    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *args: None})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(html))) as server:
+    quiet = type(
+        "Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *args: None}
+    )
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(quiet, directory=str(html))
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
@@ -62,7 +80,10 @@ def site(html):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Debian's Chromium, driven by Playwright; CHROMIUM names another. One for each module, as two would get in each other's way."""
+    """Debian's Chromium, driven by Playwright; CHROMIUM names another.
+
+    One for each module, as two would get in each other's way.
+    """
     from playwright.sync_api import sync_playwright
 
     names = [os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome"]
@@ -76,10 +97,15 @@ def browser():
 
 
 class Visit:
-    """A page in its own context that notes what it asks for and what goes wrong; other hosts are refused."""
+    """A page in its own context that notes what it asks for and what goes wrong; other hosts are
+    refused.
+    """
 
     def __init__(self, browser, home: str, **context):
-        self.home, self.outside, self.errors, self.responses = home, [], [], []
+        self.home = home
+        self.outside = []
+        self.errors = []
+        self.responses = []
         self.context = browser.new_context(**{"viewport": {"width": 1300, "height": 900}} | context)
         self.context.route("**/*", self._guard)
         self.page = self.context.new_page()
@@ -105,14 +131,18 @@ class Visit:
 
     def scroll_through(self):
         """Everything that waits until it is near is drawn."""
-        self.page.evaluate("""async () => { for (let y = 0; y < document.body.scrollHeight; y += 700) {
-            scrollTo({ top: y, behavior: "instant" }); await new Promise(r => setTimeout(r, 40)); } }""")
+        self.page.evaluate(
+            """async () => { for (let y = 0; y < document.body.scrollHeight; y += 700) {
+            scrollTo({ top: y, behavior: "instant" }); await new Promise(r => setTimeout(r, 40)); } }"""
+        )
         self.page.wait_for_load_state("networkidle")
 
 
 @pytest.fixture
 def visit(browser, site):
-    """`visit(**context)` opens a fresh browser context on the served site; `home="file"` on the folder itself."""
+    """`visit(**context)` opens a fresh browser context on the served site; `home="file"` on the
+    folder itself.
+    """
     opened = []
 
     def make(home: str = "http", **context) -> Visit:

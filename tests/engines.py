@@ -1,4 +1,7 @@
-"""What the engine's tests share: small models, prompts with what each gives alone, proposers that are often right."""
+"""What the engine's tests share: small models, prompts with what each gives alone, proposers that
+are often right.
+"""
+
 import functools
 import itertools
 import random
@@ -11,14 +14,47 @@ from labkit.config import LAYER_TYPES
 from labkit.speculative import Speculation
 
 NEW = 24
-SMALL = dict(vocab_size=64, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, d_ff=48, max_context=96)
-MODELS = {"full": {}, "window": dict(layer_types=("sliding", "full"), window=7),
-          "multi-head, learned positions": dict(n_kv_heads=4, position="learned")}
+SMALL = dict(
+    vocab_size=64,
+    d_model=32,
+    n_layers=2,
+    n_heads=4,
+    n_kv_heads=2,
+    head_dim=16,
+    d_ff=48,
+    max_context=96,
+)
+MODELS = {
+    "full": {},
+    "window": dict(layer_types=("sliding", "full"), window=7),
+    "multi-head, learned positions": dict(n_kv_heads=4, position="learned"),
+}
 if "delta" in LAYER_TYPES:  # with every mixer there is
-    MODELS |= {"latent": dict(layer_types=("mla", "mla"), kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8),
-               "delta": dict(layer_types=("delta", "full"), delta_n_key_heads=2, delta_n_value_heads=4, delta_key_dim=8, delta_value_dim=8,
-                             delta_conv=4),
-               "sinks, experts": dict(sinks=True, window=7, layer_types=("sliding", "full"), n_experts=4, n_active_experts=2, d_expert=16)}
+    MODELS |= {
+        "latent": dict(
+            layer_types=("mla", "mla"),
+            kv_lora_rank=16,
+            qk_nope_head_dim=8,
+            qk_rope_head_dim=4,
+            v_head_dim=8,
+        ),
+        "delta": dict(
+            layer_types=("delta", "full"),
+            delta_n_key_heads=2,
+            delta_n_value_heads=4,
+            delta_key_dim=8,
+            delta_value_dim=8,
+            delta_conv=4,
+        ),
+        "sinks, experts": dict(
+            sinks=True,
+            window=7,
+            layer_types=("sliding", "full"),
+            n_experts=4,
+            n_active_experts=2,
+            d_expert=16,
+        ),
+    }
 
 
 @functools.cache
@@ -34,11 +70,17 @@ def model(name: str = "full") -> labkit.GPT:
 
 @functools.cache
 def prompts(name: str = "full") -> list[tuple[list[int], list[int]]]:
-    """[(prompt, its next NEW greedy tokens)]: some begin alike, some are whole multiples of a block, some repeat themselves."""
+    """[(prompt, its next NEW greedy tokens)]: some begin alike, some are whole multiples of a
+    block, some repeat themselves.
+    """
     rnd = random.Random(1)
     text = lambda n: [rnd.randrange(64) for _ in range(n)]
     system, other = text(16), text(8)
-    made = [system + text(n) for n in (1, 3, 8, 8, 13, 20)] + [other + text(n) for n in (2, 5, 8)] + [text(n) for n in (1, 2, 4, 8, 16, 30)]
+    made = (
+        [system + text(n) for n in (1, 3, 8, 8, 13, 20)]
+        + [other + text(n) for n in (2, 5, 8)]
+        + [text(n) for n in (1, 2, 4, 8, 16, 30)]
+    )
     made += [system, system[:8], text(3) * 8]
     return [(p, alone(name, tuple(p))) for p in made]
 
@@ -58,7 +100,9 @@ class Guess:
     def propose(self, asked, caches):
         texts = {tuple(p): a for p, a in prompts(self.name)}
         rest = [texts[tuple(r.prompt)][len(r.new) :][:k] for r, k in asked]
-        return [[t if self.rnd.random() < 0.67 else self.rnd.randrange(64) for t in d] for d in rest]
+        return [
+            [t if self.rnd.random() < 0.67 else self.rnd.randrange(64) for t in d] for d in rest
+        ]
 
 
 class Always(Speculation):
@@ -75,20 +119,33 @@ def always(proposer) -> Speculation:
 
 
 def check(engine) -> None:
-    """Every block is free, kept or held, as often as requests hold it; nobody writes into what another reads; the table says the same."""
+    """Every block is free, kept or held, as often as requests hold it; nobody writes into what
+    another reads; the table says the same.
+    """
     s = engine.scheduler
     pool, known = s.pool, s.index.by_block
     held = Counter(b for r in s.running for b in r.blocks)
-    assert [pool.holders[b] for b in range(pool.n + 1)] == [held[b] for b in range(pool.n + 1)] and not held[0]
-    assert sorted([*pool.free, *pool.kept, *held]) == list(range(1, pool.n + 1)), "a block is lost, or in two states"
-    assert set(pool.kept) <= set(known) and not set(pool.free) & set(known), "the index knows a free block, or not a kept one"
-    assert sorted([*(r.row for r in s.running), *s.rows]) == list(range(len(s.table))) and not s.table[s.rows].any()
+    assert [pool.holders[b] for b in range(pool.n + 1)] == [
+        held[b] for b in range(pool.n + 1)
+    ] and not held[0]
+    assert sorted([*pool.free, *pool.kept, *held]) == list(range(1, pool.n + 1)), (
+        "a block is lost, or in two states"
+    )
+    assert set(pool.kept) <= set(known) and not set(pool.free) & set(known), (
+        "the index knows a free block, or not a kept one"
+    )
+    assert (
+        sorted([*(r.row for r in s.running), *s.rows]) == list(range(len(s.table)))
+        and not s.table[s.rows].any()
+    )
     assert not any(r.blocks for r in s.waiting)
     for one, two in itertools.combinations([r.blocks for r in s.running], 2):
         both = len(set(one) & set(two))
         assert one[:both] == two[:both], "two requests share what is not their common beginning"
     for r in s.running:
-        assert s.table[r.row].tolist() == r.blocks + [0] * (s.table.shape[1] - len(r.blocks)), "the table is stale"
+        assert s.table[r.row].tolist() == r.blocks + [0] * (s.table.shape[1] - len(r.blocks)), (
+            "the table is stale"
+        )
         assert r.done < len(r.tokens) <= r.limit and r.done <= len(r.blocks) * s.block_size
         for i, entry in enumerate(r.chain):
             assert entry.block == r.blocks[i] and known[entry.block] is entry

@@ -1,4 +1,5 @@
 """The films: every layout, caption and number of every clip, and the audit that looks at them."""
+
 import json
 import re
 from itertools import pairwise
@@ -13,7 +14,17 @@ from animations.ch02_kv_cache import KVCacheLoop
 from animations.ch02_online_softmax import OnlineSoftmax
 from animations.charts import BarChart, BarPair, MemoryBar
 from animations.clock import CourseScene
-from animations.mobjects import Bracket, CacheRow, Chip, LayerBox, Legend, Note, Query, dress, token_text
+from animations.mobjects import (
+    Bracket,
+    CacheRow,
+    Chip,
+    LayerBox,
+    Legend,
+    Note,
+    Query,
+    dress,
+    token_text,
+)
 from animations.render import sources
 from animations.style import GOLD, MIST, NAVY, Label, formula
 from manim import DOWN, LEFT, RIGHT, Circle, FadeIn, Line, Rectangle, VGroup
@@ -34,12 +45,17 @@ def report(scene_class):
 
 def scene(body, name="Small", **names):
     """A scene class whose `construct` is `body(self)`."""
+
     def construct(self):
         self.say("One short sentence.", "only")
         body(self)
         self.finish()
 
-    return type(name, (CourseScene,), {"construct": construct, "clip_name": name.lower(), "poster_at": "only", **names})
+    return type(
+        name,
+        (CourseScene,),
+        {"construct": construct, "clip_name": name.lower(), "poster_at": "only", **names},
+    )
 
 
 each_clip = pytest.mark.parametrize("clip", clips(), ids=lambda c: c.__name__)
@@ -62,12 +78,16 @@ def test_captions_can_be_read_and_stay_inside_the_clip(clip):
         lines = cue.text.split("\n")
         assert len(lines) <= 2 and max(map(len, lines)) <= 42
         assert len(cue.text) / (cue.end - cue.start) <= 20
-    assert " ".join(c.text.replace("\n", " ") for c in made.cues) == " ".join(m.sentence for m in made.moments)
+    assert " ".join(c.text.replace("\n", " ") for c in made.cues) == " ".join(
+        m.sentence for m in made.moments
+    )
 
 
 @each_clip
 def test_a_clip_says_what_it_is(clip):
-    assert re.fullmatch(r"[a-z0-9_]+", clip.clip_name) and len(clip.title) < 80 and len(clip.alt) > 100
+    assert (
+        re.fullmatch(r"[a-z0-9_]+", clip.clip_name) and len(clip.title) < 80 and len(clip.alt) > 100
+    )
     assert [c.clip_name for c in clips()].count(clip.clip_name) == 1
     assert 20 <= report(clip).scene.time <= 50
 
@@ -94,20 +114,38 @@ def stored(folder, prompt, new, multiple=7.25):
         steps["cached"].append(DecodeStep(token, text[n - fresh : n], fresh, n, fresh, n))
         steps["naive"].append(DecodeStep(token, text[:n], n, n, 0, 0))
     for kind, each in steps.items():
-        Trace("decode", "a test", {"prompt": prompt, "layers": 4}, each).save(folder / f"trace_decode_{kind}.json")
-    rows = [dict(variant=v, multiple=m, context=50, new=9, tokens_per_second=2.0 * m) for v, m in (("naive", 1.0), ("cached", multiple))]
+        Trace("decode", "a test", {"prompt": prompt, "layers": 4}, each).save(
+            folder / f"trace_decode_{kind}.json"
+        )
+    rows = [
+        dict(variant=v, multiple=m, context=50, new=9, tokens_per_second=2.0 * m)
+        for v, m in (("naive", 1.0), ("cached", multiple))
+    ]
     results.save("ch4b-lab-03", rows, into=folder)
 
 
 def test_the_cache_clip_shows_the_numbers_of_its_traces():
-    cached, naive = (Trace.load(results.folder() / f"trace_decode_{kind}.json").steps for kind in ("cached", "naive"))
+    cached, naive = (
+        Trace.load(results.folder() / f"trace_decode_{kind}.json").steps
+        for kind in ("cached", "naive")
+    )
     multiple = results.row("ch4b-lab-03", variant="cached")["multiple"]
     seen, made = report(KVCacheLoop).texts, report(KVCacheLoop).scene
-    assert {f"{sum(s.computed for s in cached):,}", f"{sum(s.computed for s in naive):,}", f"{multiple:.1f}×"} <= seen
-    assert [b.value for b in made.score.bars] == [sum(s.computed for s in cached), sum(s.computed for s in naive)]
+    assert {
+        f"{sum(s.computed for s in cached):,}",
+        f"{sum(s.computed for s in naive):,}",
+        f"{multiple:.1f}×",
+    } <= seen
+    assert [b.value for b in made.score.bars] == [
+        sum(s.computed for s in cached),
+        sum(s.computed for s in naive),
+    ]
     assert [len(row) - 1 for row in made.rows] == [s.computed for s in naive]
     assert len(made.keys.cells) == len(made.values.cells) == cached[-1].held
-    assert [c.token for c in made.chips] == [*Trace.load(results.folder() / "trace_decode_cached.json").meta["prompt"], *(s.token for s in cached)]
+    assert [c.token for c in made.chips] == [
+        *Trace.load(results.folder() / "trace_decode_cached.json").meta["prompt"],
+        *(s.token for s in cached),
+    ]
 
 
 def test_the_cache_clip_follows_other_traces(tmp_path, monkeypatch):
@@ -115,7 +153,16 @@ def test_the_cache_clip_follows_other_traces(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
     other = inspect(KVCacheLoop)
     assert other.findings == []
-    assert {"Über", "↵", "“word”", "#", "one of the model's 4 layers", "7", "22", "7.2×"} <= other.texts
+    assert {
+        "Über",
+        "↵",
+        "“word”",
+        "#",
+        "one of the model's 4 layers",
+        "7",
+        "22",
+        "7.2×",
+    } <= other.texts
     assert any(t.endswith("…") for t in other.texts)
 
 
@@ -124,16 +171,28 @@ def test_the_softmax_clip_shows_the_numbers_of_its_trace():
     visited = [s for s in made.run.steps if not s.skipped]
     assert {f"{x:.2f}".replace("-", "−") for s in visited for x in (*s.top, *s.total)} <= seen
     assert [b.value for b in made.score.bars] == [16, made.run.meta["score_matrix_floats"]]
-    assert f"× {min(s.change for a, s in pairwise(visited) if a.query_tile == s.query_tile):.2f}" in seen
+    assert (
+        f"× {min(s.change for a, s in pairwise(visited) if a.query_tile == s.query_tile):.2f}"
+        in seen
+    )
     longest = max(results.load("ch02-flash")["rows"], key=lambda r: r["context"])["context"]
-    ours, theirs = (results.row("ch02-flash", kind=k, context=longest)["peak_bytes"] for k in ("fused", "written out"))
-    assert {f"{theirs / ours:,.0f}×", f"{ours / 1e6:,.0f} MB at the peak instead of {theirs / 1e6:,.0f} MB"} <= seen
+    ours, theirs = (
+        results.row("ch02-flash", kind=k, context=longest)["peak_bytes"]
+        for k in ("fused", "written out")
+    )
+    assert {
+        f"{theirs / ours:,.0f}×",
+        f"{ours / 1e6:,.0f} MB at the peak instead of {theirs / 1e6:,.0f} MB",
+    } <= seen
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda d: d["meta"].update(prompt=["another"]), "same text"),
-    (lambda d: d["meta"].update(prompt=["x"] * 12), "at most 14 tokens"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda d: d["meta"].update(prompt=["another"]), "same text"),
+        (lambda d: d["meta"].update(prompt=["x"] * 12), "at most 14 tokens"),
+    ],
+)
 def test_traces_that_cannot_be_shown_are_refused(change, message, tmp_path, monkeypatch):
     stored(tmp_path, ["a", " b"], [" c", " d", " e"])
     for kind in ("cached", "naive")[: 1 if "same" in message else 2]:
@@ -165,11 +224,15 @@ DEFECTS = {
     "crosses a box's edge": lambda self: self.add(box(width=1), Label("wider than its box")),
     "covered by a box": lambda self: self.add(Label("hidden"), box(width=5)),
     "too near a box": lambda self: self.add(box(), Label("close").put([0, 0.65, 0])),
-    "a line runs through it": lambda self: self.add(Label("crossed"), Line(3 * LEFT, 3 * RIGHT, color=NAVY)),
+    "a line runs through it": lambda self: self.add(
+        Label("crossed"), Line(3 * LEFT, 3 * RIGHT, color=NAVY)
+    ),
     "too small": lambda self: self.add(Label("tiny", 0.1)),
     "gold is text": lambda self: self.add(Label("gold", color=GOLD)),
     "too little contrast": lambda self: self.add(Label("pale", color=MIST)),
-    "gold without outline": lambda self: self.add(Circle(0.3).set_fill(GOLD, 1).set_stroke(width=0)),
+    "gold without outline": lambda self: self.add(
+        Circle(0.3).set_fill(GOLD, 1).set_stroke(width=0)
+    ),
 }
 
 
@@ -191,9 +254,20 @@ def gallery(self):
     row = CacheRow("keys", [np.array([x, 1, 0]) for x in (-5, -4, -3)])
     query, note = Query([-4, 1.8, 0]), Note("first", [-6, 3.3, 0])
     layer, chip = LayerBox("a layer", 3).move_to([-4, 2.5, 0]), Chip(" token").move_to([-1, 3.3, 0])
-    pair, memory = BarPair("Keys", ("with", "without"), np.array([0.5, 3, 0]), 40, 2.5), MemoryBar([1, 0.6, 0], 1000, "{:,.0f} bytes".format)
+    pair = BarPair("Keys", ("with", "without"), np.array([0.5, 3, 0]), 40, 2.5)
+    memory = MemoryBar([1, 0.6, 0], 1000, "{:,.0f} bytes".format)
     chart = BarChart({"naive": 12.0, "cached": 3.0}, {"naive": "again"}).move_to([2, -1.2, 0])
-    self.add(row, layer, note, chip, pair, memory, chart, Legend({"stored": "kept"}, np.array([-6, -1, 0])), formula("n^2 / 2").move_to([-4, -2, 0]))
+    self.add(
+        row,
+        layer,
+        note,
+        chip,
+        pair,
+        memory,
+        chart,
+        Legend({"stored": "kept"}, np.array([-6, -1, 0])),
+        formula("n^2 / 2").move_to([-4, -2, 0]),
+    )
     self.move(row.write([layer.get_center()] * 2), chip.animate.look("active"))
     self.move(row.settle(), query.appear(), note.change("second"), memory.to(750), pair.to(4, 40))
     self.move(query.read(row.cells), FadeIn(Bracket(VGroup(*row.cells), "cache")), chip.feed(layer))
@@ -206,23 +280,32 @@ def test_every_object_is_drawn_without_a_defect():
     assert {"second", "750 bytes", "40", "12", "n^2 / 2", "cache"} <= made.texts
 
 
-@pytest.mark.parametrize("token, shown", [(" cat", "cat"), ("'s", "'s"), ("\n", "↵"), (" ", "␣"), ("\t", "⇥")])
+@pytest.mark.parametrize(
+    "token, shown", [(" cat", "cat"), ("'s", "'s"), ("\n", "↵"), (" ", "␣"), ("\t", "⇥")]
+)
 def test_a_chip_shows_tokens_and_white_space(token, shown):
     assert token_text(token) == shown
 
 
-@pytest.mark.parametrize("act, message", [
-    (lambda: CacheRow("k", [np.zeros(3)]).write([np.zeros(3)] * 2), "1 free slots"),
-    (lambda: MemoryBar(np.zeros(3), 10, str).show(11), "holds 10"),
-    (lambda: Note("x" * 61, np.zeros(3)), "room for 60"),
-    (lambda: Label(" "), "something to show"),
-])
+@pytest.mark.parametrize(
+    "act, message",
+    [
+        (lambda: CacheRow("k", [np.zeros(3)]).write([np.zeros(3)] * 2), "1 free slots"),
+        (lambda: MemoryBar(np.zeros(3), 10, str).show(11), "holds 10"),
+        (lambda: Note("x" * 61, np.zeros(3)), "room for 60"),
+        (lambda: Label(" "), "something to show"),
+    ],
+)
 def test_bad_input_is_one_clear_sentence(act, message):
     with pytest.raises(ValueError, match=message):
         act()
 
 
 def test_missing_fonts_are_named(monkeypatch):
-    monkeypatch.setattr(typst, "Fonts", lambda: type("None", (), {"families": lambda self: ["DejaVu Sans"]})())
-    with pytest.raises(RuntimeError, match="lacks Inter and JetBrains Mono: install the packages fonts-inter"):
+    monkeypatch.setattr(
+        typst, "Fonts", lambda: type("None", (), {"families": lambda self: ["DejaVu Sans"]})()
+    )
+    with pytest.raises(
+        RuntimeError, match="lacks Inter and JetBrains Mono: install the packages fonts-inter"
+    ):
         style.fonts.__wrapped__()

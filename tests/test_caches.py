@@ -1,4 +1,7 @@
-"""A cache is an index map: tokens land where it says, rows never meet, and its bytes are the formula's."""
+"""A cache is an index map: tokens land where it says, rows never meet, and its bytes are the
+formula's.
+"""
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,10 +20,15 @@ def step_of(*requests):
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_read_returns_what_was_written(data):
-    """Any order of writes to any rows, static and paged: each request reads back its own tokens, in order."""
+    """Any order of writes to any rows, static and paged: each request reads back its own tokens, in
+    order.
+    """
     rows, block = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
     table = torch.randperm(rows * 6).view(rows, 6)  # blocks in no order at all
-    caches = [StaticCache(rows, 6 * block, ((2, 3),)), PagedCache(rows * 6, block, table, ((2, 3),))]
+    caches = [
+        StaticCache(rows, 6 * block, ((2, 3),)),
+        PagedCache(rows * 6, block, table, ((2, 3),)),
+    ]
     length = [0] * rows
     for _ in range(data.draw(st.integers(1, 6))):
         who = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, unique=True))
@@ -36,7 +44,9 @@ def test_read_returns_what_was_written(data):
             for i, r in enumerate(n):
                 seen = kpos[i] >= 0
                 assert kpos[i][seen].tolist() == list(range(length[r] + n[r]))
-                assert items[i][seen][:, 0, 0].tolist() == [r * 1000 + t for t in range(length[r] + n[r])]
+                assert items[i][seen][:, 0, 0].tolist() == [
+                    r * 1000 + t for t in range(length[r] + n[r])
+                ]
         for r, k in n.items():
             length[r] += k
 
@@ -44,10 +54,15 @@ def test_read_returns_what_was_written(data):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 6), st.data())
 def test_every_cache_holds_what_a_window_may_see(window, longest, data):
-    """Static, paged and ring: at each query, the visible positions are the last `window`, and each slot holds its own token."""
+    """Static, paged and ring: at each query, the visible positions are the last `window`, and each
+    slot holds its own token.
+    """
     rows = 2
-    caches = [StaticCache(rows, 64, ((1,),), window=window), PagedCache(40, 4, torch.randperm(40)[:32].view(2, 16), ((1,),), window=window),
-              RingCache(rows, window + longest - 1, ((1,),), window=window, longest_step=longest)]
+    caches = [
+        StaticCache(rows, 64, ((1,),), window=window),
+        PagedCache(40, 4, torch.randperm(40)[:32].view(2, 16), ((1,),), window=window),
+        RingCache(rows, window + longest - 1, ((1,),), window=window, longest_step=longest),
+    ]
     length = [0] * rows
     for _ in range(data.draw(st.integers(1, 8))):
         row, n = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(1, longest))
@@ -67,8 +82,13 @@ def test_every_cache_holds_what_a_window_may_see(window, longest, data):
 def test_static_cache_holds_the_formulas_bytes(name, dtype):
     config = labkit.presets[name].replace(vocab_size=8, d_model=8, d_ff=8, max_context=64)
     model = labkit.GPT(config).to(labkit.weights.smol.DTYPES[dtype])
-    assert sum(c.allocated_bytes for c in model.caches("static", 3, 50)) == kv_cache_bytes(config, 50, 3, dtype)
-    assert sum(c.allocated_bytes for c in model.caches("paged", 3, 50)) == kv_cache_bytes(config, 64, 3, dtype)  # whole blocks of 16
+    assert sum(c.allocated_bytes for c in model.caches("static", 3, 50)) == kv_cache_bytes(
+        config, 50, 3, dtype
+    )
+    # whole blocks of 16
+    assert sum(c.allocated_bytes for c in model.caches("paged", 3, 50)) == kv_cache_bytes(
+        config, 64, 3, dtype
+    )
     assert sum(c.allocated_bytes for c in model.caches("none", 3, 50)) == 0
 
 
@@ -77,10 +97,13 @@ def test_static_read_of_neighbouring_rows_is_a_view():
     step = step_of((1, 0, 5), (2, 0, 3))
     cache.write(step, torch.ones(8, 2, 3))
     items, _ = cache.read(step)
-    assert items.data_ptr() == cache.buffers[0][:, 8:].data_ptr()  # row 1 begins at slot 8; nothing was copied
+    # row 1 begins at slot 8; nothing was copied
+    assert items.data_ptr() == cache.buffers[0][:, 8:].data_ptr()
 
 
-@pytest.mark.parametrize("cache", [StaticCache(2, 4, ((1, 1),)), PagedCache(4, 2, torch.arange(4).view(2, 2), ((1, 1),))])
+@pytest.mark.parametrize(
+    "cache", [StaticCache(2, 4, ((1, 1),)), PagedCache(4, 2, torch.arange(4).view(2, 2), ((1, 1),))]
+)
 def test_a_token_without_a_slot_is_refused(cache):
     with pytest.raises(ValueError, match="reaches 5 tokens, but a cache row holds 4"):
         cache.write(step_of((0, 3, 2)), torch.zeros(2, 1, 1))
@@ -90,11 +113,15 @@ def test_a_token_without_a_slot_is_refused(cache):
 
 
 def test_unknown_kind_names_the_choices():
-    with pytest.raises(ValueError, match="no cache is called 'rnig': choose none, static, paged or ring"):
+    with pytest.raises(
+        ValueError, match="no cache is called 'rnig': choose none, static, paged or ring"
+    ):
         labkit.GPT(labkit.presets["tiny"]).caches("rnig", 1, 4)
 
 
-@pytest.mark.parametrize("sizes", [dict(rows=0), dict(capacity=0), dict(block_size=0), dict(longest_step=0)])
+@pytest.mark.parametrize(
+    "sizes", [dict(rows=0), dict(capacity=0), dict(block_size=0), dict(longest_step=0)]
+)
 def test_a_cache_of_nothing_is_refused(sizes):
     with pytest.raises(ValueError, match="at least one row and one token"):
         labkit.GPT(labkit.presets["tiny"]).caches("static", **(dict(rows=1, capacity=4) | sizes))

@@ -1,4 +1,7 @@
-"""Each chapter's solutions pass their checks; a check tells each usual mistake apart, and never raises on an unsolved cell."""
+"""Each chapter's solutions pass their checks; a check tells each usual mistake apart, and never
+raises on an unsolved cell.
+"""
+
 import re
 from pathlib import Path
 
@@ -13,10 +16,14 @@ CHAPTERS = sorted((Path(__file__).parents[1] / "book/chapters").glob("[0-9][0-9]
 
 
 def exercises(path: Path) -> dict[str, object]:
-    """What the chapter's folded solutions leave in the names that its exercise cells check: {exercise: answer}."""
+    """What the chapter's folded solutions leave in the names that its exercise cells check:
+    {exercise: answer}.
+    """
     text = path.read_text()
     asked = dict(re.findall(r'^check\("(\d\d\.\d+)", (\w+)\)$', text, re.M))
-    assert re.findall(r"^`+\{solution\} ex-(\S+)$", text, re.M) == [exercise.replace(".", "-") for exercise in asked], "an exercise has no solution"
+    assert re.findall(r"^`+\{solution\} ex-(\S+)$", text, re.M) == [
+        exercise.replace(".", "-") for exercise in asked
+    ], "an exercise has no solution"
     names = {"np": np, "formulas": formulas, "presets": presets}
     for solution in re.findall(r"^`+\{solution\}.*?^```python\n(.*?)^```$", text, re.M | re.S):
         exec(solution, names)
@@ -24,27 +31,42 @@ def exercises(path: Path) -> dict[str, object]:
 
 
 SOLUTIONS = {exercise: answer for path in CHAPTERS for exercise, answer in exercises(path).items()}
-_, right_bytes, right_crossover, right_mask, right_norm, right_merge = (SOLUTIONS[f"02.{i}"] for i in range(1, 7))
+_, right_bytes, right_crossover, right_mask, right_norm, right_merge = (
+    SOLUTIONS[f"02.{i}"] for i in range(1, 7)
+)
 WRONG = [
-    ("02.1", 12, "a cache that works"), ("02.1", 8, "own token"), ("02.1", "nine", "whole number"),
+    ("02.1", 12, "a cache that works"),
+    ("02.1", 8, "own token"),
+    ("02.1", "nine", "whole number"),
     ("02.2", lambda c, t, b, s: right_bytes(c, t, b, s) * c.n_heads // c.n_kv_heads, "query heads"),
     ("02.2", lambda c, t, b, s: right_bytes(c, t, b, s) // 2, "half of it"),
-    ("02.2", lambda c, t, b, s: 2 * c.n_layers * c.n_kv_heads * (c.d_model // c.n_heads) * t * b * s, "head_dim"),
+    (
+        "02.2",
+        lambda c, t, b, s: 2 * c.n_layers * c.n_kv_heads * (c.d_model // c.n_heads) * t * b * s,
+        "head_dim",
+    ),
     ("02.3", lambda c, b: right_crossover(c, b) + 1, "not the first"),
     ("02.3", lambda c, b: right_crossover(c, b) - 1, "still lighter"),
     ("02.4", lambda T, past: np.ones((T, T), bool), "hides the cache"),
     ("02.4", lambda T, past: np.tri(past + T, dtype=bool), "queries that are not there"),
     ("02.4", lambda T, past: np.tri(T, past + T, dtype=bool), "shift the triangle"),
     ("02.4", lambda T, past: right_mask(T, past).astype(int), "dtype"),
-    ("02.5", lambda x, w, b, e: x / np.sqrt((x**2).mean(-1, keepdims=True) + e) * w, "this is RMSNorm"),
+    (
+        "02.5",
+        lambda x, w, b, e: x / np.sqrt((x**2).mean(-1, keepdims=True) + e) * w,
+        "this is RMSNorm",
+    ),
     ("02.5", lambda x, w, b, e: right_norm(x, w, 0, e), "bias is missing"),
-    ("02.6", lambda a, b: (max(a[0], b[0]), a[1] + b[1], a[2] + b[2]), "scaled by exp"), ("02.6", lambda a, b: (a[0], a[1]), "three things"),
+    ("02.6", lambda a, b: (max(a[0], b[0]), a[1] + b[1], a[2] + b[2]), "scaled by exp"),
+    ("02.6", lambda a, b: (a[0], a[1]), "three things"),
 ]
 
 
 @pytest.mark.parametrize("exercise", SOLUTIONS)
 def test_the_chapters_solution_passes(exercise):
-    assert check(exercise, SOLUTIONS[exercise]).passed is True, check(exercise, SOLUTIONS[exercise]).message
+    assert check(exercise, SOLUTIONS[exercise]).passed is True, check(
+        exercise, SOLUTIONS[exercise]
+    ).message
 
 
 def test_every_check_belongs_to_an_exercise():

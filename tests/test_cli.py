@@ -1,4 +1,5 @@
 """The command: each answer is right, each bad input is one line, exit 2, no traceback."""
+
 import json
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from labkit.cli.lab import labs
 
 
 def labkit_command(*args):
-    done = subprocess.run([sys.executable, "-m", "labkit.cli", *args], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "labkit.cli", *args], capture_output=True, text=True
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -28,28 +31,48 @@ def run(capsys, *args):
 
 
 def test_estimate_answers_with_the_formulas(capsys):
-    code, out, _ = run(capsys, "estimate", "llama3-70b", "--context", "10000", "--batch", "32", "--json")
+    code, out, _ = run(
+        capsys, "estimate", "llama3-70b", "--context", "10000", "--batch", "32", "--json"
+    )
     c = labkit.presets["llama3-70b"]
     assert code == 0 and json.loads(out) == {
-        "parameters": formulas.parameters(c), "active_parameters": formulas.active_parameters(c), "weight_bytes": formulas.weight_bytes(c),
-        "kv_cache_bytes": 104_857_600_000, "decode_flops": formulas.decode_flops(c, 10_000), "decode_bytes": formulas.decode_bytes(c, 10_000, 32)}
+        "parameters": formulas.parameters(c),
+        "active_parameters": formulas.active_parameters(c),
+        "weight_bytes": formulas.weight_bytes(c),
+        "kv_cache_bytes": 104_857_600_000,
+        "decode_flops": formulas.decode_flops(c, 10_000),
+        "decode_bytes": formulas.decode_bytes(c, 10_000, 32),
+    }
     _, out, _ = run(capsys, "estimate", "llama3-70b", "--context", "10000", "--batch", "32")
     assert "104.86 GB" in out and "327,680 bytes a token" in out
-    code, out, _ = run(capsys, "estimate", "smollm2-135m", "--context", "10000000")  # any context, also one it was not trained for
+    # any context, also one it was not trained for
+    code, out, _ = run(capsys, "estimate", "smollm2-135m", "--context", "10000000")
     assert code == 0 and "10,000,000 tokens" in out
 
 
 @pytest.mark.smollm2
 def test_generate_answers(capsys):
-    code, out, _ = run(capsys, "generate", "What is the capital of France?", "--new", "12", "--json")
+    code, out, _ = run(
+        capsys, "generate", "What is the capital of France?", "--new", "12", "--json"
+    )
     reply = json.loads(out)
-    assert code == 0 and "Paris" in reply["text"] and 1 <= reply["tokens"] <= 12 and reply["tokens_per_second"] > 0
+    assert (
+        code == 0
+        and "Paris" in reply["text"]
+        and 1 <= reply["tokens"] <= 12
+        and reply["tokens_per_second"] > 0
+    )
 
 
 @pytest.mark.smollm2
 def test_memory_grows_by_the_cache_the_activations_and_little_else():
     """In a process of its own, where no memory freed earlier could hide a copy."""
-    done = subprocess.run([sys.executable, "-m", "labkit.cli", "lab", "CH4B-LAB-02", "--quick", "--json"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "labkit.cli", "lab", "CH4B-LAB-02", "--quick", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for row in json.loads(done.stdout)["rows"]:
         assert 0 < row["grown_bytes"] <= row["cache_bytes"] + row["activation_bytes"] + 64e6, row
 
@@ -61,12 +84,22 @@ def test_a_lab_prints_its_table_and_its_document(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
     code, out, _ = run(capsys, "lab", "CH4B-CODE-01", "--store", "--json")
     stored = json.loads(next(tmp_path.glob("ch4b-code-01.*.json")).read_text())
-    assert code == 0 and json.loads(out)["rows"] == stored["rows"] and stored["rows"][0]["cached_computed"] == 6
+    assert (
+        code == 0
+        and json.loads(out)["rows"] == stored["rows"]
+        and stored["rows"][0]["cached_computed"] == 6
+    )
 
 
 def test_labs_are_listed_and_described(capsys):
     code, out, _ = run(capsys, "lab")
-    assert code == 0 and {"CH4B-CODE-01", "CH4B-LAB-02", "CH4B-LAB-03", "CH02-FLASH", "CH02-LOSES"} <= set(out.split())
+    assert code == 0 and {
+        "CH4B-CODE-01",
+        "CH4B-LAB-02",
+        "CH4B-LAB-03",
+        "CH02-FLASH",
+        "CH02-LOSES",
+    } <= set(out.split())
     for lab in labs().values():
         assert lab.objective.endswith(".") and lab.notice.endswith(".") and lab.columns
 
@@ -76,38 +109,65 @@ def test_doctor_says_what_is_here(capsys):
     assert code == 0 and json.loads(out)["torch"] and "packed_weights" in json.loads(out)
 
 
-@pytest.mark.parametrize("args,message", [
-    (["estimate", "llama3-80b"], "no preset is called 'llama3-80b'; did you mean 'llama3-8b'?"),
-    (["estimate", "llama3-8b", "--context", "0"], "context and batch must be at least 1"),
-    (["estimate", "llama3-8b", "--dtype", "fp8"], "no dtype is called 'fp8'"),
-    (["lab", "CH4B-LAB-99"], "no lab is called 'CH4B-LAB-99'; did you mean"),
-    (["lab", "CH4B-LAB-03", "--quick", "--store"], "too small to be stored"),
-    (["lab", "CH4B-LAB-03", "--plot", "x.docx"], "--plot draws svg, png or pdf"),
-    (["lab", "CH4B-CODE-01", "--plot", "/nonexistent/x.svg"], "--plot can't write into /nonexistent: give a folder that is there"),
-    (["generate", " "], "the prompt is empty"),
-    (["estimate", "llama3-8b", "--context", "abc"], "argument --context: invalid int value: 'abc'; see labkit estimate --help"),
-    (["bench", "--against", "vllm"], "invalid choice: 'vllm'"),
-    (["estimate", "llama3-8b", "--contxt", "9"], "unrecognized arguments: --contxt"),
-    (["estimat"], "invalid choice: 'estimat'"),
-    ([], "the following arguments are required: COMMAND; see labkit --help"),
-    (["generate", "x", "--temperature", "-1"], "temperature must be >= 0"),
-    (["generate", "x", "--device", "tpu"], "--device is cpu or cuda, not 'tpu'"),
-    (["bench", "--new", "1"], "new at least 2"),
-])
+@pytest.mark.parametrize(
+    "args,message",
+    [
+        (["estimate", "llama3-80b"], "no preset is called 'llama3-80b'; did you mean 'llama3-8b'?"),
+        (["estimate", "llama3-8b", "--context", "0"], "context and batch must be at least 1"),
+        (["estimate", "llama3-8b", "--dtype", "fp8"], "no dtype is called 'fp8'"),
+        (["lab", "CH4B-LAB-99"], "no lab is called 'CH4B-LAB-99'; did you mean"),
+        (["lab", "CH4B-LAB-03", "--quick", "--store"], "too small to be stored"),
+        (["lab", "CH4B-LAB-03", "--plot", "x.docx"], "--plot draws svg, png or pdf"),
+        (
+            ["lab", "CH4B-CODE-01", "--plot", "/nonexistent/x.svg"],
+            "--plot can't write into /nonexistent: give a folder that is there",
+        ),
+        (["generate", " "], "the prompt is empty"),
+        (
+            ["estimate", "llama3-8b", "--context", "abc"],
+            "argument --context: invalid int value: 'abc'; see labkit estimate --help",
+        ),
+        (["bench", "--against", "vllm"], "invalid choice: 'vllm'"),
+        (["estimate", "llama3-8b", "--contxt", "9"], "unrecognized arguments: --contxt"),
+        (["estimat"], "invalid choice: 'estimat'"),
+        ([], "the following arguments are required: COMMAND; see labkit --help"),
+        (["generate", "x", "--temperature", "-1"], "temperature must be >= 0"),
+        (["generate", "x", "--device", "tpu"], "--device is cpu or cuda, not 'tpu'"),
+        (["bench", "--new", "1"], "new at least 2"),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_2(capsys, args, message):
     code, out, err = run(capsys, *args)
-    assert code == 2 and message in err and err.startswith("labkit: ") and err.count("\n") == 1 and not out
+    assert (
+        code == 2
+        and message in err
+        and err.startswith("labkit: ")
+        and err.count("\n") == 1
+        and not out
+    )
 
 
-@pytest.mark.parametrize("name,text,problem", [("lab_half", "x = 1", "has no attribute 'LAB'"), ("lab_slip", "def (", "SyntaxError"),
-                                               ("lab_lost", "import nowhere", "No module named 'nowhere'")])
+@pytest.mark.parametrize(
+    "name,text,problem",
+    [
+        ("lab_half", "x = 1", "has no attribute 'LAB'"),
+        ("lab_slip", "def (", "SyntaxError"),
+        ("lab_lost", "import nowhere", "No module named 'nowhere'"),
+    ],
+)
 @pytest.mark.parametrize("command", ["lab", "runbook"])
 def test_a_half_written_lab_is_named(capsys, monkeypatch, tmp_path, command, name, text, problem):
     (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.setattr(labkit_labs, "__path__", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, f"labkit_labs.{name}", raising=False)
     code, out, err = run(capsys, command)
-    assert code == 2 and f"labs/{name}.py can't be loaded as a lab" in err and problem in err and err.count("\n") == 1 and not out
+    assert (
+        code == 2
+        and f"labs/{name}.py can't be loaded as a lab" in err
+        and problem in err
+        and err.count("\n") == 1
+        and not out
+    )
 
 
 def test_cuda_without_cuda_is_one_line(capsys, monkeypatch):
@@ -116,7 +176,11 @@ def test_cuda_without_cuda_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for command in (["generate", "x"], ["lab", "CH4B-CODE-01"], ["bench"], ["doctor"]):
         code, _, err = run(capsys, *command, "--device", "cuda")
-        assert code == 2 and err == "labkit: this machine has no CUDA device that torch can use; choose --device cpu\n"
+        assert (
+            code == 2
+            and err
+            == "labkit: this machine has no CUDA device that torch can use; choose --device cpu\n"
+        )
 
 
 @pytest.mark.smollm2

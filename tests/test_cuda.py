@@ -1,4 +1,8 @@
-"""The same equalities on a GPU: `make gpu` runs them. Families against transformers, feeding in pieces, experts, precisions, the real model."""
+"""The same equalities on a GPU: `make gpu` runs them.
+
+Families against transformers, feeding in pieces, experts, precisions, the real model.
+"""
+
 import oracles
 import pytest
 import torch
@@ -26,7 +30,8 @@ def gap(a, b):
 def test_a_family_equals_transformers_however_it_is_fed(name):
     theirs = oracles.build(name)
     ours, tokens = labkit.weights.from_hf(theirs).to("cuda"), oracles.text(40)
-    exact, gate = oracles.expected(theirs, tokens), RECURRENT if "delta" in ours.config.types else GATE
+    exact = oracles.expected(theirs, tokens)
+    gate = RECURRENT if "delta" in ours.config.types else GATE
     for cache in ("none", "static", "paged", "ring"):
         for chunks in (None, [7, 1, 1, 20, 3, 8], [30, *[1] * 10]):
             assert gap(labkit.logits(ours, tokens, chunks, cache), exact) < gate, (cache, chunks)
@@ -34,9 +39,13 @@ def test_a_family_equals_transformers_however_it_is_fed(name):
 
 def test_requests_of_different_lengths_share_a_step():
     theirs = oracles.build("llama-gqa")
-    ours, texts = labkit.weights.from_hf(theirs).to("cuda"), [oracles.text(n, n) for n in (9, 1, 20)]
+    ours = labkit.weights.from_hf(theirs).to("cuda")
+    texts = [oracles.text(n, n) for n in (9, 1, 20)]
     with torch.inference_mode():
-        logits = ours(Step.of([(r, 0, t) for r, t in enumerate(texts)], "cuda"), ours.caches("paged", 3, 24, block_size=4))
+        logits = ours(
+            Step.of([(r, 0, t) for r, t in enumerate(texts)], "cuda"),
+            ours.caches("paged", 3, 24, block_size=4),
+        )
     for text, got in zip(texts, logits.split([len(t) for t in texts])):
         assert gap(got, oracles.expected(theirs, text)) < GATE
 
@@ -50,25 +59,38 @@ def test_experts_give_the_same_by_every_execution(tokens):
         with torch.inference_mode():
             out[moe.execution] = moe(x)
     assert gap(out["loop"], out["gather"]) < 1e-5
-    assert gap(out["loop"], out["grouped"]) < 3e-2  # grouped_mm multiplies in bf16 on some torch versions
+    # grouped_mm multiplies in bf16 on some torch versions
+    assert gap(out["loop"], out["grouped"]) < 3e-2
 
 
 @pytest.mark.parametrize("dtype,gate", [("bf16", 0.5), ("fp16", 0.06)])
 def test_half_precision_stays_near(dtype, gate):
     theirs, tokens = oracles.build("llama-gqa"), oracles.text(40)
     ours = labkit.weights.from_hf(theirs).to("cuda", labkit.weights.smol.DTYPES[dtype])
-    assert gap(labkit.logits(ours, tokens, [30, *[1] * 10], "static").float(), oracles.expected(theirs, tokens)) < gate
+    assert (
+        gap(
+            labkit.logits(ours, tokens, [30, *[1] * 10], "static").float(),
+            oracles.expected(theirs, tokens),
+        )
+        < gate
+    )
 
 
 @pytest.mark.smollm2
 def test_the_real_model_writes_what_it_writes_on_a_cpu():
     (gpu, tokenizer), (cpu, _) = labkit.weights.smollm2(device="cuda"), labkit.weights.smollm2()
     prompt = tokenizer.chat("Explain what a cache is.")
-    assert labkit.generate(gpu, [prompt], 24) == labkit.generate(gpu, [prompt], 24, cache="none") == labkit.generate(cpu, [prompt], 24)
+    assert (
+        labkit.generate(gpu, [prompt], 24)
+        == labkit.generate(gpu, [prompt], 24, cache="none")
+        == labkit.generate(cpu, [prompt], 24)
+    )
 
 
 def test_drafts_are_accepted_on_the_device():
-    """Drafts that the target is certain of are kept, one that it rules out is not; the generator is the device's own."""
+    """Drafts that the target is certain of are kept, one that it rules out is not; the generator is
+    the device's own.
+    """
     p, generator = torch.eye(6, device="cuda")[[2, 4, 1]], torch.Generator("cuda").manual_seed(0)
     assert labkit.speculative.accept([2, 4], p, generator=generator) == [2, 4, 1]
     assert labkit.speculative.accept([2, 3], p, generator=generator) == [2, 4]

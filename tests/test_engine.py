@@ -1,4 +1,7 @@
-"""The engine's promises one by one: events, errors that concern one request, prefix hits, copies, preemption, seeds, batching foils."""
+"""The engine's promises one by one: events, errors that concern one request, prefix hits, copies,
+preemption, seeds, batching foils.
+"""
+
 import json
 import math
 import random
@@ -47,26 +50,41 @@ def test_events_tell_a_request_s_story():
     assert set(stats.ttft) == {a, b} and stats.tpot[a] > 0 and set(stats.tpot) == {a, b}
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(max_batch=0), "max_batch must be a whole number >= 1, not 0"), (dict(block_size=2.5), "block_size must be"),
-    (dict(n_blocks=-1), "n_blocks must be"), (dict(token_budget=0), "token_budget must be"),
-    (dict(max_waiting=-1), "max_waiting must be a whole number >= 1, not -1"),
-    (dict(speculative="magic"), "speculative must be None, 'ngram' or a Proposer"),
-    (dict(cache_dtype="fp7"), "cache_dtype must be None or one of fp32")])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(max_batch=0), "max_batch must be a whole number >= 1, not 0"),
+        (dict(block_size=2.5), "block_size must be"),
+        (dict(n_blocks=-1), "n_blocks must be"),
+        (dict(token_budget=0), "token_budget must be"),
+        (dict(max_waiting=-1), "max_waiting must be a whole number >= 1, not -1"),
+        (dict(speculative="magic"), "speculative must be None, 'ngram' or a Proposer"),
+        (dict(cache_dtype="fp7"), "cache_dtype must be None or one of fp32"),
+    ],
+)
 def test_an_engine_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (([], 4), "the prompt is empty"), (([1, 64], 4), "token id 64 is outside the vocabulary"), (([1, -1], 4), "token id -1 is outside"),
-    (([1], 0), "max_new_tokens must be a whole number >= 1, not 0"), (([1] * 90, 8), "exceed the model's context of 96"),
-    (("text", 4), "lists of token ids"), (([1], 2.5), "max_new_tokens must be a whole number >= 1, not 2.5"),
-    (([1], 4, 0.7), "sampling must be a labkit.Sampling"),
-    (([1] * 30, 12), "30 prompt tokens . 12 new ones need 11 blocks, but there are 10")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (([], 4), "the prompt is empty"),
+        (([1, 64], 4), "token id 64 is outside the vocabulary"),
+        (([1, -1], 4), "token id -1 is outside"),
+        (([1], 0), "max_new_tokens must be a whole number >= 1, not 0"),
+        (([1] * 90, 8), "exceed the model's context of 96"),
+        (("text", 4), "lists of token ids"),
+        (([1], 2.5), "max_new_tokens must be a whole number >= 1, not 2.5"),
+        (([1], 4, 0.7), "sampling must be a labkit.Sampling"),
+        (([1] * 30, 12), "30 prompt tokens . 12 new ones need 11 blocks, but there are 10"),
+    ],
+)
 def test_a_bad_request_is_refused_and_the_others_go_on(arguments, message):
     engine = make(n_blocks=10)
-    good = engine.add(TEXT, 8, stop=())  # needs exactly the 10 blocks: its last token is never written
+    # needs exactly the 10 blocks: its last token is never written
+    good = engine.add(TEXT, 8, stop=())
     engine.step()
     with pytest.raises(ValueError, match=message):
         engine.add(*arguments)
@@ -108,12 +126,21 @@ def test_logits_that_are_not_finite_end_their_request_only(monkeypatch):
     def broken(step, caches, last=None):
         logits = forward(step, caches, last)
         rows = step.token_rows[last]
-        return torch.where((rows == engine.requests[bad].row)[:, None] & (len(engine.requests[bad].new) == 2), math.nan, logits)
+        return torch.where(
+            (rows == engine.requests[bad].row)[:, None] & (len(engine.requests[bad].new) == 2),
+            math.nan,
+            logits,
+        )
 
     monkeypatch.setattr(engine.model, "forward", broken)
     events = finish(engine)
-    assert [(e.finished, e.message) for e in events if e.id == bad][-1] == ("error", "the model's logits are not finite")
-    assert len(engine.run()[bad]) == 2 and engine.run()[good] == engines.alone("full", tuple(TEXT))[:9]
+    assert [(e.finished, e.message) for e in events if e.id == bad][-1] == (
+        "error",
+        "the model's logits are not finite",
+    )
+    assert (
+        len(engine.run()[bad]) == 2 and engine.run()[good] == engines.alone("full", tuple(TEXT))[:9]
+    )
 
 
 # -- steps, blocks, prefixes -------------------------------------------------------------------------------------
@@ -126,8 +153,14 @@ def test_one_budget_feeds_decodes_first_and_chunks_with_the_rest():
     engine.add(TEXT, 4, stop=())
     finish(engine)
     steps = [[(id, kind, fed) for _, id, kind, fed, _, _ in s.rows] for s in engine.trace().steps]
-    assert steps[:6] == [[(0, "prefill", 8)], [(0, "decode", 1), (1, "prefill", 9)], [(0, "decode", 1), (1, "prefill", 9)],
-                         [(0, "decode", 1), (1, "prefill", 9)], [(0, "decode", 1), (1, "prefill", 5)], [(0, "decode", 1), (1, "decode", 1)]]
+    assert steps[:6] == [
+        [(0, "prefill", 8)],
+        [(0, "decode", 1), (1, "prefill", 9)],
+        [(0, "decode", 1), (1, "prefill", 9)],
+        [(0, "decode", 1), (1, "prefill", 9)],
+        [(0, "decode", 1), (1, "prefill", 5)],
+        [(0, "decode", 1), (1, "decode", 1)],
+    ]
 
 
 def test_a_prefix_is_computed_once_and_a_whole_hit_copies_its_last_block():
@@ -138,9 +171,11 @@ def test_a_prefix_is_computed_once_and_a_whole_hit_copies_its_last_block():
     engine.step()
     fed = {id: n for _, id, _, n, _, _ in engine.trace().steps[-1].rows}
     assert fed == {again: 1, other: 2} and engine.stats.prefix_hit_tokens == 31 + 28
-    copied, tables = engine.trace("blocks").steps[-1].copied, engine.trace("blocks").steps[-1].tables
+    copied = engine.trace("blocks").steps[-1].copied
+    tables = engine.trace("blocks").steps[-1].tables
     assert copied == [(8, 9)] and tables[again][:7] == tables[other][:7] == [1, 2, 3, 4, 5, 6, 7]
-    assert tables[again][7] == 8  # what was written into the copy turned out to be the same text again: one is enough
+    # what was written into the copy turned out to be the same text again: one is enough
+    assert tables[again][7] == 8
     finish(engine)
     assert engine.run()[again] == engine.run()[0] == engines.alone("full", tuple(TEXT))[:4]
 
@@ -153,7 +188,8 @@ def test_a_colliding_hash_never_serves_another_text():
     index = PrefixIndex(2, hash=lambda key: key[1])
     first = index.insert(None, [1, 2], 1)
     second = index.insert(first, [3, 4], 2)
-    assert index.match([1, 2, 3, 4]) == [first, second] and index.match([3, 4]) == []  # same tokens, after another text
+    # same tokens, after another text
+    assert index.match([1, 2, 3, 4]) == [first, second] and index.match([3, 4]) == []
     engine = make()
     engine.scheduler.index.hash = lambda key: len(key) % 2
     rnd = random.Random(0)
@@ -169,9 +205,17 @@ def test_what_two_requests_begin_with_is_computed_once_even_if_they_come_togethe
     other = engine.add(TEXT[16:24], 3, stop=())
     finish(engine)
     first, second = (step.rows for step in engine.trace().steps[:2])
-    assert [(id, n) for _, id, _, n, *_ in first] == [(ids[0], 14)]  # in order of arrival: `other` waits too
-    assert sorted((id, n) for _, id, kind, n, *_ in second if kind == "prefill") == [(ids[1], 2), (ids[2], 2), (other, 8)]
-    assert engine.stats.prefix_hit_tokens == 2 * 12 and [len(r) for r in engine.run().values()] == [3] * 4
+    # in order of arrival: `other` waits too
+    assert [(id, n) for _, id, _, n, *_ in first] == [(ids[0], 14)]
+    assert sorted((id, n) for _, id, kind, n, *_ in second if kind == "prefill") == [
+        (ids[1], 2),
+        (ids[2], 2),
+        (other, 8),
+    ]
+    assert (
+        engine.stats.prefix_hit_tokens == 2 * 12
+        and [len(r) for r in engine.run().values()] == [3] * 4
+    )
 
 
 def test_the_least_recently_used_block_is_evicted_and_the_end_of_a_text_first():
@@ -215,7 +259,11 @@ def test_a_cache_in_another_dtype_is_read_and_written(dtype, held):
     assert same >= 24  # of 36: rounded keys are close, not equal
     G, E = engine.model.config.n_kv_heads, engine.model.config.head_dim
     bytes_ = {"bf16": 2 * E, "int8": E + 4}[dtype]  # a head's vector; with its scale
-    assert engine.caches[0].allocated_bytes * 4 * E == plain.caches[0].allocated_bytes * bytes_ == 41 * 4 * 2 * G * 4 * E * bytes_
+    assert (
+        engine.caches[0].allocated_bytes * 4 * E
+        == plain.caches[0].allocated_bytes * bytes_
+        == 41 * 4 * 2 * G * 4 * E * bytes_
+    )
 
 
 # -- sampling ----------------------------------------------------------------------------------------------------
@@ -229,7 +277,9 @@ def test_a_seed_gives_the_same_tokens_whatever_else_runs():
         if speculative:
             engine.speculation = engines.always(engines.Guess("full", 0))
             monkey = engine.speculation.proposer
-            monkey.propose = lambda asked, caches: [alone[len(r.new) : len(r.new) + k] if r.id == 1 else [] for r, k in asked]
+            monkey.propose = lambda asked, caches: [
+                alone[len(r.new) : len(r.new) + k] if r.id == 1 else [] for r, k in asked
+            ]
         engine.add(TEXT[:9], 12, Sampling(temperature=2.0))
         mine = engine.add(TEXT, 12, hot, stop=())
         engine.add(TEXT[2:], 12)
@@ -252,9 +302,15 @@ def test_requests_without_a_seed_follow_the_engine_s():
 
 
 def test_static_batching_is_right_and_padding_without_a_mask_is_wrong():
-    work = [serving.Job(p, n) for (p, _), n in zip(engines.prompts()[:8], (3, 24, 5, 8, 3, 20, 4, 9))]
+    work = [
+        serving.Job(p, n) for (p, _), n in zip(engines.prompts()[:8], (3, 24, 5, 8, 3, 20, 4, 9))
+    ]
     alone = [engines.alone("full", tuple(job.prompt))[: job.new] for job in work]
-    assert serving.static(engines.model(), work, 4) == serving.continuous(engines.model(), work, 4) == alone
+    assert (
+        serving.static(engines.model(), work, 4)
+        == serving.continuous(engines.model(), work, 4)
+        == alone
+    )
     wrong = serving.static(engines.model(), work, 4, padded=True)
     longest = max(range(4), key=lambda i: len(work[i].prompt))
     assert wrong[longest] == alone[longest]  # nothing was padded there

@@ -1,4 +1,7 @@
-"""Seeded faults: each moves the logits far beyond the gate by which labkit is compared with transformers, so none could hide."""
+"""Seeded faults: each moves the logits far beyond the gate by which labkit is compared with
+transformers, so none could hide.
+"""
+
 import oracles
 import pytest
 import torch
@@ -16,6 +19,7 @@ def gap(a, b):
 
 def every(path, change):
     """Change an attribute of every layer that has it: `path` is dotted."""
+
     def mutate(model, _):
         *owners, name = path.split(".")
         hit = 0
@@ -25,9 +29,16 @@ def every(path, change):
             if getattr(owner, name, None) is not None:
                 old = getattr(owner, name)
                 new = change(old.data if isinstance(old, torch.nn.Parameter) else old)
-                setattr(owner, name, torch.nn.Parameter(new, requires_grad=False) if isinstance(old, torch.nn.Parameter) else new)
+                setattr(
+                    owner,
+                    name,
+                    torch.nn.Parameter(new, requires_grad=False)
+                    if isinstance(old, torch.nn.Parameter)
+                    else new,
+                )
                 hit += 1
         assert hit
+
     return mutate
 
 
@@ -42,30 +53,43 @@ def patch(module, name, make):
 
 def wrong_grouping(attend):
     """Query head h reads key head h % G instead of h // (H / G)."""
+
     def wrong(q, k, *rest):
         order = torch.arange(q.shape[1]).view(-1, k.shape[2]).T.flatten()
         return attend(q[:, order], k, *rest)[:, order.argsort()]
+
     return wrong
 
 
 def interleaved(rope):
     """Pairs (0,1), (2,3) … rotated, instead of (0,n/2), (1,n/2+1) …"""
+
     def wrong(x, cos, sin):
         half = cos.shape[-1] // 2
-        a, b, c, s = x[..., : 2 * half : 2], x[..., 1 : 2 * half : 2], cos[..., :half], sin[..., half:]
-        return torch.cat([torch.stack([a * c - b * s, b * c + a * s], -1).flatten(-2), x[..., 2 * half :]], -1)
+        a = x[..., : 2 * half : 2]
+        b = x[..., 1 : 2 * half : 2]
+        c = cos[..., :half]
+        s = sin[..., half:]
+        return torch.cat(
+            [torch.stack([a * c - b * s, b * c + a * s], -1).flatten(-2), x[..., 2 * half :]], -1
+        )
+
     return wrong
 
 
 def blind_to_itself(mask):
     """`kpos < qpos` instead of `<=`."""
+
     def wrong(kpos, *rest):
         return mask(torch.where(kpos >= 0, kpos + 1, kpos), *rest)
+
     return wrong
 
 
 def forget_state(model, monkeypatch):
-    monkeypatch.setattr(StateCache, "write", lambda self, step, *_: self.length.__setitem__(0, max(step.context)))
+    monkeypatch.setattr(
+        StateCache, "write", lambda self, step, *_: self.length.__setitem__(0, max(step.context))
+    )
 
 
 def shared_norm_eps(model, _):
@@ -85,7 +109,10 @@ FAULTS = {
     "rope base": ("qwen3", every("mixer.rope_theta", lambda t: t * 1.01)),
     "rope of all dimensions": ("qwen3-next", every("mixer.rope_dim", lambda _: oracles.E)),
     "rope not stretched": ("llama3-rope", every("mixer.rope_scaling", lambda _: None)),
-    "rope stretched linearly": ("llama-yarn", every("mixer.rope_scaling", lambda s: s | {"rope_type": "linear"})),
+    "rope stretched linearly": (
+        "llama-yarn",
+        every("mixer.rope_scaling", lambda s: s | {"rope_type": "linear"}),
+    ),
     "yarn without its gain": ("llama-yarn", patch(ops, "yarn_gain", lambda _: lambda scaling: 1.0)),
     "yarn's scale of queries": ("deepseek-yarn", every("mixer.scale", lambda _: 24**-0.5)),
     "gemma's local base": ("gemma3", every("mixer.rope_theta", lambda _: 1e6)),
@@ -112,13 +139,19 @@ FAULTS = {
     "shared expert": ("deepseek-moe", every("ffn.shared.down.weight", zero)),
     "shared gate": ("qwen3-next", every("ffn.shared_gate", lambda _: None)),
     "gelu for silu": ("llama-gqa", every("ffn.kind", lambda _: "geglu")),
-    "output gate": ("qwen3-next-dense", every("mixer.qkv.weight", lambda w: torch.cat([w[:128], zero(w[128:])]))),
+    "output gate": (
+        "qwen3-next-dense",
+        every("mixer.qkv.weight", lambda w: torch.cat([w[:128], zero(w[128:])])),
+    ),
     "decay": ("qwen3-next-dense", every("mixer.A_log", lambda a: a + 0.05)),
     "decay's bias": ("qwen3-next-dense", every("mixer.dt_bias", zero)),
     "convolution reversed": ("qwen3-next-dense", every("mixer.conv", lambda w: w.flip(1))),
     "state forgotten": ("qwen3-next-dense", forget_state),
     "blind to itself": ("llama-gqa", patch(ops, "visible", blind_to_itself)),
-    "learned positions": ("gpt2", lambda model, _: model.positions.weight.data.copy_(model.positions.weight.data.roll(1, 0))),
+    "learned positions": (
+        "gpt2",
+        lambda model, _: model.positions.weight.data.copy_(model.positions.weight.data.roll(1, 0)),
+    ),
 }
 
 
@@ -127,20 +160,26 @@ def test_a_seeded_fault_is_seen(fault, monkeypatch):
     name, mutate = FAULTS[fault]
     theirs = oracles.build(name)
     ours, tokens = from_hf(theirs), oracles.text(40)
-    monkeypatch.setattr(attention.kernels, "can_attend", lambda *_: False)  # the faults are torch's way's; test_kernels has the kernel's
+    # the faults are torch's way's; test_kernels has the kernel's
+    monkeypatch.setattr(attention.kernels, "can_attend", lambda *_: False)
     mutate(ours, monkeypatch)
     got = labkit.logits(ours, tokens, [7, 13, *[1] * 20], "static")
     assert gap(got, oracles.expected(theirs, tokens)) > 10 * oracles.gate(name)
 
 
-@pytest.mark.parametrize("name,layout,wrong", [
-    ("deepseek-dense", "deinterleave", lambda w, dim=0: w),
-    ("gpt-oss", "deinterleave", lambda w, dim=0: w),
-    ("gemma3", "plus_one", lambda w: w),
-    ("qwen3-next", "ungroup", lambda w, key_heads, sizes: w),
-    ("qwen3-next", "part_of_head", lambda w, heads, part: w.chunk(2)[part]),
-])
+@pytest.mark.parametrize(
+    "name,layout,wrong",
+    [
+        ("deepseek-dense", "deinterleave", lambda w, dim=0: w),
+        ("gpt-oss", "deinterleave", lambda w, dim=0: w),
+        ("gemma3", "plus_one", lambda w: w),
+        ("qwen3-next", "ungroup", lambda w, key_heads, sizes: w),
+        ("qwen3-next", "part_of_head", lambda w, heads, part: w.chunk(2)[part]),
+    ],
+)
 def test_a_wrong_layout_on_loading_is_seen(name, layout, wrong, monkeypatch):
     theirs = oracles.build(name)
     monkeypatch.setattr(families, layout, wrong)
-    assert gap(labkit.logits(from_hf(theirs), oracles.text(40)), oracles.expected(theirs, oracles.text(40))) > 10 * oracles.gate(name)
+    assert gap(
+        labkit.logits(from_hf(theirs), oracles.text(40)), oracles.expected(theirs, oracles.text(40))
+    ) > 10 * oracles.gate(name)

@@ -1,4 +1,5 @@
 """Our kernels equal the torch code beside them; without a compiler nothing is lost but time."""
+
 import random
 
 import engines
@@ -12,11 +13,18 @@ from labkit import kernels
 from labkit.caches import PagedCache, RingCache, StaticCache
 from labkit.step import Step
 
-compiled = pytest.mark.skipif(not kernels.compiler(), reason="there is no C compiler here")  # where there is one, C that it refuses is a failure
+# where there is one, C that it refuses is a failure
+compiled = pytest.mark.skipif(not kernels.compiler(), reason="there is no C compiler here")
 
 
 @compiled
-@pytest.mark.parametrize("name,flags", [*(("linear", f) for f in kernels.WEIGHTS.values()), *(("attention", f) for f in kernels.ATTENTION.values())])
+@pytest.mark.parametrize(
+    "name,flags",
+    [
+        *(("linear", f) for f in kernels.WEIGHTS.values()),
+        *(("attention", f) for f in kernels.ATTENTION.values()),
+    ],
+)
 def test_the_compiler_takes_them(name, flags):
     assert kernels.missing(name, *flags) == ""
 
@@ -29,7 +37,9 @@ def gap(a, b):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("d_in,out", [(1, 1), (7, 16), (64, 33), (96, 48), (576, 100)])
 def test_linear(d_in, out, threads):
-    """All numbers of rows up to a block and beyond, outputs that do not fill a panel, with and without bias, rows apart in memory."""
+    """All numbers of rows up to a block and beyond, outputs that do not fill a panel, with and
+    without bias, rows apart in memory.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -42,13 +52,19 @@ def test_linear(d_in, out, threads):
             for x in (wide[:, :d_in], wide[:, :d_in].contiguous(), torch.randn(d_in, rows).t()):
                 for b in (None, bias):
                     got = kernels.linear(x, panels, b, out)
-                    assert got.shape == (rows, out) and gap(got, F.linear(x, weight, b)) < 1e-6 * d_in + 1e-5
+                    assert (
+                        got.shape == (rows, out)
+                        and gap(got, F.linear(x, weight, b)) < 1e-6 * d_in + 1e-5
+                    )
             if rows < 8:
                 for kind in (torch.float16, torch.int8):  # fewer bits, widened on the way
                     few, scale = (weight * 20).to(kind), torch.rand(out)
                     expected = F.linear(x, few.float()) * scale + bias
                     assert torch.equal(kernels.from_panels(kernels.to_panels(few), out), few)
-                    assert gap(kernels.linear(x, kernels.to_panels(few), bias, out, scale), expected) < 4e-5 * d_in
+                    assert (
+                        gap(kernels.linear(x, kernels.to_panels(few), bias, out, scale), expected)
+                        < 4e-5 * d_in
+                    )
     finally:
         torch.set_num_threads(before)
 
@@ -78,17 +94,33 @@ def exact(q, keys, values, first, scale, window, sinks):
 @compiled
 @pytest.mark.parametrize("dtype,most", [(torch.float32, 2e-5), (torch.bfloat16, 3e-2)])
 @pytest.mark.parametrize("H,G,E", [(9, 3, 64), (4, 4, 16), (6, 1, 32), (8, 2, 128)])
-@pytest.mark.parametrize("kind,window,sinks", [("static", None, False), ("static", 6, True), ("paged", None, True), ("paged", 9, False),
-                                               ("ring", 6, False)])
+@pytest.mark.parametrize(
+    "kind,window,sinks",
+    [
+        ("static", None, False),
+        ("static", 6, True),
+        ("paged", None, True),
+        ("paged", 9, False),
+        ("ring", 6, False),
+    ],
+)
 def test_attention(kind, window, sinks, H, G, E, dtype, most):
-    """Ragged steps of prompts, chunks, decodes and checks; a rejected draft is overwritten. Each as one request alone, in fp64."""
+    """Ragged steps of prompts, chunks, decodes and checks; a rejected draft is overwritten.
+
+    Each as one request alone, in fp64.
+    """
     rnd, rows = random.Random(0), 5
     torch.manual_seed(0)
     cache, lengths, done = cache_of(kind, rows, G, E, dtype, window), [0] * rows, 0
-    keys, values = [torch.empty(0, G, E, dtype=dtype)] * rows, [torch.empty(0, G, E, dtype=dtype)] * rows
+    keys = [torch.empty(0, G, E, dtype=dtype)] * rows
+    values = [torch.empty(0, G, E, dtype=dtype)] * rows
     sink = torch.randn(H) if sinks else None
     for _ in range(12):
-        live = [(r, n) for r in rnd.sample(range(rows), rnd.randint(1, rows)) if (n := rnd.choice([1, 1, 1, 2, 5, 30])) + lengths[r] <= 88]
+        live = [
+            (r, n)
+            for r in rnd.sample(range(rows), rnd.randint(1, rows))
+            if (n := rnd.choice([1, 1, 1, 2, 5, 30])) + lengths[r] <= 88
+        ]
         if not live:
             continue
         step = Step.of([(r, lengths[r], [0] * n) for r, n in live])
@@ -98,12 +130,19 @@ def test_attention(kind, window, sinks, H, G, E, dtype, most):
         cache.write(step, k, v)
         parts = torch.split(torch.arange(N), step.lengths)
         for (r, _), at in zip(live, parts):
-            keys[r], values[r] = torch.cat([keys[r][: lengths[r]], k[at]]), torch.cat([values[r][: lengths[r]], v[at]])
+            keys[r] = torch.cat([keys[r][: lengths[r]], k[at]])
+            values[r] = torch.cat([values[r][: lengths[r]], v[at]])
         if any(step.first):
             assert kernels.can_attend(q, step, cache)
             got = kernels.attend(q, step, cache, 0.3, window, sink)
             for (r, _), at in zip(live, parts):
-                assert gap(got[at].double(), exact(q[at], keys[r], values[r], lengths[r], 0.3, window, sink)) < most
+                assert (
+                    gap(
+                        got[at].double(),
+                        exact(q[at], keys[r], values[r], lengths[r], 0.3, window, sink),
+                    )
+                    < most
+                )
                 done += 1
         for r, n in live:
             lengths[r] += n if kind == "ring" else rnd.randint(min(1, n), n)
@@ -112,7 +151,9 @@ def test_attention(kind, window, sinks, H, G, E, dtype, most):
 
 @compiled
 def test_the_engine_and_the_loops_use_them(monkeypatch):
-    """Engine, checks of drafts and a cached decode attend in place; what they write is what torch's way writes."""
+    """Engine, checks of drafts and a cached decode attend in place; what they write is what torch's
+    way writes.
+    """
     prompts, used, attend = engines.prompts()[:8], [], kernels.attend
 
     def counted(q, step, cache, *rest):
@@ -125,7 +166,9 @@ def test_the_engine_and_the_loops_use_them(monkeypatch):
         engine = labkit.Engine(engines.model(), max_batch=8, n_blocks=200, block_size=4)
         engine.speculation = engines.always(engines.Guess("full", 0))
         ids = [engine.add(p, 20, stop=()) for p, _ in prompts]
-        return [engine.run()[i] for i in ids], labkit.generate(engines.model(), [p for p, _ in prompts], 20, stop=())
+        return [engine.run()[i] for i in ids], labkit.generate(
+            engines.model(), [p for p, _ in prompts], 20, stop=()
+        )
 
     ours = serve()
     assert {"BlockCache", "StaticCache"} <= set(used)

@@ -1,4 +1,7 @@
-"""Labs: each gives the columns it promises, each checkpoint stops at a result that should stop it, and what labs build on is right."""
+"""Labs: each gives the columns it promises, each checkpoint stops at a result that should stop it,
+and what labs build on is right.
+"""
+
 import copy
 import functools
 import json
@@ -28,10 +31,32 @@ from labkit_labs import (
 
 OWN = {"09", "10", "12"}  # chapters whose labs have a file of tests beside this one
 LABS = {id: lab for id, lab in labs().items() if lab.chapter not in OWN}
-REAL = {"CH4B-APP-A", "CH4B-CODE-01", "CH4B-LAB-02", "CH02-LOSES", "CH4B-LAB-03", "CH03-POOL", "CH05-SINKS", "CH11-FORMATS",
-        "CH11-OUTLIERS", "CH11-INT8", "CH11-AWQ", "CH11-GPTQ", "CH14-LADDER"}  # run SmolLM2
-CLOCKLESS = {"CH4B-LAB-01", "CH4B-CODE-01", "CH4B-LAB-04", "CH03-POOL", "CH05-SINKS", "CH06-UNION", "CH4B-CODE-02", "CH4B-APP-B",
-             "CH4B-APP-C"}
+REAL = {
+    "CH4B-APP-A",
+    "CH4B-CODE-01",
+    "CH4B-LAB-02",
+    "CH02-LOSES",
+    "CH4B-LAB-03",
+    "CH03-POOL",
+    "CH05-SINKS",
+    "CH11-FORMATS",
+    "CH11-OUTLIERS",
+    "CH11-INT8",
+    "CH11-AWQ",
+    "CH11-GPTQ",
+    "CH14-LADDER",
+}  # run SmolLM2
+CLOCKLESS = {
+    "CH4B-LAB-01",
+    "CH4B-CODE-01",
+    "CH4B-LAB-04",
+    "CH03-POOL",
+    "CH05-SINKS",
+    "CH06-UNION",
+    "CH4B-CODE-02",
+    "CH4B-APP-B",
+    "CH4B-APP-C",
+}
 TINY = presets["tiny"]
 
 
@@ -42,14 +67,19 @@ def quick_rows(id: str) -> list[dict]:
 
 
 def each_lab(ids=LABS):
-    return pytest.mark.parametrize("id", [pytest.param(id, marks=[pytest.mark.smollm2] if id in REAL else []) for id in ids])
+    return pytest.mark.parametrize(
+        "id", [pytest.param(id, marks=[pytest.mark.smollm2] if id in REAL else []) for id in ids]
+    )
 
 
 @each_lab()
 def test_a_quick_run_gives_what_the_lab_promises(id):
     lab, rows = LABS[id], quick_rows(id)
     assert [key for key in lab.columns if not any(key in row for row in rows)] == []
-    assert json.loads(json.dumps(rows)) == rows and len(table(rows, lab.columns).splitlines()) >= len(rows) + 2
+    assert (
+        json.loads(json.dumps(rows)) == rows
+        and len(table(rows, lab.columns).splitlines()) >= len(rows) + 2
+    )
     if lab.plot:
         chart = lab.plot(rows)
         assert len(chart.alt) > 30 and "<svg" in chart._repr_html_()
@@ -80,37 +110,89 @@ def changed(where: dict, **to):
 DOCTORED = [
     ("CH4B-LAB-01", changed({"model": "tiny"}, flops=1), "look for a part of the model"),
     ("CH4B-LAB-01", changed({"model": "llama3-8b"}, flops=1), "the formula says"),
-    ("CH4B-APP-A", changed({"what": "decode", "protocol": "warm, median of all"}, spread=0.8), "80% of the median apart"),
-    ("CH4B-CODE-01", changed({"step": 3}, cached_computed=8), "in step 3 the cached loop computes 8 keys"),
+    (
+        "CH4B-APP-A",
+        changed({"what": "decode", "protocol": "warm, median of all"}, spread=0.8),
+        "80% of the median apart",
+    ),
+    (
+        "CH4B-CODE-01",
+        changed({"step": 3}, cached_computed=8),
+        "in step 3 the cached loop computes 8 keys",
+    ),
     ("CH02-FLASH", changed({"kind": "fused"}, gap=0.1), "differ by 1.0e-01"),
     ("CH02-FLASH", changed({"kind": "fused"}, context=256, gap=float("nan")), "differ by nan"),
-    ("CH4B-LAB-02", changed({"context": 300}, prefill_tokens_per_second=1.0, tokens_per_second=2.0), "prefill is no faster"),
-    ("CH02-LOSES", changed({"context": 512}, cache_share=0.5, multiple=1.0), "50% of the bytes are cache"),
+    (
+        "CH4B-LAB-02",
+        changed({"context": 300}, prefill_tokens_per_second=1.0, tokens_per_second=2.0),
+        "prefill is no faster",
+    ),
+    (
+        "CH02-LOSES",
+        changed({"context": 512}, cache_share=0.5, multiple=1.0),
+        "50% of the bytes are cache",
+    ),
     ("CH4B-LAB-03", changed({"variant": "cached"}, multiple=1.1), "1.1 times as fast"),
     ("CH4B-LAB-04", changed({"kv_heads": 8}, held=1), "a cache took 1 bytes"),
     ("CH4B-LAB-04", changed({"kv_heads": 8}, multiple=32.0), "query heads were counted"),
     ("CH4B-LAB-05", changed({"variant": "GQA"}, gap=0.01), "which query head reads which key head"),
-    ("CH4B-LAB-05", changed({"variant": "GQA", "way": "grouped"}, context=8000, over_expanded=3.9), "where 4 is usual"),
+    (
+        "CH4B-LAB-05",
+        changed({"variant": "GQA", "way": "grouped"}, context=8000, over_expanded=3.9),
+        "where 4 is usual",
+    ),
     ("CH03-POOL", changed({"kv_heads": 3}, score=50.0, before=45.0), "order of rows in qkv"),
     ("CH03-POOL", changed({"kv_heads": 1}, score=45.0, before=45.0), "pooled at all"),
     ("CH03-POOL", changed({"kv_heads": 1}, cache_bytes=7), "look at the model that was built"),
     ("CH4B-LAB-06", changed({"path": "absorbed"}, gap=0.1), "order of latent and RoPE part"),
-    ("CH4B-LAB-06", changed({"path": "absorbed"}, context=8000, multiple=19.0), "where at least 20 is usual"),
+    (
+        "CH4B-LAB-06",
+        changed({"path": "absorbed"}, context=8000, multiple=19.0),
+        "where at least 20 is usual",
+    ),
     ("CH4B-LAB-07", changed({"kind": "ring"}, cache_bytes=1), "the size of its window"),
     ("CH4B-LAB-07", changed({"kind": "ring"}, multiple=9.0), "it must be the window"),
-    ("CH4B-LAB-07", changed({"kind": "all sliding"}, saving=1.0), "min(context, window) was forgotten"),
+    (
+        "CH4B-LAB-07",
+        changed({"kind": "all sliding"}, saving=1.0),
+        "min(context, window) was forgotten",
+    ),
     ("CH05-SINKS", changed({"view": "window", "first": 0}, nll=9.0), "within the first window"),
-    ("CH05-SINKS", changed({"view": "window + 4 sinks", "first": 64}, nll=99.0), "give back less than half"),
+    (
+        "CH05-SINKS",
+        changed({"view": "window + 4 sinks", "first": 64}, nll=99.0),
+        "give back less than half",
+    ),
     ("CH4B-LAB-08", changed({"variant": "MoE, grouped"}, gap=0.5), "differs from the loop"),
-    ("CH06-UNION", changed({"batch": 8, "tokens_are": "independent"}, of_formula=1.3), "whether the router is even"),
-    ("CH06-UNION", changed({"batch": 8, "tokens_are": "alike"}, touched=99.0), "more than they chose"),
+    (
+        "CH06-UNION",
+        changed({"batch": 8, "tokens_are": "independent"}, of_formula=1.3),
+        "whether the router is even",
+    ),
+    (
+        "CH06-UNION",
+        changed({"batch": 8, "tokens_are": "alike"}, touched=99.0),
+        "more than they chose",
+    ),
     ("CH07-STATE", changed({"kind": "delta"}, multiple=9.0), "a state has no length"),
     ("CH07-STATE", changed({"kind": "chunked"}, gap=0.1), "what a chunk passes on"),
-    ("CH07-STATE", changed({"what": "prefill, small", "kind": "chunked"}, tokens=1024, over_recurrent=4.9), "where 5 is usual"),
+    (
+        "CH07-STATE",
+        changed({"what": "prefill, small", "kind": "chunked"}, tokens=1024, over_recurrent=4.9),
+        "where 5 is usual",
+    ),
     ("CH4B-LAB-09", changed({"check": "dtype"}, on_rigged="pass"), "it can't fail"),
-    ("CH4B-LAB-09", changed({"check": "seed"}, on_fair="written: theirs 3, ours 4"), "fails on the fair run"),
+    (
+        "CH4B-LAB-09",
+        changed({"check": "seed"}, on_fair="written: theirs 3, ours 4"),
+        "fails on the fair run",
+    ),
     ("CH4B-LAB-09", changed({"run": "fair"}, multiple=3.0), "3.00 apart"),
-    ("CH4B-CODE-02", changed({"variant": "MLA"}, shapes=["[74, 128] -> [74, 64]"]), "must not change the contract"),
+    (
+        "CH4B-CODE-02",
+        changed({"variant": "MLA"}, shapes=["[74, 128] -> [74, 64]"]),
+        "must not change the contract",
+    ),
     ("CH4B-CODE-02", changed({"variant": "MoE"}, shell=2), "2 tensors of the shell"),
     ("CH11-FORMATS", changed({}, normal_decibels=99.0), "count its bits again"),
     ("CH11-OUTLIERS", changed({"layer": 11}, per_row=2.0), "which axis is scaled"),
@@ -118,12 +200,22 @@ DOCTORED = [
     ("CH11-INT8", changed({"variant": "bf16"}, change_course=float("nan")), "infinite logits"),
     ("CH11-AWQ", changed({"chosen": True}, fitted=9.0), "how it is chosen"),
     ("CH11-GPTQ", changed({"method": "GPTQ"}, fitted=9.0), "the order of the updates"),
-    ("CH14-LADDER", changed({"rung": "packed weights"}, agreement=0.9), "the very tokens of the naive loop"),
+    (
+        "CH14-LADDER",
+        changed({"rung": "packed weights"}, agreement=0.9),
+        "the very tokens of the naive loop",
+    ),
     ("CH4B-APP-B", changed({"id": "CH4B-LAB-06"}, needs="CH4B-LAB-09"), "comes before CH4B-LAB-09"),
 ]
 
 
-@pytest.mark.parametrize("id,doctor,words", [pytest.param(*case, marks=[pytest.mark.smollm2] if case[0] in REAL else []) for case in DOCTORED])
+@pytest.mark.parametrize(
+    "id,doctor,words",
+    [
+        pytest.param(*case, marks=[pytest.mark.smollm2] if case[0] in REAL else [])
+        for case in DOCTORED
+    ],
+)
 def test_a_checkpoint_stops_at_a_doctored_result(id, doctor, words):
     rows = copy.deepcopy(calm(id))
     doctor(rows)
@@ -132,13 +224,21 @@ def test_a_checkpoint_stops_at_a_doctored_result(id, doctor, words):
 
 
 def calm(id: str) -> list[dict]:
-    """The quick run's rows with the clock taken out: every ratio as a quiet machine would give it, so that only the doctor's change counts."""
+    """The quick run's rows with the clock taken out: every ratio as a quiet machine would give it,
+    so that only the doctor's change counts.
+    """
     rows = copy.deepcopy(quick_rows(id))
     for r in rows:
         for key, value in {"spread": 0.01, "over_expanded": 9.0, "over_recurrent": 9.0}.items():
             r.update({key: value} if r.get(key) is not None else {})
-        if id == "CH4B-LAB-06" or r.get("kind") in ("ring", "delta", "full") or r.get("run") == "fair":
-            r |= {"multiple": 30.0 if r.get("path") == "absorbed" else 1.0} | ({"iqr": 0.0} if "iqr" in r else {})
+        if (
+            id == "CH4B-LAB-06"
+            or r.get("kind") in ("ring", "delta", "full")
+            or r.get("run") == "fair"
+        ):
+            r |= {"multiple": 30.0 if r.get("path") == "absorbed" else 1.0} | (
+                {"iqr": 0.0} if "iqr" in r else {}
+            )
         if id == "CH4B-LAB-03" and r["variant"] == "cached":
             r["multiple"] = 10.0
         if id == "CH4B-LAB-02":
@@ -164,7 +264,10 @@ def test_no_expert_is_worth_it_is_a_stop():
 def test_a_gpu_is_asked_for_the_right_answer_and_not_for_the_speed_of_a_model_this_small():
     rows = copy.deepcopy(calm("CH4B-LAB-05"))
     changed({"variant": "GQA", "way": "grouped"}, over_expanded=1.0)(rows)
-    assert "is 1.0 times as fast" in LABS["CH4B-LAB-05"].stops(rows) and LABS["CH4B-LAB-05"].stops(rows, "cuda") is None
+    assert (
+        "is 1.0 times as fast" in LABS["CH4B-LAB-05"].stops(rows)
+        and LABS["CH4B-LAB-05"].stops(rows, "cuda") is None
+    )
     changed({"variant": "GQA"}, gap=0.01)(rows)
     assert "which query head" in LABS["CH4B-LAB-05"].stops(rows, "cuda")
 
@@ -179,7 +282,10 @@ def test_a_target_that_no_design_meets_is_a_stop():
 
 def test_a_gpu_holds_what_is_left_beside_the_weights():
     card, c = gpus.named("H100"), presets["llama3-8b"]
-    assert card.room(c) == 0.9 * 80e9 - 2 * 8_030_261_248 and card.largest_batch(c, 8192) == int(card.room(c) // 2**30) == 52
+    assert (
+        card.room(c) == 0.9 * 80e9 - 2 * 8_030_261_248
+        and card.largest_batch(c, 8192) == int(card.room(c) // 2**30) == 52
+    )
     assert gpus.named("L4").largest_batch(presets["llama3-70b"], 10) == 0
     with pytest.raises(ValueError, match="no GPU is called 'H10'; did you mean 'H100'"):
         gpus.named("H10")
@@ -211,7 +317,10 @@ def test_a_timed_step_is_the_same_every_time_and_reads_its_cache(name):
 
 def test_expanding_is_grouping_with_copies():
     ways, held = lab_05_mha_gqa_mqa.attention(8, 40, "cpu")
-    assert torch.allclose(ways["grouped"](), ways["expanded"](), atol=1e-5) and held == 2 * 40 * 8 * 128 * 4
+    assert (
+        torch.allclose(ways["grouped"](), ways["expanded"](), atol=1e-5)
+        and held == 2 * 40 * 8 * 128 * 4
+    )
 
 
 def test_pooling_averages_heads_and_changes_nothing_where_they_are_alike():
@@ -220,13 +329,21 @@ def test_pooling_averages_heads_and_changes_nothing_where_they_are_alike():
     E, H = TINY.head_dim, TINY.n_heads
     pooled = lab_ch03_pool.pool(model, 2)
     key = "blocks.1.mixer.qkv.weight"
-    old, new = model.state_dict()[key].unflatten(0, (-1, E)), pooled.state_dict()[key].unflatten(0, (-1, E))
-    assert torch.equal(new[:H], old[:H]) and torch.allclose(new[H], (old[H] + old[H + 1]) / 2) and torch.allclose(new[-1], (old[-2] + old[-1]) / 2)
+    old = model.state_dict()[key].unflatten(0, (-1, E))
+    new = pooled.state_dict()[key].unflatten(0, (-1, E))
+    assert (
+        torch.equal(new[:H], old[:H])
+        and torch.allclose(new[H], (old[H] + old[H + 1]) / 2)
+        and torch.allclose(new[-1], (old[-2] + old[-1]) / 2)
+    )
     with torch.no_grad():
         for block in model.blocks:
             heads = block.mixer.qkv.weight.view(-1, E, TINY.d_model)
-            heads[H : H + 4], heads[H + 4 :] = heads[H : H + 1].clone(), heads[H + 4 : H + 5].clone()
-    assert torch.allclose(labkit.logits(lab_ch03_pool.pool(model, 1), tokens), labkit.logits(model, tokens), atol=1e-5)
+            heads[H : H + 4] = heads[H : H + 1].clone()
+            heads[H + 4 :] = heads[H + 4 : H + 5].clone()
+    assert torch.allclose(
+        labkit.logits(lab_ch03_pool.pool(model, 1), tokens), labkit.logits(model, tokens), atol=1e-5
+    )
     with pytest.raises(ValueError, match="4 key/value heads can't be averaged into 3"):
         lab_ch03_pool.pool(model, 3)
 
@@ -242,9 +359,16 @@ def test_a_mask_around_the_mixers_is_a_window_inside_them():
     with lab_ch05_sinks.seen_through(full, lab_ch05_sinks.visible(40, 8, 4)):
         kept = text.losses(full, tokens)
     assert not torch.allclose(kept[8:], text.losses(sliding, tokens)[8:], atol=1e-3)
-    assert torch.allclose(kept[:7], text.losses(full, tokens)[:7], atol=1e-5)  # and afterwards the model is itself again
+    # and afterwards the model is itself again
+    assert torch.allclose(kept[:7], text.losses(full, tokens)[:7], atol=1e-5)
     assert lab_ch05_sinks.visible(6, 2, 1).int().tolist() == [
-        [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 0, 0], [1, 0, 0, 1, 1, 0], [1, 0, 0, 0, 1, 1]]
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 0, 1, 1, 0, 0],
+        [1, 0, 0, 1, 1, 0],
+        [1, 0, 0, 0, 1, 1],
+    ]
 
 
 @pytest.mark.parametrize("trick", lab_09_fair_comparison.TRICKS)
@@ -253,8 +377,14 @@ def test_each_trick_is_caught_by_its_own_check_and_by_no_other(trick):
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        _, theirs, ours = lab_09_fair_comparison.compare(*lab_09_fair_comparison.rig(fair, fair, trick), "cpu", 1)
-        assert [name for name in lab_09_fair_comparison.CHECKS if lab_09_fair_comparison.check(name, theirs, ours)] == [trick]
+        _, theirs, ours = lab_09_fair_comparison.compare(
+            *lab_09_fair_comparison.rig(fair, fair, trick), "cpu", 1
+        )
+        assert [
+            name
+            for name in lab_09_fair_comparison.CHECKS
+            if lab_09_fair_comparison.check(name, theirs, ours)
+        ] == [trick]
         assert torch.get_num_threads() == 3  # it gives back what it took
     finally:
         torch.set_num_threads(before)
@@ -264,7 +394,10 @@ def test_one_shell_counts_the_lines_that_differ():
     rows = {r["variant"]: r for r in quick_rows("CH4B-CODE-02")}
     assert [rows[v]["mixer_lines"] for v in ("GQA", "MQA", "SWA", "MoE")] == [0] * 4
     assert rows["MLA"]["mixer_lines"] > 20 and rows["MoE"]["ffn_lines"] > 20
-    assert rows["GQA"]["bytes_a_token"] * 4 == rows["MHA"]["bytes_a_token"] and rows["SWA"]["bytes_a_further_token"] == 0
+    assert (
+        rows["GQA"]["bytes_a_token"] * 4 == rows["MHA"]["bytes_a_token"]
+        and rows["SWA"]["bytes_a_further_token"] == 0
+    )
     assert lab_code_02_one_shell.differing(labkit.ffn.SwiGLU, labkit.ffn.SwiGLU) == 0
 
 
@@ -273,7 +406,8 @@ def test_a_design_fails_for_the_reason_given():
     rows = meets(gpu="H100", context=32768, users=16, tokens_per_second=30.0)
     assert rows["MHA, G = 32"]["why_not"] == "fits 3 users" and rows["GQA, G = 4"]["meets"]
     assert rows["GQA 8, 32 experts, 4 active"]["why_not"] == "its weights don't fit"
-    seconds = formulas.decode_bytes(lab_app_c_before_pretraining.BASE, 32768, 16) / 3.35e12  # bound by bytes
+    # bound by bytes
+    seconds = formulas.decode_bytes(lab_app_c_before_pretraining.BASE, 32768, 16) / 3.35e12
     assert rows["GQA, G = 8"]["reaches"] == pytest.approx(1 / seconds)
     assert meets(users=4, tokens_per_second=1e4)["MQA, G = 1"]["why_not"].startswith("reads ")
     with pytest.raises(ValueError, match="must be above 0"):
@@ -283,7 +417,9 @@ def test_a_design_fails_for_the_reason_given():
 @pytest.mark.parametrize("name", lab_01_flops.MODELS)
 def test_components_add_up_to_the_formula(name):
     row = lab_01_flops.by_component(name, 5000)
-    assert row["flops"] == row["formula"] and sum(row[f"share_{part}"] for part in ("projections", "attention", "ffn", "head")) == pytest.approx(1)
+    assert row["flops"] == row["formula"] and sum(
+        row[f"share_{part}"] for part in ("projections", "attention", "ffn", "head")
+    ) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("path", ["absorbed", "reprojected"])
@@ -299,7 +435,9 @@ def test_the_costs_of_both_latent_paths_are_those_that_torch_counts(path):
 def test_a_latent_layer_keeps_576_numbers_a_token():
     row = quick_rows("CH4B-LAB-06")[0]
     assert row["latent_bytes"] == row["context"] * (512 + 64) * 4
-    assert row["v3_bytes"] == row["context"] * (512 + 64) * 61 * 2 and row["v3_saving"] == pytest.approx(128 * (128 + 64 + 128) / 576)
+    assert row["v3_bytes"] == row["context"] * (512 + 64) * 61 * 2 and row[
+        "v3_saving"
+    ] == pytest.approx(128 * (128 + 64 + 128) / 576)
 
 
 # -- settings ----------------------------------------------------------------------------------------------------
@@ -311,15 +449,21 @@ def test_a_setting_changes_the_question(capsys):
     assert rows[0]["gpu"] == "L4" and rows[0]["bytes_per_token"] == 2 * 32 * 32 * 128
 
 
-@pytest.mark.parametrize("args,message", [
-    (["CH4B-APP-C", "--set", "gpus=L4"], "CH4B-APP-C has no setting 'gpus': choose from gpu, context, users, tokens_per_second"),
-    (["CH4B-APP-C", "--set", "users=many"], "users is a number such as 16, not 'many'"),
-    (["CH4B-APP-C", "--set", "users=0"], "must be above 0"),
-    (["CH4B-APP-C", "--set", "gpu=H10"], "no GPU is called 'H10'; did you mean 'H100'?"),
-    (["CH4B-LAB-04", "--set", "model=deepseek-v3"], "no key/value heads to take away"),
-    (["CH06-UNION", "--set", "x=1"], "it takes none"),
-    (["CH4B-APP-C", "--store", "--set", "users=2"], "leave out --set or --store"),
-])
+@pytest.mark.parametrize(
+    "args,message",
+    [
+        (
+            ["CH4B-APP-C", "--set", "gpus=L4"],
+            "CH4B-APP-C has no setting 'gpus': choose from gpu, context, users, tokens_per_second",
+        ),
+        (["CH4B-APP-C", "--set", "users=many"], "users is a number such as 16, not 'many'"),
+        (["CH4B-APP-C", "--set", "users=0"], "must be above 0"),
+        (["CH4B-APP-C", "--set", "gpu=H10"], "no GPU is called 'H10'; did you mean 'H100'?"),
+        (["CH4B-LAB-04", "--set", "model=deepseek-v3"], "no key/value heads to take away"),
+        (["CH06-UNION", "--set", "x=1"], "it takes none"),
+        (["CH4B-APP-C", "--store", "--set", "users=2"], "leave out --set or --store"),
+    ],
+)
 def test_a_bad_setting_is_one_line_and_exit_2(capsys, args, message):
     with pytest.raises(SystemExit, match="2"):
         main(["lab", *args])

@@ -1,4 +1,7 @@
-"""Chapter 12's labs: what they count is counted right, and each checkpoint stops at a result that should stop it."""
+"""Chapter 12's labs: what they count is counted right, and each checkpoint stops at a result that
+should stop it.
+"""
+
 import copy
 
 import engines
@@ -19,7 +22,10 @@ RULES = (accept, lab_12_accept.keeps_the_likely, lab_12_accept.corrects_from_p)
 
 def p_values(rule):
     """Of a rule's tokens, for each kind of draft."""
-    return [lab_12_accept.p_value(lab_12_accept.replies(rule, P, q, 1, 2000), P) for q in lab_12_accept.drafts_for(P).values()]
+    return [
+        lab_12_accept.p_value(lab_12_accept.replies(rule, P, q, 1, 2000), P)
+        for q in lab_12_accept.drafts_for(P).values()
+    ]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -31,17 +37,29 @@ def test_a_wrong_rule_passes_with_a_draft_that_suits_it():
     assert max(p_values(lab_12_accept.corrects_from_p)) > 1e-4  # so one draft does not test a rule
 
 
-@pytest.mark.parametrize("counts, expected", [((60, 40), 0.0455), ((50, 50), 1.0), ((25, 25, 50), 0.00193)], ids=["4.0", "0", "12.5"])
+@pytest.mark.parametrize(
+    "counts, expected",
+    [((60, 40), 0.0455), ((50, 50), 1.0), ((25, 25, 50), 0.00193)],
+    ids=["4.0", "0", "12.5"],
+)
 def test_the_p_value_is_that_of_a_chi_square_table(counts, expected):
-    """For the statistics named, with 1, 1 and 2 degrees of freedom; for 2 it is exp(-statistic / 2)."""
+    """For the statistics named, with 1, 1 and 2 degrees of freedom; for 2 it is exp(-statistic /
+    2).
+    """
     made = [[token] for token, n in enumerate(counts) for _ in range(n)]
-    assert lab_12_accept.p_value(made, torch.full((len(counts),), 1 / len(counts))) == pytest.approx(expected, rel=0.01)
+    assert lab_12_accept.p_value(
+        made, torch.full((len(counts),), 1 / len(counts))
+    ) == pytest.approx(expected, rel=0.01)
 
 
 def test_a_draft_is_kept_as_often_as_it_overlaps_with_its_target():
     for q in lab_12_accept.drafts_for(P).values():
-        kept = sum(len(tokens) == 2 for tokens in lab_12_accept.replies(accept, P, q, 1, 4000)) / 4000
-        assert kept == pytest.approx(float(P[0] if q is None else torch.minimum(P, q).sum()), abs=0.03)
+        kept = (
+            sum(len(tokens) == 2 for tokens in lab_12_accept.replies(accept, P, q, 1, 4000)) / 4000
+        )
+        assert kept == pytest.approx(
+            float(P[0] if q is None else torch.minimum(P, q).sum()), abs=0.03
+        )
 
 
 # -- serving and counting ----------------------------------------------------------------------------------------
@@ -49,7 +67,9 @@ def test_a_draft_is_kept_as_often_as_it_overlaps_with_its_target():
 
 def served(n: int, *speculation):
     prompts = engines.prompts()[:n]
-    return lab_12_batch.serve(lab_12_drafts.engine(engines.model(), n, *speculation), [p for p, _ in prompts], 20, stop=())
+    return lab_12_batch.serve(
+        lab_12_drafts.engine(engines.model(), n, *speculation), [p for p, _ in prompts], 20, stop=()
+    )
 
 
 @pytest.mark.parametrize("n", [1, 5])
@@ -79,7 +99,9 @@ def test_a_forward_without_guesses_gives_one_token():
 
 def test_what_comes_after_a_refusal_was_not_looked_at():
     assert lab_12_drafts.acceptance([[0, [7, 8, 9], 1], [0, [7], 1], [0, [7, 8], 0]]) == 2 / 4
-    assert lab_12_drafts.acceptance([[0, [7, 8], 2]]) == 1.0 and lab_12_drafts.acceptance([]) is None
+    assert (
+        lab_12_drafts.acceptance([[0, [7, 8], 2]]) == 1.0 and lab_12_drafts.acceptance([]) is None
+    )
 
 
 def test_copied_is_the_share_of_runs_of_four_that_stand_in_the_prompt():
@@ -101,7 +123,9 @@ def test_the_stored_checks_add_up_to_the_reply(tmp_path):
     reply, at = trace.meta["reply"], 1  # the prompt's step gives the first token
     for step in trace.steps[1:]:
         drafts, n = step.checks[0][1:] if step.checks else ([], 0)
-        assert drafts[:n] == reply[at : at + n] and all(str(i) in trace.meta["words"] for i in drafts)
+        assert drafts[:n] == reply[at : at + n] and all(
+            str(i) in trace.meta["words"] for i in drafts
+        )
         assert n == len(drafts) or reply[at + n] != drafts[n]
         at += n + 1
     assert at == len(reply) == 64 and len(trace.steps) < 40 and path.stat().st_size < 30_000
@@ -110,14 +134,38 @@ def test_the_stored_checks_add_up_to_the_reply(tmp_path):
 # -- checkpoints -------------------------------------------------------------------------------------------------
 
 ROWS = {
-    "CH12-ACCEPT": [{"target": "on paper", "draft": "certain", "accept": 0.4, "keeps_the_likely": 0.0, "corrects_from_p": 0.0},
-                    {"target": "on paper", "draft": "good", "accept": 0.01, "keeps_the_likely": 0.3, "corrects_from_p": 0.2},
-                    {"a": 0.5, "k": 1, "tokens": 1.5, "counted": 1.46}],
-    "CH12-LOOKUP": [{"task": "copy-editing", "tokens_per_forward": 4.0, "same_tokens": True},
-                    {"task": "free chat", "tokens_per_forward": 1.0, "same_tokens": True}],
-    "CH12-DRAFTS": [{"task": task, "draft": draft, "acceptance": a, "same_tokens": True} for task in lab_12_drafts.TASKS
-                    for draft, a in (("first 6 layers", 0.0), ("int8 copy", 0.9))],
-    "CH12-BATCH": [{"tokens": 1, "times_one": 1.0}, {"tokens": 64, "times_one": 6.0}, {"batch": 2, "same_tokens": True}]}
+    "CH12-ACCEPT": [
+        {
+            "target": "on paper",
+            "draft": "certain",
+            "accept": 0.4,
+            "keeps_the_likely": 0.0,
+            "corrects_from_p": 0.0,
+        },
+        {
+            "target": "on paper",
+            "draft": "good",
+            "accept": 0.01,
+            "keeps_the_likely": 0.3,
+            "corrects_from_p": 0.2,
+        },
+        {"a": 0.5, "k": 1, "tokens": 1.5, "counted": 1.46},
+    ],
+    "CH12-LOOKUP": [
+        {"task": "copy-editing", "tokens_per_forward": 4.0, "same_tokens": True},
+        {"task": "free chat", "tokens_per_forward": 1.0, "same_tokens": True},
+    ],
+    "CH12-DRAFTS": [
+        {"task": task, "draft": draft, "acceptance": a, "same_tokens": True}
+        for task in lab_12_drafts.TASKS
+        for draft, a in (("first 6 layers", 0.0), ("int8 copy", 0.9))
+    ],
+    "CH12-BATCH": [
+        {"tokens": 1, "times_one": 1.0},
+        {"tokens": 64, "times_one": 6.0},
+        {"batch": 2, "same_tokens": True},
+    ],
+}
 DOCTORED = [
     ("CH12-ACCEPT", 1, {"accept": 1e-9}, "draft good, on paper: the right rule's p-value is 1e-09"),
     ("CH12-ACCEPT", 1, {"accept": float("nan")}, "p-value is nan"),
@@ -126,7 +174,12 @@ DOCTORED = [
     ("CH12-LOOKUP", 1, {"same_tokens": False}, "free chat: guesses changed the tokens"),
     ("CH12-LOOKUP", 0, {"tokens_per_forward": 0.9}, "look at what is looked up"),
     ("CH12-DRAFTS", 0, {"same_tokens": False}, "the drafts of first 6 layers changed the tokens"),
-    ("CH12-DRAFTS", 1, {"acceptance": 0.0}, "copy-editing: the int8 copy is no more often right than the first 6 layers"),
+    (
+        "CH12-DRAFTS",
+        1,
+        {"acceptance": 0.0},
+        "copy-editing: the int8 copy is no more often right than the first 6 layers",
+    ),
     ("CH12-BATCH", 1, {"times_one": 70.0}, "a forward of 64 tokens takes 70 times one of 1"),
     ("CH12-BATCH", 2, {"same_tokens": False}, "2 requests: guesses changed the tokens"),
 ]

@@ -1,4 +1,5 @@
 """labkit's model equals transformers', whichever way the tokens are fed."""
+
 import time
 
 import oracles
@@ -38,11 +39,23 @@ def test_chunked_equals_transformers(pair, cache, chunks):
 
 @pytest.mark.parametrize("cache", ["static", "paged", "ring"])
 def test_ragged_steps_equal_each_request_alone(pair, cache):
-    """Prefill chunks, decodes and verify-sized steps in one forward; requests join late and sit in any row."""
+    """Prefill chunks, decodes and verify-sized steps in one forward; requests join late and sit in
+    any row.
+    """
     theirs, ours, gate = pair
     texts = {2: oracles.text(24, 1), 0: oracles.text(15, 2), 1: oracles.text(19, 3)}
-    schedule = [{2: 7}, {2: 1, 0: 5}, {0: 4, 2: 4, 1: 6}, {1: 5, 2: 1, 0: 1}, *[{1: 1, 2: 1, 0: 1}] * 4, {2: 3, 1: 4}, {2: 4, 0: 1}]
-    caches, done, out = ours.caches(cache, 3, 24, block_size=4, longest_step=7), dict.fromkeys(texts, 0), {r: [] for r in texts}
+    schedule = [
+        {2: 7},
+        {2: 1, 0: 5},
+        {0: 4, 2: 4, 1: 6},
+        {1: 5, 2: 1, 0: 1},
+        *[{1: 1, 2: 1, 0: 1}] * 4,
+        {2: 3, 1: 4},
+        {2: 4, 0: 1},
+    ]
+    caches = ours.caches(cache, 3, 24, block_size=4, longest_step=7)
+    done = dict.fromkeys(texts, 0)
+    out = {r: [] for r in texts}
     for plan in schedule:
         step = Step.of([(r, done[r], texts[r][done[r] : done[r] + n]) for r, n in plan.items()])
         with torch.inference_mode():
@@ -111,7 +124,9 @@ def test_a_step_of_one_or_two_rows_is_the_same_in_every_layout(few, monkeypatch)
 
 @pytest.mark.parametrize("fast", ["packed", "padded", "plain"])
 def test_packing_keeps_what_this_cpu_multiplies_fastest(fast, monkeypatch):
-    """How one row is multiplied is timed for each shape of matrix; the ordinary layout stays only where it wins."""
+    """How one row is multiplied is timed for each shape of matrix; the ordinary layout stays only
+    where it wins.
+    """
 
     def linear(x, weight, bias=None):
         way = "plain" if not weight.is_mkldnn else "padded" if len(x) == 4 else "packed"
@@ -122,10 +137,16 @@ def test_packing_keeps_what_this_cpu_multiplies_fastest(fast, monkeypatch):
     monkeypatch.setattr(labkit.linear, "linear", linear)
     mixer = labkit.GPT(labkit.presets["tiny"]).pack().blocks[0].mixer
     for layer in (mixer.qkv, mixer.out):
-        assert layer.weight.is_mkldnn and layer.few == fast and (layer.plain is not None) == (fast == "plain")
+        assert (
+            layer.weight.is_mkldnn
+            and layer.few == fast
+            and (layer.plain is not None) == (fast == "plain")
+        )
 
 
-@pytest.mark.parametrize("name", ["llama-gqa", "gemma3", "gpt-oss", "deepseek-dense", "qwen3-next-dense"])
+@pytest.mark.parametrize(
+    "name", ["llama-gqa", "gemma3", "gpt-oss", "deepseek-dense", "qwen3-next-dense"]
+)
 @pytest.mark.parametrize("dtype,gate", [(torch.bfloat16, 0.5), (torch.float16, 0.06)])
 def test_half_precision_stays_near(name, dtype, gate):
     theirs = oracles.build(name)
@@ -135,7 +156,9 @@ def test_half_precision_stays_near(name, dtype, gate):
         assert gap(labkit.logits(ours, tokens, [30, *[1] * 10], cache).float(), exact) < gate
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-gpt2", "tiny-swa", "tiny-mla", "tiny-moe", "tiny-delta"])
+@pytest.mark.parametrize(
+    "name", ["tiny", "tiny-gpt2", "tiny-swa", "tiny-mla", "tiny-moe", "tiny-delta"]
+)
 def test_gradients_flow_through_the_packed_tokens(name):
     """The same shell trains, whatever is inside: every parameter gets a gradient."""
     model = labkit.GPT(labkit.presets[name])

@@ -1,4 +1,7 @@
-"""Fast kernels equal their plain twins, bytes equal the formulas, a request does not see its batch, quality is measured honestly."""
+"""Fast kernels equal their plain twins, bytes equal the formulas, a request does not see its batch,
+quality is measured honestly.
+"""
+
 import math
 from types import SimpleNamespace
 
@@ -56,21 +59,27 @@ def test_seven_bits_are_close_and_two_digits_of_them_closer():
         eight, seven.matmul.levels = seven(x), 63
         error[kind] = [((y - want).norm() / want.norm()).item() for y in (eight, seven(x))]
     assert error["w8a8"][0] < error["w8a8"][1] < 2e-2
-    assert abs(error["int8"][1] / error["int8"][0] - 1) < 1e-2  # what is left is the weights' own rounding
+    # what is left is the weights' own rounding
+    assert abs(error["int8"][1] / error["int8"][0] - 1) < 1e-2
 
 
 def test_a_kernel_that_saturates_is_left_out(monkeypatch):
     class Saturating(linear.Plain):
         def __call__(self, rows):
             unsigned = rows.round() + 128  # what x86's 8-bit unit takes
-            pairs = (unsigned[:, None] * self.codes).unflatten(2, (-1, 2)).sum(3).clamp(-32768, 32767)
+            pairs = (
+                (unsigned[:, None] * self.codes).unflatten(2, (-1, 2)).sum(3).clamp(-32768, 32767)
+            )
             return (pairs.sum(2) - 128 * self.codes.float().sum(1)) * self.scale
 
     monkeypatch.setitem(linear.KERNELS, "saturating", Saturating)
-    assert linear.kernels.__wrapped__("w8a8") == [k for k in linear.KERNELS if k in linear.kernels("w8a8")]
+    assert linear.kernels.__wrapped__("w8a8") == [
+        k for k in linear.KERNELS if k in linear.kernels("w8a8")
+    ]
     x = torch.randn(4, 96)
     codes, scale = linear.channel_codes(layer().weight)
-    assert torch.allclose(Saturating(codes, scale)(x), linear.Plain(codes, scale)(x), atol=1e-3)  # on small numbers nobody would notice
+    # on small numbers nobody would notice
+    assert torch.allclose(Saturating(codes, scale)(x), linear.Plain(codes, scale)(x), atol=1e-3)
 
 
 def test_layers_equal_the_reference():
@@ -81,7 +90,9 @@ def test_layers_equal_the_reference():
     want = reference.int8_linear(x.numpy(), of.weight.numpy())
     assert np.abs(linear.Int8Linear(of, of.weight, "w8a8", "plain")(x).numpy() - want).max() < 1e-4
     codes, scale = linear.group_codes(of.weight)
-    assert (codes.unflatten(1, (-1, 32)) * scale[..., None].float() - of.weight.unflatten(1, (-1, 32))).abs().max() < 0.52 * scale.max()
+    assert (
+        codes.unflatten(1, (-1, 32)) * scale[..., None].float() - of.weight.unflatten(1, (-1, 32))
+    ).abs().max() < 0.52 * scale.max()
     assert (codes.unflatten(1, (-1, 32)).abs().amax(2) == 7).all()
 
 
@@ -89,7 +100,10 @@ def test_two_digits_are_nearly_exact():
     of, x = layer(), torch.randn(64, 96)
     codes, scale = linear.channel_codes(of.weight)
     want = F.linear(x, codes * scale[:, None])
-    error = {k: ((linear.Int8Linear(of, of.weight, k, "plain")(x) - want).norm() / want.norm()).item() for k in ("w8a8", "int8")}
+    error = {
+        k: ((linear.Int8Linear(of, of.weight, k, "plain")(x) - want).norm() / want.norm()).item()
+        for k in ("w8a8", "int8")
+    }
     assert error["int8"] < 1e-4 < 1e-3 < error["w8a8"] < 2e-2
 
 
@@ -113,21 +127,27 @@ def test_bytes_equal_the_formulas():
     norms = (2 * TINY.n_layers + 1) * TINY.d_model
     assert found["weights"] + norms == weight_bytes(TINY.replace(tie_embeddings=True), "int8")
     found = quant.quantize(tiny(), "fp16").quantisation
-    assert [row["bytes"] for row in found.values()] == [2 * row["weights"] for row in found.values()]
+    assert [row["bytes"] for row in found.values()] == [
+        2 * row["weights"] for row in found.values()
+    ]
     found = quant.quantize(tiny(), "int4", kernel="plain").quantisation["int4 plain"]
     assert found["bytes"] == 0.5625 * found["weights"]
     for q in (linear.Int4Linear(layer(), layer().weight, "int4", "plain"),):
         assert q.codes.nbytes + q.scale.nbytes == q.nbytes == 0.5625 * 96 * 64
 
 
-@pytest.mark.parametrize("kind,close", [("fp16", 1e-3), ("int8", 0.02), ("w8a8", 0.06), ("int4", 0.5)])
+@pytest.mark.parametrize(
+    "kind,close", [("fp16", 1e-3), ("int8", 0.02), ("w8a8", 0.06), ("int4", 0.5)]
+)
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_quantised_model_is_the_same_model_nearly(kind, close, packed):
     ids = list(range(40))
     model = tiny(tie_embeddings=True)
     want = labkit.logits(model, ids)
     model = quant.quantize(model.pack() if packed else model, kind)
-    assert not any(isinstance(m, Linear) for m in model.modules()) and isinstance(model.embed, linear.FewBitsEmbedding)
+    assert not any(isinstance(m, Linear) for m in model.modules()) and isinstance(
+        model.embed, linear.FewBitsEmbedding
+    )
     got = labkit.logits(model, ids, cache="static", chunks=[30, 10])
     assert ((got - want).norm() / want.norm()) < close and model.dtype == torch.float32
     assert len(labkit.generate(model, [ids, ids[:3]], 5)[1]) == 5
@@ -137,7 +157,11 @@ def test_kinds_mix_by_name():
     model = quant.quantize(tiny(), "int8", only=["blocks.1.*"], kernel="plain")
     model = quant.quantize(model, "w8a8", skip=["head", "blocks.0.ffn.down"], kernel="plain")
     kinds = {n: m.kind for n, m in model.named_modules() if isinstance(m, linear.FewBits)}
-    assert kinds["blocks.1.ffn.down"] == "int8" and kinds["blocks.0.mixer.qkv"] == "w8a8" and len(kinds) == 4 * TINY.n_layers - 1
+    assert (
+        kinds["blocks.1.ffn.down"] == "int8"
+        and kinds["blocks.0.mixer.qkv"] == "w8a8"
+        and len(kinds) == 4 * TINY.n_layers - 1
+    )
     assert isinstance(model.head, Linear) and isinstance(model.blocks[0].ffn.down, Linear)
     assert model.quantisation["int8 plain"]["layers"] == 4
 
@@ -173,7 +197,9 @@ def test_the_fastest_kernel_is_taken(monkeypatch):
     monkeypatch.setattr(convert, "kernels", lambda *_: ["int8pack", "plain", "fbgemm"])
     took = {"int8pack": 1.0, "fbgemm": 0.5}
     monkeypatch.setattr(convert, "_seconds", lambda layers, rows, device: took[layers[0].kernel])
-    assert "int8 fbgemm" in quant.quantize(tiny(), "int8").quantisation or "fbgemm" not in linear.kernels("int8")
+    assert "int8 fbgemm" in quant.quantize(
+        tiny(), "int8"
+    ).quantisation or "fbgemm" not in linear.kernels("int8")
     took["fbgemm"] = 0.95  # not clearly faster
     assert "int8 int8pack" in quant.quantize(tiny(), "int8").quantisation
 
@@ -182,7 +208,9 @@ def test_the_fastest_kernel_is_taken(monkeypatch):
 
 
 def planted():
-    """A tiny model in which one channel of layer 2's feed-forward input is 60 times the others, with weights that undo it."""
+    """A tiny model in which one channel of layer 2's feed-forward input is 60 times the others,
+    with weights that undo it.
+    """
     model = tiny()
     with torch.no_grad():
         model.blocks[2].norm2.weight[7] *= 60
@@ -195,9 +223,16 @@ def test_outliers_are_found_and_smoothed():
     model = planted()
     want = labkit.logits(model, ids)
     before = quant.calibrate(model, ids)
-    assert quant.outliers(model, ids, above=0.0)[0] == "blocks.2.ffn.gate_up" and len(quant.outliers(model, ids, above=0.0)) == 17
+    assert (
+        quant.outliers(model, ids, above=0.0)[0] == "blocks.2.ffn.gate_up"
+        and len(quant.outliers(model, ids, above=0.0)) == 17
+    )
     assert quant.outliers(model, ids, above=1.0) == []
-    assert before["blocks.2.ffn.gate_up"]["largest"] == before["blocks.2.ffn.gate_up"]["channels"].max() > 30
+    assert (
+        before["blocks.2.ffn.gate_up"]["largest"]
+        == before["blocks.2.ffn.gate_up"]["channels"].max()
+        > 30
+    )
     quant.smooth(model, ids)
     after = quant.calibrate(model, ids)
     assert (labkit.logits(model, ids) - want).abs().max() < 1e-4  # the same function
@@ -205,9 +240,13 @@ def test_outliers_are_found_and_smoothed():
 
 
 def test_alpha_1_moves_everything():
-    """All of a channel's size goes into the weights, so every channel of activations then reaches as far."""
+    """All of a channel's size goes into the weights, so every channel of activations then reaches
+    as far.
+    """
     model, ids = planted(), list(range(100, 160))
-    channels = quant.calibrate(quant.smooth(model, ids, alpha=1.0), ids)["blocks.2.ffn.gate_up"]["channels"]
+    channels = quant.calibrate(quant.smooth(model, ids, alpha=1.0), ids)["blocks.2.ffn.gate_up"][
+        "channels"
+    ]
     assert channels.max() < 1.01 * channels.min()
 
 
@@ -225,7 +264,14 @@ def test_smoothing_a_tied_packed_model_leaves_its_embedding():
 @pytest.mark.parametrize("kind", ["static", "paged"])
 def test_an_8_bit_cache_returns_what_was_written_nearly(kind):
     table = torch.randperm(12).view(2, 6) if kind == "paged" else None
-    cache = quant.Int8Cache(kind, SimpleNamespace(items=((2, 16), (2, 16)), window=None, recurrent=False), 2, 24, table=table, block_size=4)
+    cache = quant.Int8Cache(
+        kind,
+        SimpleNamespace(items=((2, 16), (2, 16)), window=None, recurrent=False),
+        2,
+        24,
+        table=table,
+        block_size=4,
+    )
     step = Step.of([(1, 0, [0] * 7), (0, 0, [0] * 3)])
     k, v = torch.randn(2, 10, 2, 16) * torch.logspace(-2, 2, 10)[:, None, None]
     cache.write(step, k, v)
@@ -233,7 +279,9 @@ def test_an_8_bit_cache_returns_what_was_written_nearly(kind):
     for got, x in ((keys, k), (values, v)):
         for row, tokens in ((0, slice(0, 7)), (1, slice(7, 10))):
             seen = got[row][kpos[row] >= 0]
-            assert ((seen - x[tokens]).abs() <= x[tokens].abs().amax(-1, keepdim=True) / 127 * 0.5001).all()
+            assert (
+                (seen - x[tokens]).abs() <= x[tokens].abs().amax(-1, keepdim=True) / 127 * 0.5001
+            ).all()
     assert cache.allocated_bytes == 2 * 24 * 2 * 2 * (16 + 4) and keys.dtype == torch.float32
     with pytest.raises(ValueError, match="reaches 25 tokens"):
         cache.write(Step.of([(0, 24, [0])]), k[:1], v[:1])
@@ -244,7 +292,12 @@ def test_a_model_reads_through_an_8_bit_cache():
     want = labkit.logits(model, ids)
     caches = [quant.Int8Cache("static", b.mixer, 1, 64) for b in model.blocks]
     with torch.inference_mode():
-        got = torch.cat([model(Step.of([(0, 0, ids[:50])]), caches), *(model(Step.of([(0, t, [ids[t]])]), caches) for t in range(50, 60))])
+        got = torch.cat(
+            [
+                model(Step.of([(0, 0, ids[:50])]), caches),
+                *(model(Step.of([(0, t, [ids[t]])]), caches) for t in range(50, 60)),
+            ]
+        )
     assert 0 < ((got - want).norm() / want.norm()) < 0.03
     scales = 64 * 2 * TINY.n_kv_heads * 4 * TINY.n_layers
     assert sum(c.allocated_bytes for c in caches) == kv_cache_bytes(TINY, 64, 1, "int8") + scales
@@ -254,13 +307,22 @@ def test_a_model_reads_through_an_8_bit_cache():
 
 
 def test_perplexity_predicts_every_token_once():
-    model, ids = tiny(), torch.randint(0, 256, (50,), generator=torch.Generator().manual_seed(1)).tolist()
+    model = tiny()
+    ids = torch.randint(0, 256, (50,), generator=torch.Generator().manual_seed(1)).tolist()
     whole = F.cross_entropy(labkit.logits(model, ids)[:-1], torch.tensor(ids[1:])).item()
     assert quant.perplexity(model, ids) == pytest.approx(math.exp(whole), rel=1e-5)
-    pieces = sum(F.cross_entropy(labkit.logits(model, ids[a : a + 21][:-1]), torch.tensor(ids[a + 1 : a + 21]), reduction="sum").item()
-                 for a in (0, 20, 40))
+    pieces = sum(
+        F.cross_entropy(
+            labkit.logits(model, ids[a : a + 21][:-1]),
+            torch.tensor(ids[a + 1 : a + 21]),
+            reduction="sum",
+        ).item()
+        for a in (0, 20, 40)
+    )
     assert quant.perplexity(model, ids, window=20) == pytest.approx(math.exp(pieces / 49), rel=1e-5)
-    through = quant.perplexity(model, ids, caches=lambda model, rows, n: model.caches("static", rows, n))
+    through = quant.perplexity(
+        model, ids, caches=lambda model, rows, n: model.caches("static", rows, n)
+    )
     assert through == pytest.approx(math.exp(whole), rel=1e-5)
     with pytest.raises(ValueError, match="at least 2 tokens"):
         quant.perplexity(model, [1])
@@ -278,9 +340,12 @@ def test_texts_come_without_their_source_note():
 
 @pytest.mark.smollm2
 def test_smollm2_in_8_bits(smollm2):
-    """One layer's input reaches thousands; one scale for all tokens loses the others there, a scale per row does not."""
+    """One layer's input reaches thousands; one scale for all tokens loses the others there, a scale
+    per row does not.
+    """
     _, tokenizer = smollm2
-    model, calibration = labkit.weights.smollm2(packed=False)[0], tokenizer.encode(quant.text("calibration"))
+    model = labkit.weights.smollm2(packed=False)[0]
+    calibration = tokenizer.encode(quant.text("calibration"))
     measured = quant.calibrate(model, calibration)
     down = {i: measured[f"blocks.{i}.ffn.down"] for i in (5, 11)}
     assert down[11]["largest"] > 1000 > 50 > down[5]["largest"]
@@ -289,10 +354,14 @@ def test_smollm2_in_8_bits(smollm2):
     before = quant.perplexity(model, ids)
     rough = quant.perplexity(quant.quantize(labkit.weights.smollm2(packed=False)[0], "w8a8"), ids)
     even = quant.perplexity(quant.quantize(quant.smooth(model, calibration), "w8a8"), ids)
-    assert even < 1.07 * before and even - before < 0.6 * (rough - before)  # a last bit elsewhere moves `even` by 2 %
+    # a last bit elsewhere moves `even` by 2 %
+    assert even < 1.07 * before and even - before < 0.6 * (rough - before)
     found = model.quantisation
-    assert sum(f["layers"] for f in found.values()) == 122 and weight_bytes(presets["smollm2-135m"], "int8") < sum(
-        f["bytes"] for f in found.values()) < 1.25 * weight_bytes(presets["smollm2-135m"], "int8")
+    assert sum(f["layers"] for f in found.values()) == 122 and weight_bytes(
+        presets["smollm2-135m"], "int8"
+    ) < sum(f["bytes"] for f in found.values()) < 1.25 * weight_bytes(
+        presets["smollm2-135m"], "int8"
+    )
 
 
 # -- the labs -------------------------------------------------------------------------------------------------------------
@@ -304,7 +373,10 @@ def test_gptq_changes_the_output_least():
     from labkit_labs.lab_11_gptq import gptq
 
     draw = np.random.default_rng(0)
-    w, mixed = draw.standard_normal((16, 64)), draw.standard_normal((300, 8)) @ draw.standard_normal((8, 64)) + 0.1 * draw.standard_normal((300, 64))
+    w = draw.standard_normal((16, 64))
+    mixed = draw.standard_normal((300, 8)) @ draw.standard_normal(
+        (8, 64)
+    ) + 0.1 * draw.standard_normal((300, 64))
     nearest, ours = reference.quantise(w, 4, 64).dequantise(), gptq(w, mixed, 4)
     assert output_error(w, ours, mixed) < output_error(w, nearest, mixed) / 3
     assert reference.errors(w, ours)["relative"] > reference.errors(w, nearest)["relative"]
@@ -318,7 +390,9 @@ def test_awq_scaling_protects_a_salient_channel():
     w, x = draw.standard_normal((32, 64)), draw.standard_normal((200, 64))
     x[:, 3] *= 30
     errors = {alpha: output_error(w, scaled_round(w, x, 4, alpha), x) for alpha in (0.0, 0.3, 0.6)}
-    assert errors[0.3] < errors[0.0] / 1.5 and np.allclose(scaled_round(w, x, 4, 0.0), reference.quantise(w, 4, 64).dequantise())
+    assert errors[0.3] < errors[0.0] / 1.5 and np.allclose(
+        scaled_round(w, x, 4, 0.0), reference.quantise(w, 4, 64).dequantise()
+    )
 
 
 @pytest.mark.smollm2
@@ -330,9 +404,15 @@ def test_labs_find_what_their_notice_says(name):
     assert set(labs()[name].columns) <= set(rows[0]) and labs()[name].plot(rows).alt
     if name == "CH11-FORMATS":
         error = {r["format"]: r["decibels"] for r in rows}
-        assert error["int8"] > error["fp8 e4m3"] > error["fp8 e5m2"] and error["int4"] > error["int4 per row"]
+        assert (
+            error["int8"] > error["fp8 e4m3"] > error["fp8 e5m2"]
+            and error["int4"] > error["int4 per row"]
+        )
         assert all(r["normal_decibels"] < r["bound_decibels"] for r in rows)
     if name == "CH11-GPTQ":
-        assert rows[2]["weights"] > rows[0]["weights"] and rows[2]["fitted"] < rows[1]["fitted"] < rows[0]["fitted"]
+        assert (
+            rows[2]["weights"] > rows[0]["weights"]
+            and rows[2]["fitted"] < rows[1]["fitted"] < rows[0]["fitted"]
+        )
     if name == "CH11-AWQ":
         assert all(r["multiple"] > 1 and 0 < r["alpha"] < 1 for r in rows if r["chosen"])

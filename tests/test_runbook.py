@@ -1,4 +1,5 @@
 """The runbook: labs in the order in which each rests on the one before, and a stop that stops."""
+
 import json
 from dataclasses import replace
 
@@ -10,7 +11,17 @@ from labkit.cli.lab import Lab, in_order, labs
 
 
 def a_lab(id: str, needs: str, rows=None, go=None, chapter="01") -> Lab:
-    return Lab(id, f"title of {id}", chapter, "An objective.", needs, "A notice.", {"x": "x"}, lambda device, quick: rows or [{"x": 1}], go=go)
+    return Lab(
+        id,
+        f"title of {id}",
+        chapter,
+        "An objective.",
+        needs,
+        "A notice.",
+        {"x": "x"},
+        lambda device, quick: rows or [{"x": 1}],
+        go=go,
+    )
 
 
 def use(monkeypatch, *made: Lab) -> None:
@@ -31,8 +42,12 @@ def broken(device, quick):
     raise ValueError("the two loops wrote different tokens")
 
 
-CHAIN = (a_lab("A", "nothing"), a_lab("B", "A", go=lambda rows: None),
-         a_lab("C", "B", go=lambda rows: f"x is {rows[0]['x']}: look at x"), a_lab("D", "C"))
+CHAIN = (
+    a_lab("A", "nothing"),
+    a_lab("B", "A", go=lambda rows: None),
+    a_lab("C", "B", go=lambda rows: f"x is {rows[0]['x']}: look at x"),
+    a_lab("D", "C"),
+)
 
 
 LAST = ["CH4B-CODE-02", "CH4B-APP-B", "CH4B-APP-C"]
@@ -44,11 +59,18 @@ def test_every_lab_comes_after_the_one_it_needs():
     for lab in in_order():
         assert lab.needs == "nothing" or order.index(lab.needs) < order.index(lab.id)
     decks = [f"CH4B-LAB-{i:02}" for i in range(1, 10)]
-    assert [id for id in order if id in decks] == decks and [id for id in order if id in LAST] == LAST
+    assert [id for id in order if id in decks] == decks and [
+        id for id in order if id in LAST
+    ] == LAST
 
 
 def test_needs_decide_before_chapters(monkeypatch):
-    use(monkeypatch, a_lab("A", "Z"), a_lab("B", "nothing", chapter="02"), a_lab("Z", "B", chapter="03"))
+    use(
+        monkeypatch,
+        a_lab("A", "Z"),
+        a_lab("B", "nothing", chapter="02"),
+        a_lab("Z", "B", chapter="03"),
+    )
     assert [lab.id for lab in in_order()] == ["B", "Z", "A"]
 
 
@@ -65,15 +87,28 @@ def test_a_stop_ends_the_run_with_exit_1_and_says_where_to_go_on(capsys, monkeyp
     assert "3 of 4 labs" in out and "labkit runbook --from C" in out
 
 
-def test_keep_going_runs_all_whatever_happens_and_still_ends_with_exit_1(capsys, monkeypatch, tmp_path):
+def test_keep_going_runs_all_whatever_happens_and_still_ends_with_exit_1(
+    capsys, monkeypatch, tmp_path
+):
     """A GPU that is lent for minutes: what fails there fails alone."""
+
     def out_of_memory(device, quick):
         raise RuntimeError("CUDA out of memory")
 
-    use(monkeypatch, *CHAIN[:3], Lab("D", "title of D", "01", "O.", "C", "N.", {}, out_of_memory), a_lab("E", "D"))
+    use(
+        monkeypatch,
+        *CHAIN[:3],
+        Lab("D", "title of D", "01", "O.", "C", "N.", {}, out_of_memory),
+        a_lab("E", "D"),
+    )
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
     code, out, _ = run(capsys, "--keep-going", "--store")
-    assert code == 1 and "stop: CUDA out of memory" in out and "5 of 5 labs" in out and "Look at what C, D says" in out
+    assert (
+        code == 1
+        and "stop: CUDA out of memory" in out
+        and "5 of 5 labs" in out
+        and "Look at what C, D says" in out
+    )
     assert sorted(p.name.split(".")[0] for p in tmp_path.iterdir()) == ["a", "b", "e"]
 
 
@@ -84,11 +119,19 @@ def test_from_begins_there(capsys, monkeypatch):
 
 
 def test_a_lab_that_breaks_is_a_stop(capsys, monkeypatch):
-    use(monkeypatch, a_lab("A", "nothing"), Lab("B", "b", "01", "O.", "A", "N.", {}, broken), a_lab("C", "B"))
+    use(
+        monkeypatch,
+        a_lab("A", "nothing"),
+        Lab("B", "b", "01", "O.", "A", "N.", {}, broken),
+        a_lab("C", "B"),
+    )
     code, out, _ = run(capsys, "--json")
     summary = json.loads(out)
     assert code == 1 and summary["stopped"] == "B"
-    assert [r["checkpoint"] for r in summary["rows"]] == ["go", "stop: the two loops wrote different tokens"]
+    assert [r["checkpoint"] for r in summary["rows"]] == [
+        "go",
+        "stop: the two loops wrote different tokens",
+    ]
 
 
 def test_what_said_go_is_stored_and_what_said_stop_is_not(capsys, monkeypatch, tmp_path):
@@ -98,10 +141,13 @@ def test_what_said_go_is_stored_and_what_said_stop_is_not(capsys, monkeypatch, t
     assert sorted(p.name.split(".")[0] for p in tmp_path.iterdir()) == ["a", "b"]
 
 
-@pytest.mark.parametrize("args,message", [
-    (["--from", "CH4B-LAB-99"], "no lab is called 'CH4B-LAB-99'"),
-    (["--quick", "--store"], "too small to be stored"),
-])
+@pytest.mark.parametrize(
+    "args,message",
+    [
+        (["--from", "CH4B-LAB-99"], "no lab is called 'CH4B-LAB-99'"),
+        (["--quick", "--store"], "too small to be stored"),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_2(capsys, args, message):
     code, out, err = run(capsys, *args)
     assert code == 2 and message in err and err.count("\n") == 1 and not out

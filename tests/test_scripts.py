@@ -1,4 +1,8 @@
-"""What `make` calls: set-up, build, clips. Each does its work once, notices what changed, and says in a line what is wrong."""
+"""What `make` calls: set-up, build, clips.
+
+Each does its work once, notices what changed, and says in a line what is wrong.
+"""
+
 import json
 import os
 import re
@@ -19,7 +23,9 @@ import setup as set_up
 
 
 def make(target: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["make", "--no-print-directory", target], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        ["make", "--no-print-directory", target], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 # -- set-up --------------------------------------------------------------------------------------------------------------
@@ -30,15 +36,22 @@ def bare(monkeypatch, tmp_path):
     """A machine without our packages, and a record of the commands that would have run."""
     ran = []
     monkeypatch.setattr(set_up, "missing_packages", lambda: ["libpango1.0-dev", "chromium"])
-    monkeypatch.setattr(set_up, "run", lambda command, why, **options: ran.append([str(c) for c in command]))
+    monkeypatch.setattr(
+        set_up, "run", lambda command, why, **options: ran.append([str(c) for c in command])
+    )
     monkeypatch.setattr(set_up, "STAMPS", tmp_path / "stamps.json")
     return ran
 
 
 def test_what_is_missing_is_read_from_the_package_database(monkeypatch):
-    listing = "".join(f"{name} installed\n" for name in set_up.PACKAGES if name != "gcc") + "gcc config-files\n"
+    listing = (
+        "".join(f"{name} installed\n" for name in set_up.PACKAGES if name != "gcc")
+        + "gcc config-files\n"
+    )
     monkeypatch.setattr(set_up.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=listing))
-    monkeypatch.setattr(set_up.shutil, "which", lambda name: "/usr/bin/chromium" if name == "chromium" else None)
+    monkeypatch.setattr(
+        set_up.shutil, "which", lambda name: "/usr/bin/chromium" if name == "chromium" else None
+    )
     assert set_up.missing_packages() == ["gcc"]
     monkeypatch.setattr(set_up.shutil, "which", lambda name: None)
     assert set_up.missing_packages() == ["gcc", "chromium"]
@@ -49,14 +62,19 @@ def test_without_root_one_line_says_what_to_run(bare, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         set_up.system_packages()
     said = stopped.value.code
-    assert "\n" not in said and said.endswith("sudo apt-get install -y --no-install-recommends libpango1.0-dev chromium")
+    assert "\n" not in said and said.endswith(
+        "sudo apt-get install -y --no-install-recommends libpango1.0-dev chromium"
+    )
     assert "sudo apt-get update" in said and bare == []
 
 
 def test_root_installs_what_is_missing(bare, monkeypatch):
     monkeypatch.setattr(set_up.os, "geteuid", lambda: 0)
     set_up.system_packages()
-    assert bare == [["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "libpango1.0-dev", "chromium"]]
+    assert bare == [
+        ["apt-get", "update"],
+        ["apt-get", "install", "-y", "--no-install-recommends", "libpango1.0-dev", "chromium"],
+    ]
 
 
 def test_a_step_runs_once_for_the_same_inputs_while_its_result_is_there(bare, tmp_path):
@@ -88,10 +106,16 @@ def test_old_pythons_are_refused_in_a_sentence(monkeypatch):
 
 
 def test_every_requirement_is_locked_and_nothing_is_broken():
-    locked = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    locked = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    )
     asked = re.findall(r"^([A-Za-z][\w-]*)", (ROOT / "requirements.txt").read_text(), re.M)
     flat = {name.lower().replace("_", "-") for name in locked}
-    assert {name.lower().replace("_", "-") for name in asked} <= flat and locked["torch"] == "2.13.0"
+    assert {name.lower().replace("_", "-") for name in asked} <= flat and locked[
+        "torch"
+    ] == "2.13.0"
 
 
 def test_a_damaged_download_of_mathjax_is_refused(monkeypatch, tmp_path):
@@ -118,8 +142,19 @@ def test_a_missing_typeface_is_named(monkeypatch, tmp_path):
 @pytest.fixture
 def checkout(monkeypatch, tmp_path):
     """A small stand-in for the repository, its build folder, and a record of what building ran."""
-    for name in ("_config.yml", "_toc.yml", "pyproject.toml", "constraints.txt", "book/index.md", "book/_ext/site_ext.py", "book/_static/clips/a.mp4",
-                 "labs/labkit/model.py", "labs/results/a.json", "animations/style.py", "scripts/book.py"):
+    for name in (
+        "_config.yml",
+        "_toc.yml",
+        "pyproject.toml",
+        "constraints.txt",
+        "book/index.md",
+        "book/_ext/site_ext.py",
+        "book/_static/clips/a.mp4",
+        "labs/labkit/model.py",
+        "labs/results/a.json",
+        "animations/style.py",
+        "scripts/book.py",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("as it was")
     ran = []
@@ -148,9 +183,18 @@ def test_with_nothing_changed_nothing_runs(checkout):
     assert checkout.ran == []
 
 
-@pytest.mark.parametrize(("changed", "executed_again", "read_again"), [
-    ("labs/labkit/model.py", True, True), ("labs/results/a.json", True, True), ("constraints.txt", True, True),
-    ("book/_ext/site_ext.py", False, True), ("_config.yml", False, True), ("book/index.md", False, False), ("animations/style.py", False, False)])
+@pytest.mark.parametrize(
+    ("changed", "executed_again", "read_again"),
+    [
+        ("labs/labkit/model.py", True, True),
+        ("labs/results/a.json", True, True),
+        ("constraints.txt", True, True),
+        ("book/_ext/site_ext.py", False, True),
+        ("_config.yml", False, True),
+        ("book/index.md", False, False),
+        ("animations/style.py", False, False),
+    ],
+)
 def test_a_change_rebuilds_what_depends_on_it(checkout, changed, executed_again, read_again):
     book.build()
     checkout.ran.clear()
@@ -159,11 +203,16 @@ def test_a_change_rebuilds_what_depends_on_it(checkout, changed, executed_again,
 
     def watch(what, *command, **_):
         checkout.ran.append(what)
-        kept.update({name: (book.BUILD / name / "a").exists() for name in (".jupyter_cache", ".doctrees")})
+        kept.update(
+            {name: (book.BUILD / name / "a").exists() for name in (".jupyter_cache", ".doctrees")}
+        )
 
     book.run = watch  # the fixture's monkeypatch puts the true one back
     book.build()
-    assert checkout.ran[-1] == "the book" and kept == {".jupyter_cache": not executed_again, ".doctrees": not read_again}
+    assert checkout.ran[-1] == "the book" and kept == {
+        ".jupyter_cache": not executed_again,
+        ".doctrees": not read_again,
+    }
 
 
 def test_a_failed_build_is_not_taken_for_done(checkout):
@@ -190,7 +239,13 @@ def test_a_stale_notebook_fails_even_though_building_the_book_writes_it_anew(mon
 
     monkeypatch.setattr(check.subprocess, "run", run)
     assert check.main() == 1
-    assert ran == ["scripts/notebooks.py --check", "scripts/readme.py --check", "scripts/book.py", "-m ruff", "-m pytest"]
+    assert ran == [
+        "scripts/notebooks.py --check",
+        "scripts/readme.py --check",
+        "scripts/book.py",
+        "-m ruff",
+        "-m pytest",
+    ]
     assert "the committed notebooks, the README's numbers failed" in capsys.readouterr().out
 
 
@@ -244,7 +299,9 @@ def test_targets_of_later_say_so_in_a_line(target):
 
 def test_make_gpu_says_in_a_line_that_there_is_none():
     hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "scripts/gpu.py"], cwd=ROOT, capture_output=True, text=True, env=hidden)
+    done = subprocess.run(
+        [sys.executable, "scripts/gpu.py"], cwd=ROOT, capture_output=True, text=True, env=hidden
+    )
     assert done.returncode == 0 and done.stdout.count("\n") == 1 and "no CUDA device" in done.stdout
 
 
@@ -258,12 +315,37 @@ def test_scripts_and_extensions_fit_in_the_head():
 
 
 def test_labkit_stays_small():
-    """Lines with something on them, docstrings included: a core that can be read in a week, and files that fit in the head."""
+    """Lines with something on them, docstrings included: a core that can be read in a week, and
+    files that fit in the head.
+    """
     package, core = ROOT / "labs/labkit", 0
-    sizes = {path.relative_to(package).as_posix(): path.read_text().splitlines() for path in package.rglob("*.py")}
+    sizes = {
+        path.relative_to(package).as_posix(): path.read_text().splitlines()
+        for path in package.rglob("*.py")
+    }
     assert {name: len(lines) for name, lines in sizes.items() if len(lines) > 260} == {}
     written = {name: sum(map(bool, map(str.strip, lines))) for name, lines in sizes.items()}
-    for part in ("config", "formulas", "reference", "ops", "step", "caches", "mixers", "ffn", "moe", "model", "weights", "sampling", "decode"):
-        core += (part_size := sum(n for name, n in written.items() if name == f"{part}.py" or name.startswith(f"{part}/")))
+    for part in (
+        "config",
+        "formulas",
+        "reference",
+        "ops",
+        "step",
+        "caches",
+        "mixers",
+        "ffn",
+        "moe",
+        "model",
+        "weights",
+        "sampling",
+        "decode",
+    ):
+        core += (
+            part_size := sum(
+                n
+                for name, n in written.items()
+                if name == f"{part}.py" or name.startswith(f"{part}/")
+            )
+        )
         assert part_size, f"no {part} in labkit: this list is out of date"
     assert core <= 3000 and sum(written.values()) <= 5500, (core, sum(written.values()))

@@ -1,4 +1,7 @@
-"""What a reader does on the site: search, ask a number for its receipt, watch, answer, print; by keyboard, by touch, without JavaScript."""
+"""What a reader does on the site: search, ask a number for its receipt, watch, answer, print; by
+keyboard, by touch, without JavaScript.
+"""
+
 import re
 
 import pytest
@@ -30,15 +33,27 @@ def test_a_measured_number_shows_its_receipt_by_keyboard(visit, phone):
     page = visit(**PHONE if phone else {}).open(CHAPTER)
     number, card = page.locator("a.receipt.measured").first, page.locator(".receipt-card")
     number.scroll_into_view_if_needed()
-    before = page.evaluate("[document.body.scrollHeight, document.querySelector('a.receipt.measured').getBoundingClientRect().top]")
+    before = page.evaluate(
+        "[document.body.scrollHeight,"
+        " document.querySelector('a.receipt.measured').getBoundingClientRect().top]"
+    )
     number.focus()
     card.wait_for(state="visible")
     text = card.inner_text()
-    assert all(word in text for word in ("Machine", "Versions", "Measured", "Commit", "Command")) and number.inner_text() in text
+    assert (
+        all(word in text for word in ("Machine", "Versions", "Measured", "Commit", "Command"))
+        and number.inner_text() in text
+    )
     assert re.search(r"20\d\d-\d\d-\d\d", text)
     box = card.bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= (390 if phone else 1300) and box["y"] >= 0
-    assert page.evaluate("[document.body.scrollHeight, document.querySelector('a.receipt.measured').getBoundingClientRect().top]") == before
+    assert (
+        page.evaluate(
+            "[document.body.scrollHeight,"
+            " document.querySelector('a.receipt.measured').getBoundingClientRect().top]"
+        )
+        == before
+    )
     page.keyboard.press("Escape")
     assert card.is_hidden()
     described = number.get_attribute("aria-describedby")
@@ -68,7 +83,8 @@ def test_a_clip_has_a_poster_captions_and_a_transcript(visit, home):
         for (let i = 0; i < 50 && !track.cues?.length; i++) await new Promise(r => setTimeout(r, 100));
         return [...(track.cues ?? [])].map(c => c.text);
     }""")
-    transcript = " ".join(clip.locator("details").text_content().replace("’", "'").split())  # Sphinx curls apostrophes
+    # Sphinx curls apostrophes
+    transcript = " ".join(clip.locator("details").text_content().replace("’", "'").split())
     assert len(cues) >= 3 and all(" ".join(cue.split()) in transcript for cue in cues)
     drawn = """new Promise(ok => {
         const poster = new Image();
@@ -106,7 +122,11 @@ def test_the_answer_is_not_on_the_screen_before_the_reader_looked_for_it(visit):
 def test_the_live_panel_shows_what_was_recorded(visit):
     panel = visit().open(CHAPTER).locator(".lk-panel")
     text = panel.inner_text()
-    assert "alive in Colab and Jupyter only" in text and "Measured on" in text and re.search(r"with the KV cache: [\d.]+", text)
+    assert (
+        "alive in Colab and Jupyter only" in text
+        and "Measured on" in text
+        and re.search(r"with the KV cache: [\d.]+", text)
+    )
 
 
 def test_the_theme_is_kept(visit):
@@ -123,11 +143,17 @@ def test_paper_shows_what_is_folded_and_not_what_is_for_the_screen(visit):
     page = visit(color_scheme="dark").open(CHAPTER)
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    solution, answer = page.locator(".solution .fold-body").first, page.locator(".answer .fold-body").first
+    solution = page.locator(".solution .fold-body").first
+    answer = page.locator(".answer .fold-body").first
     assert solution.is_visible() and answer.is_visible()
     for gone in (".bar", "nav.book", ".actions", ".heading-tools", "video"):
         assert not page.locator(gone).first.is_visible(), gone
-    assert page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--lk-ground').trim()") == PALETTE["light"]["ground"]
+    assert (
+        page.evaluate(
+            "getComputedStyle(document.documentElement).getPropertyValue('--lk-ground').trim()"
+        )
+        == PALETTE["light"]["ground"]
+    )
 
 
 def test_a_chapter_reads_without_javascript(visit):

@@ -1,4 +1,5 @@
 """Records: a trace tells what ran, a result carries its provenance, a measurement is taken fairly."""
+
 import json
 import subprocess
 import sys
@@ -21,12 +22,20 @@ def model():
 def test_a_decode_trace_counts_what_the_cache_saw(model, tmp_path):
     prompt = oracles.text(6)
     kept, naive = record_decode(model, prompt, 5), record_decode(model, prompt, 5, cache="none")
-    assert [s.computed for s in kept.steps] == [6, 1, 1, 1, 1] and [s.computed for s in naive.steps] == [6, 7, 8, 9, 10]
+    assert [s.computed for s in kept.steps] == [6, 1, 1, 1, 1] and [
+        s.computed for s in naive.steps
+    ] == [6, 7, 8, 9, 10]
     assert [s.read for s in kept.steps] == [s.read for s in naive.steps] == [6, 7, 8, 9, 10]
-    assert [s.written for s in kept.steps] == [6, 1, 1, 1, 1] and not any(s.written for s in naive.steps)
+    assert [s.written for s in kept.steps] == [6, 1, 1, 1, 1] and not any(
+        s.written for s in naive.steps
+    )
     assert [s.held for s in kept.steps] == [6, 7, 8, 9, 10]
     tokens = [s.token for s in kept.steps]
-    assert tokens == [s.token for s in naive.steps] == [str(t) for t in labkit.generate(model, [prompt], 5)[0]]
+    assert (
+        tokens
+        == [s.token for s in naive.steps]
+        == [str(t) for t in labkit.generate(model, [prompt], 5)[0]]
+    )
     assert Trace.load(kept.save(tmp_path / "t.json")) == kept
 
 
@@ -46,14 +55,24 @@ def test_a_broken_trace_is_refused(model):
 
 
 def test_a_result_carries_its_provenance(tmp_path, monkeypatch):
-    path = results.save("demo", [{"variant": "a", "multiple": 2.5, "iqr": 0.1, "n": 5}], into=tmp_path)
+    path = results.save(
+        "demo", [{"variant": "a", "multiple": 2.5, "iqr": 0.1, "n": 5}], into=tmp_path
+    )
     doc = json.loads(path.read_text())
     assert doc["schema"] == 1 and doc["rows"][0]["multiple"] == 2.5
-    assert {"env", "command", "commit", "date"} <= set(doc) and doc["env"]["cpu"] and path.name == f"demo.{results.machine(doc['env'])}.json"
+    assert (
+        {"env", "command", "commit", "date"} <= set(doc)
+        and doc["env"]["cpu"]
+        and path.name == f"demo.{results.machine(doc['env'])}.json"
+    )
     assert "/" not in doc["command"].split()[0]
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
     receipt = results.receipt('row("demo", variant="a")["multiple"] | .1f')
-    assert receipt.text == "2.5" and receipt.details["commit"] == doc["commit"] and "5 runs" in receipt.details["spread"]
+    assert (
+        receipt.text == "2.5"
+        and receipt.details["commit"] == doc["commit"]
+        and "5 runs" in receipt.details["spread"]
+    )
     with pytest.raises(ValueError, match="0 rows of 'demo' match"):
         results.row("demo", variant="b")
     with pytest.raises(ValueError, match="no result is stored as 'dmo'; stored are: demo"):
@@ -65,12 +84,18 @@ def test_of_several_machines_the_newest_processor_speaks_unless_one_is_named(tmp
     doc = json.loads(results.save("demo", [{"x": 0}]).read_text())
 
     def keep(x, date, **env):
-        (tmp_path / f"demo.{results.machine(env)}.json").write_text(json.dumps(doc | {"env": env, "date": date, "rows": [{"x": x}]}))
+        (tmp_path / f"demo.{results.machine(env)}.json").write_text(
+            json.dumps(doc | {"env": env, "date": date, "rows": [{"x": x}]})
+        )
 
     keep(1, "2026-01-01", cpu="AMD EPYC", cores=2)
     keep(2, "2999-01-01", cpu="Intel Xeon", cores=2)
     keep(3, "2999-12-31", cpu="Intel Xeon", cores=16, gpu="NVIDIA H200")
-    assert [results.row("demo", machine)["x"] for machine in (None, "amd-*2core", "nvidia-*")] == [2, 1, 3]
+    assert [results.row("demo", machine)["x"] for machine in (None, "amd-*2core", "nvidia-*")] == [
+        2,
+        1,
+        3,
+    ]
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
@@ -79,12 +104,18 @@ def test_cores_are_those_that_the_process_may_use(monkeypatch):
 
 
 def test_a_receipt_names_the_processors_vectors(tmp_path, monkeypatch):
-    """AVX2 or AVX512 decides what a CPU's number means; results from before it was noted do without."""
+    """AVX2 or AVX512 decides what a CPU's number means; results from before it was noted do
+    without.
+    """
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
     doc = json.loads((path := results.save("demo", [{"x": 1}])).read_text())
     machine = lambda: results.receipt('row("demo")["x"]').details["machine"]
     assert doc["env"]["capability"] == torch.backends.cpu.get_cpu_capability()
-    path.write_text(json.dumps(doc | {"env": doc["env"] | {"cpu": "AMD EPYC", "cores": 2, "capability": "AVX2"}}))
+    path.write_text(
+        json.dumps(
+            doc | {"env": doc["env"] | {"cpu": "AMD EPYC", "cores": 2, "capability": "AVX2"}}
+        )
+    )
     assert machine() == "AMD EPYC, 2 cores, AVX2"
     path.write_text(json.dumps(doc | {"env": {"cpu": "AMD EPYC", "cores": 2}}))
     assert machine() == "AMD EPYC, 2 cores"
@@ -101,7 +132,11 @@ def test_a_receipt_says_what_else_went_on_while_it_was_measured(tmp_path, monkey
 def test_a_receipt_evaluates_formulas_and_nothing_else():
     assert results.receipt('kv_cache_bytes(presets["llama3-70b"], 1)').text == "327,680"
     assert results.receipt("sum(t for t in range(1, 4)) | 04d").text == "0006"
-    for evil in ('__import__("os").getcwd()', 'open("x")', 'kv_cache_bytes(presets["lama3-70b"], 1)'):
+    for evil in (
+        '__import__("os").getcwd()',
+        'open("x")',
+        'kv_cache_bytes(presets["lama3-70b"], 1)',
+    ):
         with pytest.raises(ValueError, match="cannot be made"):
             results.receipt(evil)
 
@@ -118,16 +153,32 @@ def test_a_result_without_rows_is_refused(tmp_path, rows):
 
 def test_interleaving_alternates_and_warms_up():
     calls = []
-    m = bench.interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, warmup=2, repeats=3)
+    m = bench.interleave(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, warmup=2, repeats=3
+    )
     assert calls == ["a", "b"] * 5 and m["a"].n == 3
 
 
 def test_a_measurement_is_of_the_work_it_names():
     machine = labkit.formulas.Hardware("a machine", 1e9, 1e6)
-    m = bench.measure(lambda: 0.5, flops=1e8, bytes=2e5, hardware=machine, repeats=4)  # a float is the function's own clock
-    assert (m.median, m.iqr, m.n) == (0.5, 0.0, 4) and m.mfu == pytest.approx(0.2) and m.mbu == pytest.approx(0.4)
-    assert m.to_row(variant="x") == {"variant": "x", "median": 0.5, "iqr": 0.0, "n": 4, "unit": "s", "flops": 1e8, "bytes": 2e5,
-                                     "mfu": m.mfu, "mbu": m.mbu}
+    # a float is the function's own clock
+    m = bench.measure(lambda: 0.5, flops=1e8, bytes=2e5, hardware=machine, repeats=4)
+    assert (
+        (m.median, m.iqr, m.n) == (0.5, 0.0, 4)
+        and m.mfu == pytest.approx(0.2)
+        and m.mbu == pytest.approx(0.4)
+    )
+    assert m.to_row(variant="x") == {
+        "variant": "x",
+        "median": 0.5,
+        "iqr": 0.0,
+        "n": 4,
+        "unit": "s",
+        "flops": 1e8,
+        "bytes": 2e5,
+        "mfu": m.mfu,
+        "mbu": m.mbu,
+    }
     slept = bench.measure(lambda: time.sleep(0.02), repeats=3)
     assert slept.median >= 0.02
     assert bench.multiple(m, bench.summarise([0.1, 0.1])) == pytest.approx(5)
@@ -137,7 +188,11 @@ def test_decode_is_timed_apart_from_prefill(model):
     prompts = [oracles.text(7), oracles.text(4)]
     for cache in ("static", "paged", "none"):
         times = bench.time_decode(model, prompts, 6, cache)
-        assert len(times.each) == 5 and times.first > 0 and times.tokens == labkit.generate(model, prompts, 6, stop=())
+        assert (
+            len(times.each) == 5
+            and times.first > 0
+            and times.tokens == labkit.generate(model, prompts, 6, stop=())
+        )
 
 
 def test_nothing_to_repeat_is_refused():
@@ -146,13 +201,30 @@ def test_nothing_to_repeat_is_refused():
 
 
 def test_importing_labkit_is_light():
-    code = "import sys, labkit, labkit.results, labkit.trace; print([m for m in ('torch', 'numpy', 'anywidget') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, labkit, labkit.results, labkit.trace; print([m for m in ('torch', 'numpy',"
+        " 'anywidget') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_no_result_keeps_a_path_of_the_machine_that_made_it():
-    assert results._command(["/usr/bin/labkit", "lab", "X", "--plot", "/home/me/x.png", "--store"]) == "labkit lab X --store"
-    assert results._command(["labkit", "lab", "X", "--store", "--plot=/home/me/x.png"]) == "labkit lab X --store"
-    assert results._command(["/usr/lib/labkit/cli/__main__.py", "bench"]) == "labkit bench"  # python -m labkit.cli
-    commands = [json.loads(p.read_text()).get("command", "") for p in results.folder().glob("*.json")]
+    assert (
+        results._command(["/usr/bin/labkit", "lab", "X", "--plot", "/home/me/x.png", "--store"])
+        == "labkit lab X --store"
+    )
+    assert (
+        results._command(["labkit", "lab", "X", "--store", "--plot=/home/me/x.png"])
+        == "labkit lab X --store"
+    )
+    # python -m labkit.cli
+    assert results._command(["/usr/lib/labkit/cli/__main__.py", "bench"]) == "labkit bench"
+    commands = [
+        json.loads(p.read_text()).get("command", "") for p in results.folder().glob("*.json")
+    ]
     assert any(commands) and not [c for c in commands if "/" in c]

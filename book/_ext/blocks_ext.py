@@ -1,7 +1,9 @@
-"""Blocks of the page: callouts, `{dropdown}`, `{tab-set}`, `{cards}`, and what the lesson's blocks are made of.
+"""Blocks of the page: callouts, `{dropdown}`, `{tab-set}`, `{cards}`, and what the lesson's blocks
+are made of.
 
 Whatever folds is a native `<details>`: it works without JavaScript, from a file and by keyboard.
 """
+
 from __future__ import annotations
 
 from typing import ClassVar
@@ -37,7 +39,13 @@ def make(tag, *children, classes=(), attrs="", kind=block):
 
 def fold(summary: list, body: list, classes=("fold",), attrs="") -> block:
     """A `<details>` with a summary."""
-    return make("details", make("summary", *summary, kind=raw_text), make("div", *body, classes=["fold-body"]), classes=classes, attrs=attrs)
+    return make(
+        "details",
+        make("summary", *summary, kind=raw_text),
+        make("div", *body, classes=["fold-body"]),
+        classes=classes,
+        attrs=attrs,
+    )
 
 
 class Block(SphinxDirective):
@@ -61,7 +69,9 @@ class Callout(Block):
 
     def run(self):
         classes = self.options.get("class", [])
-        title = self.line(self.arguments[0]) if self.arguments else [nodes.Text(self.name.capitalize())]
+        title = (
+            self.line(self.arguments[0]) if self.arguments else [nodes.Text(self.name.capitalize())]
+        )
         if "dropdown" in classes:
             return [fold(title, self.body())]
         heading = make("p", *title, classes=["admonition-title"], kind=raw_text)
@@ -95,11 +105,17 @@ class TabItem(Block):
         name = f"tab-{number}-{item}"
         radio = f'<input type="radio" name="tabs-{number}" id="{name}"{"" if item else " checked"}>'
         label = make("label", *self.line(self.arguments[0]), attrs=f' for="{name}"', kind=raw_text)
-        return [nodes.raw("", radio, format="html"), label, make("div", *self.body(), classes=["tab-panel"])]
+        return [
+            nodes.raw("", radio, format="html"),
+            label,
+            make("div", *self.body(), classes=["tab-panel"]),
+        ]
 
 
 class Card(Block):
-    """A card of a `{cards}` block; `:link:` is a page of the book or an address, and makes all of it clickable."""
+    """A card of a `{cards}` block; `:link:` is a page of the book or an address, and makes all of
+    it clickable.
+    """
 
     required_arguments = 1
     option_spec: ClassVar = {"link": directives.unchanged_required}
@@ -107,7 +123,14 @@ class Card(Block):
     def run(self):
         link = self.options.get("link")
         title = self.line(f"[{self.arguments[0]}]({link})" if link else self.arguments[0])
-        return [make("div", make("p", *title, classes=["card-title"], kind=raw_text), *self.body(), classes=["card"])]
+        return [
+            make(
+                "div",
+                make("p", *title, classes=["card-title"], kind=raw_text),
+                *self.body(),
+                classes=["card"],
+            )
+        ]
 
 
 class Cards(Block):
@@ -118,8 +141,24 @@ class Cards(Block):
 def setup(app):
     for kind in (block, raw_text):
         app.add_node(kind, html=(visit_block, depart_block))
-    for name in ("note", "tip", "hint", "important", "seealso", "warning", "caution", "danger", "admonition"):
+    for name in (
+        "note",
+        "tip",
+        "hint",
+        "important",
+        "seealso",
+        "warning",
+        "caution",
+        "danger",
+        "admonition",
+    ):
         app.add_directive(name, Callout, override=True)
-    for name, directive in {"dropdown": Dropdown, "tab-set": TabSet, "tab-item": TabItem, "cards": Cards, "card": Card}.items():
+    for name, directive in {
+        "dropdown": Dropdown,
+        "tab-set": TabSet,
+        "tab-item": TabItem,
+        "cards": Cards,
+        "card": Card,
+    }.items():
         app.add_directive(name, directive)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,5 @@
 """What else the built site holds: each page as Markdown, `llms.txt`, and the search index."""
+
 from __future__ import annotations
 
 import json
@@ -8,7 +9,14 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.environment.collectors import EnvironmentCollector
 
-SKIP = (nodes.literal_block, nodes.raw, nodes.math, nodes.math_block, nodes.comment, nodes.system_message)
+SKIP = (
+    nodes.literal_block,
+    nodes.raw,
+    nodes.math,
+    nodes.math_block,
+    nodes.comment,
+    nodes.system_message,
+)
 LLMS = """\
 # {title}
 
@@ -30,10 +38,15 @@ class SectionCollector(EnvironmentCollector):
         env.__dict__.setdefault("course_sections", {}).pop(docname, None)
 
     def merge_other(self, app, env, docnames, other):
-        env.__dict__.setdefault("course_sections", {}).update({d: other.course_sections[d] for d in docnames})
+        env.__dict__.setdefault("course_sections", {}).update(
+            {d: other.course_sections[d] for d in docnames}
+        )
 
     def process_doc(self, app, doctree):
-        found = [[s["ids"][0], s.next_node(nodes.title).astext(), " ".join(own_text(s).split())] for s in doctree.findall(nodes.section)]
+        found = [
+            [s["ids"][0], s.next_node(nodes.title).astext(), " ".join(own_text(s).split())]
+            for s in doctree.findall(nodes.section)
+        ]
         app.env.__dict__.setdefault("course_sections", {})[app.env.docname] = found
 
 
@@ -42,7 +55,11 @@ def own_text(section) -> str:
     parts = []
     for child in section.children:
         if not isinstance(child, (nodes.section, nodes.title)):
-            parts += [t.astext() for t in child.findall(nodes.Text) if not any(isinstance(a, SKIP) for a in ancestors(t, child))]
+            parts += [
+                t.astext()
+                for t in child.findall(nodes.Text)
+                if not any(isinstance(a, SKIP) for a in ancestors(t, child))
+            ]
     return " ".join(parts)
 
 
@@ -58,8 +75,14 @@ def export(app, exception):
     out = Path(app.outdir)
     docs = reading_order(app.env)
     titles = {d: app.env.titles[d].astext() for d in docs}
-    index = [[d, titles[d], *section] for d in docs for section in app.env.course_sections.get(d, [])]
-    (out / "search-index.js").write_text("window.courseIndex = " + json.dumps(index, ensure_ascii=False, separators=(",", ":")) + ";\n")
+    index = [
+        [d, titles[d], *section] for d in docs for section in app.env.course_sections.get(d, [])
+    ]
+    (out / "search-index.js").write_text(
+        "window.courseIndex = "
+        + json.dumps(index, ensure_ascii=False, separators=(",", ":"))
+        + ";\n"
+    )
     base = app.config.html_baseurl
     sys.path.insert(0, str(Path(app.srcdir) / "scripts"))
     from lower import lower_page
@@ -69,7 +92,13 @@ def export(app, exception):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(lower_page(Path(app.env.doc2path(docname)), Path(app.srcdir)))
     pages = "".join(f"- [{titles[d]}]({base}{d}.md)\n" for d in docs)
-    (out / "llms.txt").write_text(LLMS.format(title=app.config.html_title, pages=pages, repository=app.config.html_theme_options["repository_url"]))
+    (out / "llms.txt").write_text(
+        LLMS.format(
+            title=app.config.html_title,
+            pages=pages,
+            repository=app.config.html_theme_options["repository_url"],
+        )
+    )
 
 
 def reading_order(env) -> list[str]:
@@ -86,4 +115,9 @@ def reading_order(env) -> list[str]:
 def setup(app):
     app.add_env_collector(SectionCollector)
     app.connect("build-finished", export)
-    return {"version": "1", "env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}
+    return {
+        "version": "1",
+        "env_version": 1,
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }

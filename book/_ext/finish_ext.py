@@ -1,4 +1,7 @@
-"""Finishing touches on each page's HTML: what Sphinx, myst-nb and the bibliography write that readers or axe-core object to."""
+"""Finishing touches on each page's HTML: what Sphinx, myst-nb and the bibliography write that
+readers or axe-core object to.
+"""
+
 from __future__ import annotations
 
 import re
@@ -23,7 +26,10 @@ def finish(app, pagename, templatename, context, doctree):
     if chapter_number(pagename):
         actions(soup, colab_url(app, pagename), pagename)
         live_cells(soup, colab_url(app, pagename))
-    lead = next((p.get_text(" ", strip=True) for p in soup.select("section > p") if p.get_text(strip=True)), title)
+    lead = next(
+        (p.get_text(" ", strip=True) for p in soup.select("section > p") if p.get_text(strip=True)),
+        title,
+    )
     context["description"] = lead if len(lead) <= 160 else lead[:157].rsplit(" ", 1)[0] + "…"
     context["body"] = soup.decode(formatter="minimal")
 
@@ -40,7 +46,9 @@ UNSTYLED = {"n", "nn", "p", "o", "w", "nb", "bp", "vm", "esc", "na", "pm", "kt",
 
 
 def slim(soup):
-    """What would be sent and never seen: spans without a style, the palette again, the same style twice."""
+    """What would be sent and never seen: spans without a style, the palette again, the same style
+    twice.
+    """
     for span in soup.select("div.highlight span[class]"):
         if set(span["class"]) <= UNSTYLED:
             span.unwrap()
@@ -55,20 +63,30 @@ def slim(soup):
 
 
 def tables(soup):
-    """A table wider than a phone scrolls in its own box. Code in it may break after a hyphen, `_` and `=`."""
+    """A table wider than a phone scrolls in its own box.
+
+    Code in it may break after a hyphen, `_` and `=`.
+    """
     for code in soup.select("td code"):
         parts = re.findall(r"-*[^-_=]+[-_=]*", code.get_text())  # `--block-` and `size`
         if len(parts) > 1 and "".join(parts) == code.get_text():
             code.clear()
-            code.extend(piece for part in parts for piece in (element(soup, "span", part), soup.new_tag("wbr")))
+            code.extend(
+                piece
+                for part in parts
+                for piece in (element(soup, "span", part), soup.new_tag("wbr"))
+            )
     for table in soup.select("table"):
         if table.find_parent(class_="table-box") is None:
             table.wrap(element(soup, "div", class_="table-box"))
 
 
 def hanging(soup):
-    """A line of code that may be too long for its column (two stand side by side in a comparison) goes on below, four columns further in."""
-    parsed = lambda markup: BeautifulSoup(f"<pre>{markup}</pre>", "html.parser").pre  # outside of a <pre> it would drop spaces
+    """A line of code that may be too long for its column (two stand side by side in a comparison)
+    goes on below, four columns further in.
+    """
+    # outside of a <pre> it would drop spaces
+    parsed = lambda markup: BeautifulSoup(f"<pre>{markup}</pre>", "html.parser").pre
     for most, selector in ((70, "div.highlight pre"), (40, ".lk-compare pre code")):
         for pre in soup.select(selector):
             lines = pre.decode_contents().split("\n")
@@ -76,7 +94,11 @@ def hanging(soup):
                 text = parsed(line).get_text()
                 if len(text) > most:
                     begin = f'class="hang" style="--in: {len(text) - len(text.lstrip()) + 4}ch">'
-                    lines[i] = line.replace("<mark>", f"<mark {begin}", 1) if line.startswith("<mark>") else f"<span {begin}{line}</span>"
+                    lines[i] = (
+                        line.replace("<mark>", f"<mark {begin}", 1)
+                        if line.startswith("<mark>")
+                        else f"<span {begin}{line}</span>"
+                    )
             pre.clear()
             pre.extend(list(parsed("\n".join(lines)).contents))
 
@@ -88,16 +110,21 @@ def scrollable(soup):
 
 
 def repairs(soup):
-    for hidden in soup.select("details.hide"):  # myst-nb dresses it as an admonition, with a label that differs from the words seen
+    # myst-nb dresses it as an admonition, with a label that differs from the words seen
+    for hidden in soup.select("details.hide"):
         hidden["class"] = ["hide"]
         hidden.summary.attrs.pop("aria-label", None)
         if hidden.select_one(".cell_output, .output"):
-            hidden.summary.select_one(".collapsed").string, hidden.summary.select_one(".expanded").string = "Show the output", "Hide the output"
+            hidden.summary.select_one(".collapsed").string = "Show the output"
+            hidden.summary.select_one(".expanded").string = "Hide the output"
         for words in hidden.summary.select("p"):
             words.name, words["class"] = "span", words["class"][:1]
     for entry in soup.select("[role=doc-biblioentry], [role=doc-biblioref]"):
         del entry["role"]
-    for note in soup.select('aside.footnote-list, aside.footnote, aside.topic, [role="doc-footnote"]'):  # each would be a landmark of its own
+    # each would be a landmark of its own
+    for note in soup.select(
+        'aside.footnote-list, aside.footnote, aside.topic, [role="doc-footnote"]'
+    ):
         note.name = "div"
         note.attrs.pop("role", None)
     for image in soup.select("img"):
@@ -122,9 +149,26 @@ def sections(soup, app, pagename, title):
         if heading.name == "h1":
             continue
         tools = element(soup, "span", class_="heading-tools")
-        tools.append(element(soup, "a", "#", class_="headerlink", href=anchor["href"], aria_label=f"Link to “{text}”"))
+        tools.append(
+            element(
+                soup,
+                "a",
+                "#",
+                class_="headerlink",
+                href=anchor["href"],
+                aria_label=f"Link to “{text}”",
+            )
+        )
         if heading.name == "h2":
-            tools.append(element(soup, "a", "Something wrong here?", class_="report", href=issue_url(app, pagename, title, text)))
+            tools.append(
+                element(
+                    soup,
+                    "a",
+                    "Something wrong here?",
+                    class_="report",
+                    href=issue_url(app, pagename, title, text),
+                )
+            )
         heading.append(tools)
 
 
@@ -136,7 +180,16 @@ def actions(soup, colab, pagename):
     row = element(soup, "p", class_="actions")
     row.append(element(soup, "a", "Open in Colab", class_="action primary", href=colab))
     row.append(element(soup, "a", "View as Markdown", class_="action", href=markdown))
-    row.append(element(soup, "button", "Copy as Markdown", class_="action copy-page js-only", type_="button", data_href=markdown))
+    row.append(
+        element(
+            soup,
+            "button",
+            "Copy as Markdown",
+            class_="action copy-page js-only",
+            type_="button",
+            data_href=markdown,
+        )
+    )
     soup.h1.insert_after(row)
 
 

@@ -1,7 +1,10 @@
-"""Numbers and formulas that come from labkit: the roles `{n}` and `{formula}`, and the list of receipts at the page's end.
+"""Numbers and formulas that come from labkit: the roles `{n}` and `{formula}`, and the list of
+receipts at the page's end.
 
-A number on the page is a link to its receipt, so it works without JavaScript; with it the receipt opens beside the number.
+A number on the page is a link to its receipt, so it works without JavaScript; with it the receipt
+opens beside the number.
 """
+
 from __future__ import annotations
 
 from html import escape
@@ -12,7 +15,13 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from labkit import formulas, results
 
-LABELS = {"machine": "Machine", "versions": "Versions", "date": "Measured", "commit": "Commit", "command": "Command"}
+LABELS = {
+    "machine": "Machine",
+    "versions": "Versions",
+    "date": "Measured",
+    "commit": "Commit",
+    "command": "Command",
+}
 
 
 class receipt(nodes.Inline, nodes.TextElement):
@@ -58,8 +67,13 @@ class FormulaDirective(SphinxDirective):
         except ValueError as e:
             raise self.error(str(e)) from e
         name, _, right = latex.partition(" = ")
-        latex = right if r"\_" in name else latex  # the text says what it is; `naive_attention_terms(n) =` fills a phone
-        return [nodes.math_block(latex, latex, nowrap=False, number=None, label=None, docname=self.env.docname)]
+        # the text says what it is; `naive_attention_terms(n) =` fills a phone
+        latex = right if r"\_" in name else latex
+        return [
+            nodes.math_block(
+                latex, latex, nowrap=False, number=None, label=None, docname=self.env.docname
+            )
+        ]
 
 
 class AppendReceipts(SphinxTransform):
@@ -73,7 +87,9 @@ class AppendReceipts(SphinxTransform):
 
 def visit_receipt(self, node):
     kind = "measured" if node["measured"] else "computed"
-    self.body.append(f'<a class="receipt {kind}" href="#{node["key"]}" aria-describedby="{node["key"]}">')
+    self.body.append(
+        f'<a class="receipt {kind}" href="#{node["key"]}" aria-describedby="{node["key"]}">'
+    )
 
 
 def depart_receipt(self, node):
@@ -85,24 +101,45 @@ def facts(details: dict) -> str:
     shown = {"how": "computed by labkit when the page was built"}
     if details:
         shown = {"result": details["result"]} | {k: v for k, v in details.items() if k != "spread"}
-    return "".join(f"<div><dt>{escape(LABELS.get(k, k.capitalize()))}</dt><dd>{escape(str(v))}</dd></div>" for k, v in shown.items() if v)
+    return "".join(
+        f"<div><dt>{escape(LABELS.get(k, k.capitalize()))}</dt><dd>{escape(str(v))}</dd></div>"
+        for k, v in shown.items()
+        if v
+    )
 
 
 def row(key: str, made: results.Receipt) -> str:
     """One number: its text, how it was made, its spread."""
-    spread = f"<small>{escape(made.details['spread'])}</small>" if made.details.get("spread") else ""
-    return f'<li id="{key}"><b>{escape(made.text)}</b> <code>{escape(made.expression)}</code>{spread}</li>'
+    spread = (
+        f"<small>{escape(made.details['spread'])}</small>" if made.details.get("spread") else ""
+    )
+    return (
+        f'<li id="{key}"><b>{escape(made.text)}</b>'
+        f" <code>{escape(made.expression)}</code>{spread}</li>"
+    )
 
 
 def visit_receipt_list(self, node):
-    """One block for each result, and one for what was computed: numbers of the same origin share its facts."""
+    """One block for each result, and one for what was computed: numbers of the same origin share
+    its facts.
+    """
     origins = {}
     for key, made in node["receipts"].items():
         origins.setdefault(facts(made.details), []).append(row(key, made))
-    blocks = "".join(f'<div class="origin"><dl>{shown}</dl><ul>{"".join(rows)}</ul></div>' for shown, rows in origins.items())
+    blocks = "".join(
+        f'<div class="origin"><dl>{shown}</dl><ul>{"".join(rows)}</ul></div>'
+        for shown, rows in origins.items()
+    )
     many = len(node["receipts"])
-    summary = f"Where the {many} numbers of this page come from" if many > 1 else "Where the number of this page comes from"
-    self.body.append(f'<aside class="receipts" aria-label="Receipts"><details><summary>{summary}</summary>{blocks}</details></aside>')
+    summary = (
+        f"Where the {many} numbers of this page come from"
+        if many > 1
+        else "Where the number of this page comes from"
+    )
+    self.body.append(
+        '<aside class="receipts"'
+        f' aria-label="Receipts"><details><summary>{summary}</summary>{blocks}</details></aside>'
+    )
     raise nodes.SkipNode
 
 

@@ -1,10 +1,13 @@
-"""Widgets on a page: the still picture stands where the live one will, and what is the same for all is shipped once.
+"""Widgets on a page: the still picture stands where the live one will, and what is the same for all
+is shipped once.
 
-A widget's output carries two views, `widget-view+json` and `text/html` (its `fallback()`); myst-nb would keep only the first.
-Here both go into one `div.lk-mount`, where `widget-host.js` finds them. A core ipywidget (the live panel) keeps its still picture
-alone: on a page it would look alive and not be. Of the embedded state only what the page shows remains, without CSS (one file
-for the site) and with each module once.
+A widget's output carries two views, `widget-view+json` and `text/html` (its `fallback()`); myst-nb
+would keep only the first. Here both go into one `div.lk-mount`, where `widget-host.js` finds them.
+A core ipywidget (the live panel) keeps its still picture alone: on a page it would look alive and
+not be. Of the embedded state only what the page shows remains, without CSS (one file for the site)
+and with each module once.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -17,7 +20,8 @@ from sphinx.util import logging
 
 from labkit.widgets.base import stylesheet
 
-VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
+VIEW = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
 LOG = logging.getLogger(__name__)
 
 
@@ -33,7 +37,9 @@ class JoinViews(SphinxPostTransform):
     formats = ("html",)
 
     def run(self, **kwargs):
-        for bundle in self.document.findall(lambda n: isinstance(n, nodes.container) and n.get("nb_element") == "mime_bundle"):
+        for bundle in self.document.findall(
+            lambda n: isinstance(n, nodes.container) and n.get("nb_element") == "mime_bundle"
+        ):
             views = {child["mime_type"]: child for child in bundle.children}
             if VIEW not in views:
                 continue
@@ -42,8 +48,15 @@ class JoinViews(SphinxPostTransform):
             if "lk lk-panel " in still:
                 view = ""
             elif "lk-still" not in still:
-                LOG.warning("a widget without a fallback() is dead on a page", location=bundle, type="labkit", subtype="widget")
-            views[VIEW].children = [nodes.raw("", f'<div class="lk-mount">{still}{view}</div>', format="html")]
+                LOG.warning(
+                    "a widget without a fallback() is dead on a page",
+                    location=bundle,
+                    type="labkit",
+                    subtype="widget",
+                )
+            views[VIEW].children = [
+                nodes.raw("", f'<div class="lk-mount">{still}{view}</div>', format="html")
+            ]
 
 
 def slim(page: dict, shown: set[str]) -> dict:
@@ -60,13 +73,18 @@ def slim(page: dict, shown: set[str]) -> dict:
 
 
 def embed(app, pagename, templatename, context, doctree):
-    """Move the page's widget state, slimmed, to the end of its body; take it and the host away where no widget is shown."""
+    """Move the page's widget state, slimmed, to the end of its body; take it and the host away
+    where no widget is shown.
+    """
     scripts, body = context.get("script_files", []), context.get("body") or ""
     state = next((s for s in scripts if getattr(s, "attributes", {}).get("type") == STATE), None)
     if state is None:
         return
     scripts.remove(state)
-    shown = {json.loads(part.split("</script>")[0])["model_id"] for part in body.split(f'<script type="{VIEW}">')[1:]}
+    shown = {
+        json.loads(part.split("</script>")[0])["model_id"]
+        for part in body.split(f'<script type="{VIEW}">')[1:]
+    }
     page = slim(json.loads(state.attributes["body"]), shown)
     if page["state"]:
         data = json.dumps(page, separators=(",", ":"), ensure_ascii=False).replace("</", r"<\/")

@@ -1,9 +1,12 @@
-"""Measuring, done right once: warm up, repeat, interleave, synchronise, and print FLOPs and bytes beside the time.
+"""Measuring, done right once: warm up, repeat, interleave, synchronise, and print FLOPs and bytes
+beside the time.
 
-Rules this module keeps for every benchmark of the course: nothing is timed cold; what is compared is run in turn in one
-process, so that a busy moment hits all sides; medians and quartiles are reported, never a best run; prefill and decode are
-timed apart; and each time comes with what the machine could have done (MFU of its FLOP/s, MBU of its bytes/s).
+Rules this module keeps for every benchmark of the course: nothing is timed cold; what is compared
+is run in turn in one process, so that a busy moment hits all sides; medians and quartiles are
+reported, never a best run; prefill and decode are timed apart; and each time comes with what the
+machine could have done (MFU of its FLOP/s, MBU of its bytes/s).
 """
+
 from __future__ import annotations
 
 import statistics
@@ -37,27 +40,73 @@ class Measurement:
         return labels | {k: v for k, v in asdict(self).items() if v is not None and k != "env"}
 
 
-def summarise(seconds: list[float], *, flops=None, bytes=None, hardware: Hardware | None = None, device="cpu") -> Measurement:
+def summarise(
+    seconds: list[float], *, flops=None, bytes=None, hardware: Hardware | None = None, device="cpu"
+) -> Measurement:
     """A Measurement of times already taken."""
     middle = statistics.median(seconds)
-    quartiles = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [middle] * 3
+    quartiles = (
+        statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [middle] * 3
+    )
     mfu = flops / middle / hardware.flops_per_second if flops and hardware else None
     mbu = bytes / middle / hardware.bytes_per_second if bytes and hardware else None
-    return Measurement(middle, quartiles[2] - quartiles[0], len(seconds), "s", flops, bytes, mfu, mbu, environment(device))
+    return Measurement(
+        middle,
+        quartiles[2] - quartiles[0],
+        len(seconds),
+        "s",
+        flops,
+        bytes,
+        mfu,
+        mbu,
+        environment(device),
+    )
 
 
-def measure(fn: Callable[[], object], *, warmup: int = 1, repeats: int = 5, seed: int = 0, device: str = "cpu", flops=None, bytes=None,
-            hardware: Hardware | None = None) -> Measurement:
+def measure(
+    fn: Callable[[], object],
+    *,
+    warmup: int = 1,
+    repeats: int = 5,
+    seed: int = 0,
+    device: str = "cpu",
+    flops=None,
+    bytes=None,
+    hardware: Hardware | None = None,
+) -> Measurement:
     """Time `fn()` alone. To compare two things use `interleave`, never two calls of this."""
-    return interleave({"it": fn}, warmup=warmup, repeats=repeats, seed=seed, device=device, flops={"it": flops}, bytes={"it": bytes},
-                      hardware=hardware)["it"]
+    return interleave(
+        {"it": fn},
+        warmup=warmup,
+        repeats=repeats,
+        seed=seed,
+        device=device,
+        flops={"it": flops},
+        bytes={"it": bytes},
+        hardware=hardware,
+    )["it"]
 
 
-def interleave(fns: dict[str, Callable], *, warmup: int = 1, repeats: int = 5, seed: int = 0, device: str = "cpu",
-               flops: dict | None = None, bytes: dict | None = None, hardware: Hardware | None = None) -> dict[str, Measurement]:
-    """Time several functions in turn, round after round. A function may return its own seconds (a float) to be timed inside."""
+def interleave(
+    fns: dict[str, Callable],
+    *,
+    warmup: int = 1,
+    repeats: int = 5,
+    seed: int = 0,
+    device: str = "cpu",
+    flops: dict | None = None,
+    bytes: dict | None = None,
+    hardware: Hardware | None = None,
+) -> dict[str, Measurement]:
+    """Time several functions in turn, round after round.
+
+    A function may return its own seconds (a float) to be timed inside.
+    """
     if repeats < 1 or warmup < 0:
-        raise ValueError(f"a measurement needs at least one repeat and no negative warm-up, not {repeats} and {warmup}")
+        raise ValueError(
+            f"a measurement needs at least one repeat and no negative warm-up, not {repeats} and"
+            f" {warmup}"
+        )
     seconds: dict[str, list[float]] = {name: [] for name in fns}
     for round_ in range(-warmup, repeats):
         for name, fn in fns.items():
@@ -69,8 +118,16 @@ def interleave(fns: dict[str, Callable], *, warmup: int = 1, repeats: int = 5, s
             took = inside if isinstance(inside, float) else time.perf_counter() - start
             if round_ >= 0:
                 seconds[name].append(took)
-    return {name: summarise(s, flops=(flops or {}).get(name), bytes=(bytes or {}).get(name), hardware=hardware, device=device)
-            for name, s in seconds.items()}
+    return {
+        name: summarise(
+            s,
+            flops=(flops or {}).get(name),
+            bytes=(bytes or {}).get(name),
+            hardware=hardware,
+            device=device,
+        )
+        for name, s in seconds.items()
+    }
 
 
 def multiple(slow: Measurement, fast: Measurement) -> float:
@@ -88,14 +145,17 @@ class LoopTimes:
 
 
 def time_decode(model, prompts: list[list[int]], new: int, cache: str = "static") -> LoopTimes:
-    """Generate `new` tokens for each prompt, greedily and without stopping, with a clock on every step."""
+    """Generate `new` tokens for each prompt, greedily and without stopping, with a clock on every
+    step.
+    """
     from labkit import decode
     from labkit.sampling import Sampling, pick
 
     marks = []
 
     def choose(logits, live):
-        tokens = pick(logits, [Sampling()] * len(live), [None] * len(live))  # .tolist() inside waits for the device
+        # .tolist() inside waits for the device
+        tokens = pick(logits, [Sampling()] * len(live), [None] * len(live))
         marks.append(time.perf_counter())
         return tokens
 
@@ -108,7 +168,9 @@ def time_decode(model, prompts: list[list[int]], new: int, cache: str = "static"
 
 
 def hardware(dtype: str = "fp32", device: str = "cpu") -> Hardware:
-    """This machine's ceilings, measured: a large matmul by the fastest kernel we have, and a read of more memory than any cache holds."""
+    """This machine's ceilings, measured: a large matmul by the fastest kernel we have, and a read
+    of more memory than any cache holds.
+    """
     import torch
 
     from labkit.linear import Linear
@@ -116,7 +178,8 @@ def hardware(dtype: str = "fp32", device: str = "cpu") -> Hardware:
 
     kind = DTYPES[dtype]
     side = 4096 if str(device).startswith("cuda") else 1024
-    a, layer = torch.randn(side, side).to(device, kind), Linear(side, side).to(device, kind).requires_grad_(False)
+    a = torch.randn(side, side).to(device, kind)
+    layer = Linear(side, side).to(device, kind).requires_grad_(False)
     layer.pack()
     big = torch.ones(2**28 // 4 if device == "cpu" else 2**30 // 4, device=device)
     best = {}
@@ -129,7 +192,11 @@ def hardware(dtype: str = "fp32", device: str = "cpu") -> Hardware:
             _synchronise(device)
             times.append(time.perf_counter() - start)
         best[name] = min(times[1:])
-    return Hardware(environment(device).get("gpu") or environment()["cpu"], 2 * side**3 / best["matmul"], big.numel() * 4 / best["read"])
+    return Hardware(
+        environment(device).get("gpu") or environment()["cpu"],
+        2 * side**3 / best["matmul"],
+        big.numel() * 4 / best["read"],
+    )
 
 
 def resident_bytes() -> int:
@@ -155,12 +222,16 @@ class PeakMemory:
 
 def _memory(field: str) -> int:
     try:
-        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+        line = next(
+            x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field)
+        )
         return int(line.split()[1]) * 1024
     except OSError:
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
 
 
 def _seed(seed: int) -> None:

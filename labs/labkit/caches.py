@@ -1,19 +1,25 @@
-"""What a decode remembers. A cache is an index map: it says in which slot token `t` of row `r` lives.
+"""What a decode remembers.
+
+A cache is an index map: it says in which slot token `t` of row `r` lives.
 
     static   slot = r * capacity + t                              one row per request, reserved in full
     ring     slot = r * capacity + t % capacity                   a sliding layer's: old tokens are overwritten
     paged    slot = table[r, t // block] * block + t % block      blocks handed out on demand, shared by a table
     none     nothing is kept                                      a step sees only its own tokens
 
-Writing is one scatter by slot. On a CPU with a C compiler `kernels.attend` needs no more than the map and reads in place. Reading for
-torch is not token by token: static returns a slice without a copy, paged gathers whole blocks, ring returns its buffer, less what lies
-before a layer's `window`. Every read also returns each slot's *position* (below 0: empty), which one rule in `ops.attend` turns into a
-mask. The rule covers causality, padding, windows, the ring's wrap and rejected drafts, so none of them is a case here.
+Writing is one scatter by slot. On a CPU with a C compiler `kernels.attend` needs no more than the
+map and reads in place. Reading for torch is not token by token: static returns a slice without a
+copy, paged gathers whole blocks, ring returns its buffer, less what lies before a layer's `window`.
+Every read also returns each slot's *position* (below 0: empty), which one rule in `ops.attend`
+turns into a mask. The rule covers causality, padding, windows, the ring's wrap and rejected drafts,
+so none of them is a case here.
 
-Items are the shapes kept per token: `((G, E), (G, E))` for keys and values, `((1, C + Er),)` for MLA's latent. In memory a head's
-slots lie one after another, `[G, slots, E]`: with the heads inside the slots, attention of 48 requests takes twice as long.
-A recurrent layer keeps no tokens but a state: `StateCache` is that one exception, and going back means a snapshot.
+Items are the shapes kept per token: `((G, E), (G, E))` for keys and values, `((1, C + Er),)` for
+MLA's latent. In memory a head's slots lie one after another, `[G, slots, E]`: with the heads inside
+the slots, attention of 48 requests takes twice as long. A recurrent layer keeps no tokens but a
+state: `StateCache` is that one exception, and going back means a snapshot.
 """
+
 from __future__ import annotations
 
 import torch
@@ -24,7 +30,10 @@ from labkit.step import Step
 
 
 class SlotCache:
-    """Flat slots, one buffer `[..., slots, E]` per item `(..., E)`. Subclasses say where a token lives and how to read a row."""
+    """Flat slots, one buffer `[..., slots, E]` per item `(..., E)`.
+
+    Subclasses say where a token lives and how to read a row.
+    """
 
     layout: tuple  # what makes two caches send a token to the same slot
 
@@ -42,7 +51,9 @@ class SlotCache:
             buffer.index_copy_(-2, at, x.movedim(0, -2).to(buffer.dtype))
 
     def read(self, step: Step) -> tuple[Tensor, ...]:
-        """All that the step's requests may attend to: items `[R, S, *item]`, then positions `[R, S]` (below 0: empty)."""
+        """All that the step's requests may attend to: items `[R, S, *item]`, then positions `[R,
+        S]` (below 0: empty).
+        """
         raise TypeError(f"{type(self).__name__} does not say how it is read")
 
     def _slots(self, step: Step) -> Tensor:
@@ -50,9 +61,13 @@ class SlotCache:
 
     def _check(self, step: Step, rows: int, capacity: int) -> None:
         if max(step.context) > capacity:
-            raise ValueError(f"a request reaches {max(step.context)} tokens, but a cache row holds {capacity}")
+            raise ValueError(
+                f"a request reaches {max(step.context)} tokens, but a cache row holds {capacity}"
+            )
         if not 0 <= min(step.row_list) <= max(step.row_list) < rows:
-            raise ValueError(f"the step names cache row {max(step.row_list)}, but the rows are 0 to {rows - 1}")
+            raise ValueError(
+                f"the step names cache row {max(step.row_list)}, but the rows are 0 to {rows - 1}"
+            )
 
 
 def _tokens_first(view: Tensor) -> Tensor:
@@ -76,12 +91,28 @@ def _oldest(step: Step, window: int | None) -> int:
 
 
 class StaticCache(SlotCache):
-    """`rows` requests of up to `capacity` tokens each, reserved up front. `window`: what its layer looks back on, None = all."""
+    """`rows` requests of up to `capacity` tokens each, reserved up front.
 
-    def __init__(self, rows: int, capacity: int, items, dtype=torch.float32, device: torch.device | str = "cpu", window: int | None = None):
+    `window`: what its layer looks back on, None = all.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        capacity: int,
+        items,
+        dtype=torch.float32,
+        device: torch.device | str = "cpu",
+        window: int | None = None,
+    ):
         super().__init__(rows * capacity, items, dtype, device)
-        self.rows, self.capacity, self.window, self.layout = rows, capacity, window, (type(self), rows, capacity)
-        self.block_size, self.table = capacity, torch.arange(rows, device=device)[:, None]  # as blocks: one for each row
+        self.rows = rows
+        self.capacity = capacity
+        self.window = window
+        self.layout = (type(self), rows, capacity)
+        # as blocks: one for each row
+        self.block_size = capacity
+        self.table = torch.arange(rows, device=device)[:, None]
 
     def _slots(self, step):
         self._check(step, self.rows, self.capacity)
@@ -89,32 +120,51 @@ class StaticCache(SlotCache):
 
     def read(self, step):
         start, stop = _oldest(step, self.window), max(step.context)
-        if self.buffers[0].dtype != torch.float32 and self.buffers[0].device.type == "cpu":  # oneDNN keeps a kernel per length: offer few
+        # oneDNN keeps a kernel per length: offer few
+        if self.buffers[0].dtype != torch.float32 and self.buffers[0].device.type == "cpu":
             stop = min(start + -(-(stop - start) // 64) * 64, self.capacity)
-        return *self._views(step, start, stop), step.once(("kpos", start, stop), lambda: _positions(step, start, stop))
+        return *self._views(step, start, stop), step.once(
+            ("kpos", start, stop), lambda: _positions(step, start, stop)
+        )
 
     def _views(self, step: Step, start: int, stop: int):
         rows = step.once("rows", lambda: as_slice(step.row_list, step.rows))
-        return [_tokens_first(b.unflatten(-2, (self.rows, self.capacity))[..., rows, start:stop, :]) for b in self.buffers]
+        return [
+            _tokens_first(b.unflatten(-2, (self.rows, self.capacity))[..., rows, start:stop, :])
+            for b in self.buffers
+        ]
 
 
 class RingCache(StaticCache):
     """Slots that go round: token t overwrites token t - capacity.
 
-    A step writes before it reads, so its last token must not overwrite what its first one still looks back on:
-    `capacity >= window + longest_step - 1`, exactly. With `longest_step` 1 a decode needs `window` slots, whatever the text.
+    A step writes before it reads, so its last token must not overwrite what its first one still
+    looks back on: `capacity >= window + longest_step - 1`, exactly. With `longest_step` 1 a decode
+    needs `window` slots, whatever the text.
     """
 
-    def __init__(self, rows: int, capacity: int, items, dtype=torch.float32, device: torch.device | str = "cpu",
-                 *, window: int, longest_step: int = 1):
+    def __init__(
+        self,
+        rows: int,
+        capacity: int,
+        items,
+        dtype=torch.float32,
+        device: torch.device | str = "cpu",
+        *,
+        window: int,
+        longest_step: int = 1,
+    ):
         self._check_rule(capacity, window, longest_step)
         super().__init__(rows, capacity, items, dtype, device, window)
 
     @staticmethod
     def _check_rule(capacity: int, window: int, longest_step: int) -> None:
         if capacity < window + longest_step - 1:
-            raise ValueError(f"a ring of {capacity} slots can't take steps of {longest_step} tokens with a window of {window}: "
-                             f"capacity >= window + longest_step - 1 = {window + longest_step - 1} is needed")
+            raise ValueError(
+                f"a ring of {capacity} slots can't take steps of {longest_step} tokens with a"
+                f" window of {window}: capacity >= window + longest_step - 1 ="
+                f" {window + longest_step - 1} is needed"
+            )
 
     def _slots(self, step):
         self._check_rule(self.capacity, self.window or 0, max(step.lengths))
@@ -123,7 +173,9 @@ class RingCache(StaticCache):
 
     def read(self, step):
         stop = min(max(step.context), self.capacity)
-        return *self._views(step, 0, stop), step.once(("ring", self.capacity), lambda: self._positions(step, stop))
+        return *self._views(step, 0, stop), step.once(
+            ("ring", self.capacity), lambda: self._positions(step, stop)
+        )
 
     def _positions(self, step: Step, stop: int) -> Tensor:
         """The newest position that lives in each slot; below 0, none does."""
@@ -132,27 +184,50 @@ class RingCache(StaticCache):
 
 
 class PagedCache(SlotCache):
-    """Blocks of `block_size` tokens; `table [rows, M]` says which block holds which part of which request.
+    """Blocks of `block_size` tokens; `table [rows, M]` says which block holds which part of which
+    request.
 
     All layers of a model share one table, as in vLLM (Kwon et al. 2023, section 4.1).
     """
 
-    def __init__(self, blocks: int, block_size: int, table: Tensor, items, dtype=torch.float32,
-                 device: torch.device | str = "cpu", window: int | None = None):
+    def __init__(
+        self,
+        blocks: int,
+        block_size: int,
+        table: Tensor,
+        items,
+        dtype=torch.float32,
+        device: torch.device | str = "cpu",
+        window: int | None = None,
+    ):
         super().__init__(blocks * block_size, items, dtype, device)
-        self.blocks, self.block_size, self.table, self.window = blocks, block_size, table, window
+        self.blocks = blocks
+        self.block_size = block_size
+        self.table = table
+        self.window = window
         self.layout = ("paged", id(table), block_size)
 
     def _slots(self, step):
         self._check(step, len(self.table), self.table.shape[1] * self.block_size)
-        return self.table[step.token_rows, step.pos // self.block_size] * self.block_size + step.pos % self.block_size
+        return (
+            self.table[step.token_rows, step.pos // self.block_size] * self.block_size
+            + step.pos % self.block_size
+        )
 
     def read(self, step):
         size, first = self.block_size, _oldest(step, self.window) // self.block_size
         stop = -(-max(step.context) // size)
-        blocks = step.once(("blocks", self.layout, first), lambda: self.table[step.rows, first:stop])  # [R,M]
-        views = [_tokens_first(b.unflatten(-2, (self.blocks, size))[..., blocks, :, :].flatten(-3, -2)) for b in self.buffers]
-        return *views, step.once(("kpos", first * size, stop * size), lambda: _positions(step, first * size, stop * size))
+        # [R,M]
+        blocks = step.once(
+            ("blocks", self.layout, first), lambda: self.table[step.rows, first:stop]
+        )
+        views = [
+            _tokens_first(b.unflatten(-2, (self.blocks, size))[..., blocks, :, :].flatten(-3, -2))
+            for b in self.buffers
+        ]
+        return *views, step.once(
+            ("kpos", first * size, stop * size), lambda: _positions(step, first * size, stop * size)
+        )
 
 
 class NoCache:
@@ -170,7 +245,9 @@ class NoCache:
 
 
 def as_slice(rows: list[int], index: Tensor):
-    """Neighbouring rows in order are a slice, which reads without a copy; any others must be gathered."""
+    """Neighbouring rows in order are a slice, which reads without a copy; any others must be
+    gathered.
+    """
     lo = rows[0]
     return slice(lo, lo + len(rows)) if rows == list(range(lo, lo + len(rows))) else index
 
@@ -178,26 +255,37 @@ def as_slice(rows: list[int], index: Tensor):
 class StateCache:
     """A recurrent layer's memory: one state per row, as large after a million tokens as after one.
 
-    A request that starts at position 0 starts from zeros. Any other must go on where its row stands, because a state can't be
-    rewound: to undo tokens, take a `snapshot` before them, `restore` it, and replay those that stay.
-    `items` are the shapes of a row's state; the last is kept in fp32, as it is summed up over the whole text.
+    A request that starts at position 0 starts from zeros. Any other must go on where its row
+    stands, because a state can't be rewound: to undo tokens, take a `snapshot` before them,
+    `restore` it, and replay those that stay. `items` are the shapes of a row's state; the last is
+    kept in fp32, as it is summed up over the whole text.
     """
 
     def __init__(self, rows: int, items, dtype=torch.float32, device: torch.device | str = "cpu"):
         dtypes = [dtype] * (len(items) - 1) + [torch.float32]
-        self.buffers = [torch.zeros(rows, *item, dtype=d, device=device) for item, d in zip(items, dtypes)]
+        self.buffers = [
+            torch.zeros(rows, *item, dtype=d, device=device) for item, d in zip(items, dtypes)
+        ]
         self.length = [0] * rows  # tokens that each row's state has taken in
 
     allocated_bytes = SlotCache.allocated_bytes
 
     def read(self, step: Step) -> tuple[Tensor, ...]:
-        """The states `[R, *item]` to go on from. ValueError if the step does not continue where they stand."""
+        """The states `[R, *item]` to go on from.
+
+        ValueError if the step does not continue where they stand.
+        """
         for row, first in zip(step.row_list, step.first):
             if not 0 <= row < len(self.length):
-                raise ValueError(f"the step names cache row {row}, but the rows are 0 to {len(self.length) - 1}")
+                raise ValueError(
+                    f"the step names cache row {row}, but the rows are 0 to {len(self.length) - 1}"
+                )
             if first not in (0, self.length[row]):
-                raise ValueError(f"row {row} has taken in {self.length[row]} tokens, so a step can't start at {first}: a recurrent state "
-                                 "goes on where it stands; to go back, restore a snapshot and replay")
+                raise ValueError(
+                    f"row {row} has taken in {self.length[row]} tokens, so a step can't start at"
+                    f" {first}: a recurrent state goes on where it stands; to go back, restore a"
+                    " snapshot and replay"
+                )
         states = [b[step.rows] for b in self.buffers]
         if 0 in step.first:
             kept = (step.pos[step.cu[:-1].long()] > 0).to(states[0].device)
@@ -213,7 +301,11 @@ class StateCache:
 
     def snapshot(self, rows: list[int]) -> tuple:
         """A copy of some rows' states, for `restore`."""
-        return list(rows), [self.length[r] for r in rows], [b[list(rows)].clone() for b in self.buffers]
+        return (
+            list(rows),
+            [self.length[r] for r in rows],
+            [b[list(rows)].clone() for b in self.buffers],
+        )
 
     def restore(self, snapshot: tuple) -> None:
         rows, lengths, states = snapshot
@@ -231,7 +323,9 @@ class NoState(StateCache):
 
     def read(self, step):
         if any(step.first):
-            raise ValueError(f"without a cache a step must start at position 0, not {max(step.first)}")
+            raise ValueError(
+                f"without a cache a step must start at position 0, not {max(step.first)}"
+            )
         return tuple(b.new_zeros(len(step.rows), *b.shape[1:]) for b in self.buffers)
 
     def write(self, step, *states): ...
@@ -240,11 +334,23 @@ class NoState(StateCache):
 KINDS = ("none", "static", "paged", "ring")
 
 
-def make_cache(kind: str, mixer, rows: int, capacity: int, *, table=None, block_size=16, longest_step=1, dtype=torch.float32,
-               device: torch.device | str = "cpu"):
-    """The cache of the kind for one layer: for what its mixer keeps (`items`), its `window`, and whether it is `recurrent`.
+def make_cache(
+    kind: str,
+    mixer,
+    rows: int,
+    capacity: int,
+    *,
+    table=None,
+    block_size=16,
+    longest_step=1,
+    dtype=torch.float32,
+    device: torch.device | str = "cpu",
+):
+    """The cache of the kind for one layer: for what its mixer keeps (`items`), its `window`, and
+    whether it is `recurrent`.
 
-    "ring" is for sliding layers: others, and rings that would never go round, are static. A recurrent layer has a `StateCache`.
+    "ring" is for sliding layers: others, and rings that would never go round, are static. A
+    recurrent layer has a `StateCache`.
     """
     if kind not in KINDS:
         raise ValueError(f"no cache is called {kind!r}: choose none, static, paged or ring")
@@ -253,8 +359,12 @@ def make_cache(kind: str, mixer, rows: int, capacity: int, *, table=None, block_
     if kind == "none":
         return NoCache()
     if kind == "paged" and table is not None:
-        return PagedCache(int(table.max()) + 1, block_size, table, mixer.items, dtype, device, mixer.window)
+        return PagedCache(
+            int(table.max()) + 1, block_size, table, mixer.items, dtype, device, mixer.window
+        )
     ring = 0 if mixer.window is None else mixer.window + longest_step - 1
     if kind == "ring" and mixer.window is not None and ring < capacity:
-        return RingCache(rows, ring, mixer.items, dtype, device, window=mixer.window, longest_step=longest_step)
+        return RingCache(
+            rows, ring, mixer.items, dtype, device, window=mixer.window, longest_step=longest_step
+        )
     return StaticCache(rows, capacity, mixer.items, dtype, device, mixer.window)

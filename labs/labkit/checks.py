@@ -1,4 +1,8 @@
-"""Checks for the exercises: they say pass, or why not. They never raise, least of all on a cell that is not solved yet."""
+"""Checks for the exercises: they say pass, or why not.
+
+They never raise, least of all on a cell that is not solved yet.
+"""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -17,7 +21,10 @@ class Verdict:
     message: str
 
     def __str__(self):
-        return f"{ {True: '✓', False: '✗', None: '…'}[self.passed] } Exercise {self.exercise}: {self.message}"
+        return (
+            f"{ {True: '✓', False: '✗', None: '…'}[self.passed] } Exercise {self.exercise}:"
+            f" {self.message}"
+        )
 
     __repr__ = __str__
 
@@ -41,7 +48,10 @@ def expect(condition: bool, why_not: str) -> None:
 
 
 def check(exercise: str, answer) -> Verdict:
-    """Check an answer: `check("02.2", my_function)`. Raises ValueError for an exercise that does not exist, and nothing else."""
+    """Check an answer: `check("02.2", my_function)`.
+
+    Raises ValueError for an exercise that does not exist, and nothing else.
+    """
     chapter = exercise.split(".")[0]
     try:
         known = import_module(f"labkit_labs.checks_{chapter}").CHECKS

@@ -1,19 +1,28 @@
-"""What a model is made of: explicit sizes, and one layer type per layer. The published models are in `published`.
+"""What a model is made of: explicit sizes, and one layer type per layer.
 
-No size is inferred from another. `head_dim` in particular is *not* `d_model / n_heads`: in Qwen3-0.6B it is 128, not 64,
-and a calculator that divides gets the cache wrong by half.
+The published models are in `published`.
+
+No size is inferred from another. `head_dim` in particular is *not* `d_model / n_heads`: in
+Qwen3-0.6B it is 128, not 64, and a calculator that divides gets the cache wrong by half.
 """
+
 from __future__ import annotations
 
 import difflib
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 LAYER_TYPES = ("full", "sliding", "mla", "delta")
-CHOICES = {"position": ("rope", "learned"), "norm": ("rms", "layer"), "ffn": ("swiglu", "geglu", "gelu", "swiglu_clamped"),
-           "router": ("softmax", "sigmoid")}
+CHOICES = {
+    "position": ("rope", "learned"),
+    "norm": ("rms", "layer"),
+    "ffn": ("swiglu", "geglu", "gelu", "swiglu_clamped"),
+    "router": ("softmax", "sigmoid"),
+}
 ROPE_SCALINGS = {  # and what each needs
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-    "linear": ("factor",), "yarn": ("factor", "original_max_position_embeddings")}
+    "linear": ("factor",),
+    "yarn": ("factor", "original_max_position_embeddings"),
+}
 
 
 class UnknownName(KeyError, ValueError):
@@ -21,7 +30,11 @@ class UnknownName(KeyError, ValueError):
 
     def __init__(self, kind: str, name: str, known):
         near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)
-        self.message = f"no {kind} is called {name!r}; did you mean {near[0]!r}?" if near else f"no {kind} is called {name!r}"
+        self.message = (
+            f"no {kind} is called {name!r}; did you mean {near[0]!r}?"
+            if near
+            else f"no {kind} is called {name!r}"
+        )
         super().__init__(self.message)
 
     def __str__(self):
@@ -30,11 +43,14 @@ class UnknownName(KeyError, ValueError):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of a decoder-only transformer. The defaults describe a Llama: RMSNorm, SwiGLU, RoPE, no biases.
+    """Sizes of a decoder-only transformer.
 
-    Sizes are in elements. `d_model` D, `n_heads` H, `n_kv_heads` G, `head_dim` E, `d_ff` F, `vocab_size` V, `n_experts` X,
-    `n_active_experts` A, `kv_lora_rank` C. A size that no layer uses is 0 (`d_ff` where every layer has experts).
-    Raises ValueError, in one sentence, for sizes that cannot be built.
+    The defaults describe a Llama: RMSNorm, SwiGLU, RoPE, no biases.
+
+    Sizes are in elements. `d_model` D, `n_heads` H, `n_kv_heads` G, `head_dim` E, `d_ff` F,
+    `vocab_size` V, `n_experts` X, `n_active_experts` A, `kv_lora_rank` C. A size that no layer uses
+    is 0 (`d_ff` where every layer has experts). Raises ValueError, in one sentence, for sizes that
+    cannot be built.
     """
 
     vocab_size: int
@@ -46,7 +62,8 @@ class ModelConfig:
     d_ff: int
     max_context: int
     _: KW_ONLY
-    layer_types: tuple[str, ...] | None = None  # "full", "sliding", "mla" or "delta" per layer; None = all full
+    # "full", "sliding", "mla" or "delta" per layer; None = all full
+    layer_types: tuple[str, ...] | None = None
     window: int | None = None  # tokens a sliding layer sees, itself included
     tie_embeddings: bool = False  # one matrix is both embedding and head
     norm_eps: float = 1e-5
@@ -54,8 +71,10 @@ class ModelConfig:
     # positions
     position: str = "rope"  # "rope" | "learned" (GPT-2: one vector per position, added once)
     rope_theta: float = 10000.0
-    rope_local_theta: float | None = None  # sliding layers rotate by this base, unscaled (Gemma 3); None = like the others
-    rope_scaling: dict | None = field(default=None, hash=False)  # {"rope_type": "llama3" | "linear" | "yarn", "factor": ...}
+    # sliding layers rotate by this base, unscaled (Gemma 3); None = like the others
+    rope_local_theta: float | None = None
+    # {"rope_type": "llama3" | "linear" | "yarn", "factor": ...}
+    rope_scaling: dict | None = field(default=None, hash=False)
     partial_rotary: float = 1.0  # share of each head that is rotated (Qwen3-Next: 1/4)
     # the shell
     norm: str = "rms"  # "rms" | "layer" (GPT-2)
@@ -66,7 +85,8 @@ class ModelConfig:
     # attention
     attention_bias: bool = False  # a bias on q, k, v and output (gpt-oss)
     qk_norm: bool = False  # RMSNorm on each query and key head (Qwen3, Gemma 3)
-    query_scale: float | None = None  # scores are multiplied by it; None = 1 / sqrt(size of a query head)
+    # scores are multiplied by it; None = 1 / sqrt(size of a query head)
+    query_scale: float | None = None
     output_gate: bool = False  # each head's output times a sigmoid of x (Qwen3-Next)
     sinks: bool = False  # one learned logit per head that takes weight and gives nothing (gpt-oss)
     # MLA (DeepSeek-V2): a head of qk_nope + qk_rope dimensions for scores, v for values
@@ -98,18 +118,23 @@ class ModelConfig:
 
     def __post_init__(self):
         if self.layer_types is not None:
-            object.__setattr__(self, "layer_types", tuple(self.layer_types))  # a list would not hash
+            # a list would not hash
+            object.__setattr__(self, "layer_types", tuple(self.layer_types))
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise UnknownName(name, getattr(self, name), known)
         _whole(self, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "max_context")
         if len(self.types) != self.n_layers:
-            raise ValueError(f"layer_types names {len(self.types)} layers, but n_layers is {self.n_layers}")
+            raise ValueError(
+                f"layer_types names {len(self.types)} layers, but n_layers is {self.n_layers}"
+            )
         for t in self.types:
             if t not in LAYER_TYPES:
                 raise UnknownName("layer type", t, LAYER_TYPES)
         if self.n_dense_layers not in range(self.n_layers + 1):
-            raise ValueError(f"n_dense_layers must be 0 to {self.n_layers}, not {self.n_dense_layers!r}")
+            raise ValueError(
+                f"n_dense_layers must be 0 to {self.n_layers}, not {self.n_dense_layers!r}"
+            )
         if self.n_experts == 0 or self.n_dense_layers:
             _whole(self, "d_ff")
         if {"full", "sliding"} & {*self.types}:
@@ -117,7 +142,14 @@ class ModelConfig:
         if "mla" in self.types:
             _check_mla(self)
         if "delta" in self.types:
-            _whole(self, "delta_n_key_heads", "delta_n_value_heads", "delta_key_dim", "delta_value_dim", "delta_conv")
+            _whole(
+                self,
+                "delta_n_key_heads",
+                "delta_n_value_heads",
+                "delta_key_dim",
+                "delta_value_dim",
+                "delta_conv",
+            )
             _share(self.delta_n_value_heads, "delta value", self.delta_n_key_heads, "key")
         if self.n_experts:
             _check_experts(self)
@@ -132,7 +164,13 @@ class ModelConfig:
     @property
     def stop(self) -> tuple[int, ...]:
         """Token ids that end a reply."""
-        return () if self.eos is None else (self.eos,) if isinstance(self.eos, int) else tuple(self.eos)
+        return (
+            ()
+            if self.eos is None
+            else (self.eos,)
+            if isinstance(self.eos, int)
+            else tuple(self.eos)
+        )
 
     @property
     def rope_dim(self) -> int:
@@ -170,42 +208,78 @@ def _whole(c: ModelConfig, *names: str) -> None:
 
 def _share(many: int, what: str, few: int, shared: str) -> None:
     if many % few:
-        raise ValueError(f"{many} {what} heads can't share {few} {shared} heads: {many} % {few} = {many % few}")
+        raise ValueError(
+            f"{many} {what} heads can't share {few} {shared} heads: {many} % {few} = {many % few}"
+        )
 
 
 def _check_attention(c: ModelConfig) -> None:
     _whole(c, "head_dim")
     _share(c.n_heads, "query", c.n_kv_heads, "key/value")
     if c.position == "rope" and (c.rope_dim % 2 or not 0 < c.rope_dim <= c.head_dim):
-        raise ValueError(f"RoPE rotates pairs, so head_dim must be even, not {c.rope_dim}" if c.partial_rotary == 1 else
-                         f"RoPE rotates pairs within a head of {c.head_dim}: partial_rotary = {c.partial_rotary} makes {c.rope_dim}")
-    if ("sliding" in c.types or c.window is not None) and not (isinstance(c.window, int) and c.window >= 1):
+        raise ValueError(
+            f"RoPE rotates pairs, so head_dim must be even, not {c.rope_dim}"
+            if c.partial_rotary == 1
+            else (
+                f"RoPE rotates pairs within a head of {c.head_dim}: partial_rotary ="
+                f" {c.partial_rotary} makes {c.rope_dim}"
+            )
+        )
+    if ("sliding" in c.types or c.window is not None) and not (
+        isinstance(c.window, int) and c.window >= 1
+    ):
         raise ValueError(f"a sliding layer needs a window of at least 1 token, not {c.window!r}")
 
 
 def _check_scaling(scaling: dict) -> None:
     kind = isinstance(scaling, dict) and scaling.get("rope_type")
     if kind not in [*ROPE_SCALINGS]:
-        raise ValueError(f"RoPE scaling is a dict whose rope_type is one of {', '.join(ROPE_SCALINGS)}, not {scaling!r}")
+        raise ValueError(
+            f"RoPE scaling is a dict whose rope_type is one of {', '.join(ROPE_SCALINGS)}, not"
+            f" {scaling!r}"
+        )
     if missing := [name for name in ROPE_SCALINGS[kind] if scaling.get(name) is None]:
         raise ValueError(f"RoPE scaling {kind!r} lacks {', '.join(missing)}")
 
 
 def _check_mla(c: ModelConfig) -> None:
-    _whole(c, "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", *(["q_lora_rank"] if c.q_lora_rank is not None else []))
+    _whole(
+        c,
+        "kv_lora_rank",
+        "qk_nope_head_dim",
+        "qk_rope_head_dim",
+        "v_head_dim",
+        *(["q_lora_rank"] if c.q_lora_rank is not None else []),
+    )
     if c.qk_rope_head_dim % 2:
-        raise ValueError(f"RoPE rotates pairs, so qk_rope_head_dim must be even, not {c.qk_rope_head_dim}")
+        raise ValueError(
+            f"RoPE rotates pairs, so qk_rope_head_dim must be even, not {c.qk_rope_head_dim}"
+        )
     if c.position != "rope":
-        raise ValueError(f"an MLA layer carries positions in its rotated dimensions: position must be 'rope', not {c.position!r}")
+        raise ValueError(
+            "an MLA layer carries positions in its rotated dimensions: position must be 'rope',"
+            f" not {c.position!r}"
+        )
 
 
 def _check_experts(c: ModelConfig) -> None:
     _whole(c, "n_experts", "n_active_experts", "d_expert", "n_expert_groups", "n_active_groups")
     if c.n_active_experts > c.n_experts:
-        raise ValueError(f"a token can't use {c.n_active_experts} of {c.n_experts} experts: n_active_experts must be <= n_experts")
+        raise ValueError(
+            f"a token can't use {c.n_active_experts} of {c.n_experts} experts: n_active_experts"
+            " must be <= n_experts"
+        )
     if c.n_experts % c.n_expert_groups or c.n_active_groups > c.n_expert_groups:
-        raise ValueError(f"{c.n_experts} experts can't form {c.n_expert_groups} equal groups of which {c.n_active_groups} are active")
+        raise ValueError(
+            f"{c.n_experts} experts can't form {c.n_expert_groups} equal groups of which"
+            f" {c.n_active_groups} are active"
+        )
     if c.n_active_experts > c.n_active_groups * (c.n_experts // c.n_expert_groups):
-        raise ValueError(f"{c.n_active_groups} active groups of {c.n_experts // c.n_expert_groups} experts can't offer {c.n_active_experts}")
+        raise ValueError(
+            f"{c.n_active_groups} active groups of {c.n_experts // c.n_expert_groups} experts can't"
+            f" offer {c.n_active_experts}"
+        )
     if c.ffn == "gelu":
-        raise ValueError("experts are gated: ffn must be 'swiglu', 'geglu' or 'swiglu_clamped', not 'gelu'")
+        raise ValueError(
+            "experts are gated: ffn must be 'swiglu', 'geglu' or 'swiglu_clamped', not 'gelu'"
+        )

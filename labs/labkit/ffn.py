@@ -1,4 +1,8 @@
-"""Feed-forward layers: what a token does on its own. `ffn(x)` maps [N,D] to [N,D] and sees no other token."""
+"""Feed-forward layers: what a token does on its own.
+
+`ffn(x)` maps [N,D] to [N,D] and sees no other token.
+"""
+
 from __future__ import annotations
 
 import torch
@@ -10,7 +14,9 @@ from labkit.linear import Linear
 
 
 def gated(gate_up: Tensor, kind: str) -> Tensor:
-    """`act(gate) * up` of the two halves of [..., 2F] (Shazeer 2020): "swiglu", "geglu" (tanh form) or gpt-oss' "swiglu_clamped"."""
+    """`act(gate) * up` of the two halves of [..., 2F] (Shazeer 2020): "swiglu", "geglu" (tanh form)
+    or gpt-oss' "swiglu_clamped".
+    """
     gate, up = gate_up.chunk(2, dim=-1)
     if kind == "swiglu":
         return F.silu(gate) * up
@@ -21,7 +27,9 @@ def gated(gate_up: Tensor, kind: str) -> Tensor:
 
 
 class SwiGLU(nn.Module):
-    """`down(silu(gate(x)) * up(x))`, or the gating that `config.ffn` names; gate and up are one matrix, so x is read once."""
+    """`down(silu(gate(x)) * up(x))`, or the gating that `config.ffn` names; gate and up are one
+    matrix, so x is read once.
+    """
 
     def __init__(self, config: ModelConfig, d_ff: int | None = None):
         super().__init__()

@@ -1,4 +1,8 @@
-"""The shell that never changes: embed, blocks, norm, head. Mixers, feed-forward layers and caches are swapped inside it."""
+"""The shell that never changes: embed, blocks, norm, head.
+
+Mixers, feed-forward layers and caches are swapped inside it.
+"""
+
 from __future__ import annotations
 
 import torch
@@ -15,24 +19,38 @@ from labkit.step import Step
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
-    return RMSNorm(config.d_model, config.norm_eps) if config.norm == "rms" else nn.LayerNorm(config.d_model, config.norm_eps)
+    return (
+        RMSNorm(config.d_model, config.norm_eps)
+        if config.norm == "rms"
+        else nn.LayerNorm(config.d_model, config.norm_eps)
+    )
 
 
 def make_ffn(config: ModelConfig, layer: int) -> nn.Module:
     """The feed-forward layer of `layer`: dense, or a mixture of experts."""
-    return MoE(config) if config.has_experts(layer) else GELUMLP(config) if config.ffn == "gelu" else SwiGLU(config)
+    return (
+        MoE(config)
+        if config.has_experts(layer)
+        else GELUMLP(config)
+        if config.ffn == "gelu"
+        else SwiGLU(config)
+    )
 
 
 class Block(nn.Module):
-    """One layer: tokens look at each other, then each thinks by itself; both add to the residual stream."""
+    """One layer: tokens look at each other, then each thinks by itself; both add to the residual
+    stream.
+    """
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
-        self.norm1, self.norm2 = make_norm(config), make_norm(config)
+        self.norm1 = make_norm(config)
+        self.norm2 = make_norm(config)
         self.mixer = make_mixer(config, layer)
         self.ffn = make_ffn(config, layer)
         after = make_norm if config.post_norms else lambda _: nn.Identity()
-        self.after1, self.after2 = after(config), after(config)
+        self.after1 = after(config)
+        self.after2 = after(config)
 
     def forward(self, x: Tensor, step: Step, cache) -> Tensor:
         x = x + self.after1(self.mixer(self.norm1(x), step, cache))
@@ -46,10 +64,15 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
-        self.positions = nn.Embedding(config.max_context, config.d_model) if config.position == "learned" else None
+        self.positions = (
+            nn.Embedding(config.max_context, config.d_model)
+            if config.position == "learned"
+            else None
+        )
         for table in (self.embed, self.positions):
             if table is not None:
-                nn.init.normal_(table.weight, std=config.d_model**-0.5)  # so that a tied head starts with logits near 1
+                # so that a tied head starts with logits near 1
+                nn.init.normal_(table.weight, std=config.d_model**-0.5)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
         self.norm = make_norm(config)
         self.head = Linear(config.d_model, config.vocab_size)
@@ -64,23 +87,43 @@ class GPT(nn.Module):
     def dtype(self):
         return self.embed.weight.dtype
 
-    def caches(self, kind: str, rows: int, capacity: int, *, block_size: int = 16, longest_step: int = 1) -> list:
+    def caches(
+        self, kind: str, rows: int, capacity: int, *, block_size: int = 16, longest_step: int = 1
+    ) -> list:
         """An empty cache per layer, for `rows` requests of up to `capacity` tokens.
 
-        kind: "static", "paged", "none", or "ring" for sliding layers that must take steps of up to `longest_step` tokens a request.
+        kind: "static", "paged", "none", or "ring" for sliding layers that must take steps of up to
+        `longest_step` tokens a request.
         """
         if rows < 1 or capacity < 1 or block_size < 1 or longest_step < 1:
-            raise ValueError("a cache needs at least one row and one token, in blocks and steps of at least one, "
-                             f"not {rows} and {capacity}, {block_size} and {longest_step}")
+            raise ValueError(
+                "a cache needs at least one row and one token, in blocks and steps of at least"
+                f" one, not {rows} and {capacity}, {block_size} and {longest_step}"
+            )
         table = None
-        if kind == "paged":  # every row gets its own blocks, in order; an engine hands them out on demand instead
+        # every row gets its own blocks, in order; an engine hands them out on demand instead
+        if kind == "paged":
             per_row = -(-capacity // block_size)
             table = torch.arange(rows * per_row, device=self.device).view(rows, per_row)
-        return [make_cache(kind, block.mixer, rows, capacity, table=table, block_size=block_size,
-                           longest_step=longest_step, dtype=self.dtype, device=self.device) for block in self.blocks]
+        return [
+            make_cache(
+                kind,
+                block.mixer,
+                rows,
+                capacity,
+                table=table,
+                block_size=block_size,
+                longest_step=longest_step,
+                dtype=self.dtype,
+                device=self.device,
+            )
+            for block in self.blocks
+        ]
 
     def forward(self, step: Step, caches: list, last: Tensor | None = None) -> Tensor:
-        """Logits [N,V], or [R',V] of the packed tokens `last` only: the head is the largest matrix, so ask for few rows."""
+        """Logits [N,V], or [R',V] of the packed tokens `last` only: the head is the largest matrix,
+        so ask for few rows.
+        """
         x = self.embed(step.ids)
         if self.config.embed_scale != 1:
             x = x * self.config.embed_scale
@@ -92,7 +135,9 @@ class GPT(nn.Module):
 
     @torch.inference_mode()
     def pack(self) -> GPT:
-        """Lay every matrix out as the CPU likes it (see `linear.Linear`); on other devices nothing changes."""
+        """Lay every matrix out as the CPU likes it (see `linear.Linear`); on other devices nothing
+        changes.
+        """
         shapes = {}
         for m in self.modules():
             if isinstance(m, Linear):
@@ -109,4 +154,3 @@ class GPT(nn.Module):
         if self.config.tie_embeddings:
             self.head.weight = self.embed.weight
         return self
-

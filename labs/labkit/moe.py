@@ -1,4 +1,8 @@
-"""Mixture of experts: many feed-forward layers, of which each token uses a few. Less is computed and read; all of it is stored."""
+"""Mixture of experts: many feed-forward layers, of which each token uses a few.
+
+Less is computed and read; all of it is stored.
+"""
+
 from __future__ import annotations
 
 from contextlib import contextmanager
@@ -15,25 +19,35 @@ EXECUTIONS = ("auto", "loop", "gather", "grouped")
 
 
 class Router(nn.Module):
-    """Chooses A of X experts for each token, and what each one's answer weighs: x [N,D] -> experts [N,A], weights [N,A].
+    """Chooses A of X experts for each token, and what each one's answer weighs: x [N,D] -> experts
+    [N,A], weights [N,A].
 
-    "softmax": the A largest probabilities (Shazeer et al. 2017; Mixtral, Qwen3, gpt-oss). "sigmoid": scores on their own, the
-    choice corrected by a bias that evens out the load, within the best groups of experts (DeepSeek-AI 2024, DeepSeek-V3, section 2.1.2).
+    "softmax": the A largest probabilities (Shazeer et al. 2017; Mixtral, Qwen3, gpt-oss).
+    "sigmoid": scores on their own, the choice corrected by a bias that evens out the load, within
+    the best groups of experts (DeepSeek-AI 2024, DeepSeek-V3, section 2.1.2).
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.score = Linear(config.d_model, config.n_experts, bias=config.expert_bias)
-        self.register_buffer("correction", torch.zeros(config.n_experts) if config.router_bias else None)
+        self.register_buffer(
+            "correction", torch.zeros(config.n_experts) if config.router_bias else None
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         c, scores = self.config, self.score(x).float()
         scores = scores.sigmoid() if c.router == "sigmoid" else scores.softmax(-1)
-        choice = scores if self.correction is None else scores + self.correction  # for choosing only
+        # for choosing only
+        choice = scores if self.correction is None else scores + self.correction
         if c.n_expert_groups > 1:  # a group is as good as its two best experts
             groups = choice.unflatten(1, (c.n_expert_groups, -1))
-            best = groups.topk(min(2, groups.shape[2]), dim=2).values.sum(2).topk(c.n_active_groups, dim=1).indices
+            best = (
+                groups.topk(min(2, groups.shape[2]), dim=2)
+                .values.sum(2)
+                .topk(c.n_active_groups, dim=1)
+                .indices
+            )
             out = torch.ones_like(groups[..., 0], dtype=torch.bool).scatter(1, best, False)
             choice = groups.masked_fill(out[..., None], float("-inf")).flatten(1)
         experts = choice.topk(c.n_active_experts, dim=1).indices
@@ -44,17 +58,21 @@ class Router(nn.Module):
 
 
 class MoE(nn.Module):
-    """Routed experts, and shared ones that every token uses (Dai et al. 2024, DeepSeekMoE). x [N,D] -> [N,D].
+    """Routed experts, and shared ones that every token uses (Dai et al. 2024, DeepSeekMoE). x [N,D]
+    -> [N,D].
 
-    `execution` says how: "loop" goes expert by expert, "gather" copies out the weights each token needs (fit for a few tokens on
-    a GPU), "grouped" sorts the tokens and multiplies all experts at once (torch's grouped_mm). "auto": loop on a CPU; on a GPU
-    gather up to 16 choices, then grouped. All give the same result.
+    `execution` says how: "loop" goes expert by expert, "gather" copies out the weights each token
+    needs (fit for a few tokens on a GPU), "grouped" sorts the tokens and multiplies all experts at
+    once (torch's grouped_mm). "auto": loop on a CPU; on a GPU gather up to 16 choices, then
+    grouped. All give the same result.
     """
 
     def __init__(self, config: ModelConfig, execution: str = "auto"):
         super().__init__()
         c, (X, D, d) = config, (config.n_experts, config.d_model, config.d_expert)
-        self.execution, self.kind, self.router = execution, c.ffn, Router(c)
+        self.execution = execution
+        self.kind = c.ffn
+        self.router = Router(c)
         self.gate_up = nn.Parameter(torch.randn(X, 2 * d, D) * D**-0.5)
         self.down = nn.Parameter(torch.randn(X, D, d) * d**-0.5)
         self.gate_up_bias = nn.Parameter(torch.zeros(X, 2 * d)) if c.expert_bias else None
@@ -68,15 +86,25 @@ class MoE(nn.Module):
         if self.shared is None:
             return out
         shared = self.shared(x)
-        return out + (shared if self.shared_gate is None else shared * self.shared_gate(x).sigmoid())
+        return out + (
+            shared if self.shared_gate is None else shared * self.shared_gate(x).sigmoid()
+        )
 
     def routed(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
-        """The chosen experts' answers, weighed and summed: x [N,D], experts and weights [N,A] -> [N,D]."""
+        """The chosen experts' answers, weighed and summed: x [N,D], experts and weights [N,A] ->
+        [N,D].
+        """
         way = self.execution
         if way not in EXECUTIONS:
             raise ValueError(f"experts run by {', '.join(EXECUTIONS)}, not {way!r}")
         if way == "auto":
-            way = "loop" if x.device.type == "cpu" else "gather" if experts.numel() <= 16 else "grouped"
+            way = (
+                "loop"
+                if x.device.type == "cpu"
+                else "gather"
+                if experts.numel() <= 16
+                else "grouped"
+            )
         if way == "gather":
             return (self._gather(x, experts) * weights[..., None]).sum(1)
         order = experts.flatten().argsort(stable=True)  # choices, expert by expert
@@ -88,23 +116,43 @@ class MoE(nn.Module):
         out = []
         for i, part in enumerate(x.split(load.tolist())):
             if len(part):
-                bias = (None, None) if self.gate_up_bias is None or self.down_bias is None else (self.gate_up_bias[i], self.down_bias[i])
-                out.append(F.linear(gated(F.linear(part, self.gate_up[i], bias[0]), self.kind), self.down[i], bias[1]))
+                bias = (
+                    (None, None)
+                    if self.gate_up_bias is None or self.down_bias is None
+                    else (self.gate_up_bias[i], self.down_bias[i])
+                )
+                out.append(
+                    F.linear(
+                        gated(F.linear(part, self.gate_up[i], bias[0]), self.kind),
+                        self.down[i],
+                        bias[1],
+                    )
+                )
         return torch.cat(out)
 
     def _gather(self, x: Tensor, experts: Tensor) -> Tensor:
         hidden = torch.einsum("naed,nd->nae", self.gate_up[experts], x)
-        hidden = gated(hidden if self.gate_up_bias is None else hidden + self.gate_up_bias[experts], self.kind)
+        hidden = gated(
+            hidden if self.gate_up_bias is None else hidden + self.gate_up_bias[experts], self.kind
+        )
         out = torch.einsum("nade,nae->nad", self.down[experts], hidden)
         return out if self.down_bias is None else out + self.down_bias[experts]
 
     def _grouped(self, x: Tensor, load: Tensor) -> Tensor:
         multiply = getattr(F, "grouped_mm", None) or getattr(torch, "_grouped_mm", None)
-        if multiply is None or any(w.shape[2] * w.element_size() % 16 for w in (self.gate_up, self.down)):
-            raise ValueError("grouped execution needs torch's grouped_mm and rows of a multiple of 16 bytes; use 'loop' here")
+        if multiply is None or any(
+            w.shape[2] * w.element_size() % 16 for w in (self.gate_up, self.down)
+        ):
+            raise ValueError(
+                "grouped execution needs torch's grouped_mm and rows of a multiple of 16 bytes; use"
+                " 'loop' here"
+            )
         ends = load.cumsum(0).to(torch.int32)
         per_row = lambda bias: 0 if bias is None else bias.repeat_interleave(load, 0)
-        hidden = gated(multiply(x, self.gate_up.transpose(1, 2), offs=ends) + per_row(self.gate_up_bias), self.kind)
+        hidden = gated(
+            multiply(x, self.gate_up.transpose(1, 2), offs=ends) + per_row(self.gate_up_bias),
+            self.kind,
+        )
         return multiply(hidden, self.down.transpose(1, 2), offs=ends) + per_row(self.down_bias)
 
 
@@ -115,9 +163,14 @@ def expert_load(experts: Tensor, n_experts: int) -> Tensor:
 
 @contextmanager
 def watch_routing(model: nn.Module):
-    """Inside the block, every forward adds each router's choice to the list this gives: [(layer name, experts [N,A], weights [N,A])]."""
+    """Inside the block, every forward adds each router's choice to the list this gives: [(layer
+    name, experts [N,A], weights [N,A])].
+    """
     seen, routers = [], [(name, m) for name, m in model.named_modules() if isinstance(m, Router)]
-    hooks = [m.register_forward_hook(lambda _, __, out, name=name: seen.append((name, *out))) for name, m in routers]
+    hooks = [
+        m.register_forward_hook(lambda _, __, out, name=name: seen.append((name, *out)))
+        for name, m in routers
+    ]
     try:
         yield seen
     finally:

@@ -1,7 +1,8 @@
 """The course's colours, defined once for site, plots, widgets and films.
 
-Gold marks the one active thing and is always outlined in navy: it has 2.2:1 on the light ground, so it is never text.
-Every other ink reaches 4.5:1 on both grounds of its theme (`tests/test_palette.py`).
+Gold marks the one active thing and is always outlined in navy: it has 2.2:1 on the light ground, so
+it is never text. Every other ink reaches 4.5:1 on both grounds of its theme
+(`tests/test_palette.py`).
 """
 
 PALETTE = {
@@ -46,16 +47,21 @@ def css_variables(theme: str) -> str:
 
 
 def rules() -> str:
-    """Both themes as CSS rules for whatever page they land on: the site, Colab and JupyterLab each name their dark mode.
+    """Both themes as CSS rules for whatever page they land on: the site, Colab and JupyterLab each
+    name their dark mode.
 
     At a specificity of zero, so that a page's own colours win.
     """
     dark = 'html[data-theme="dark"], html[theme="dark"], [data-jp-theme-light="false"]'
-    return f":where(html) {{ {css_variables('light')} }}\n:where({dark}) {{ {css_variables('dark')} }}\n"
+    return (
+        f":where(html) {{ {css_variables('light')} }}\n:where({dark}) {{ {css_variables('dark')}"
+        " }\n"
+    )
 
 
 def contrast(a: str, b: str) -> float:
     """WCAG 2.2 contrast ratio of two `#RRGGBB` colours."""
+
     def luminance(c):
         rgb = [int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         r, g, b = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in rgb]

@@ -1,8 +1,10 @@
 """Measured numbers, stored with where they were measured: `labs/results/<name>.<machine>.json`.
 
-A document is `{schema, name, env, command, commit, date, rows}`; a `note` says what else a reader must know. Pages quote rows
-through the `{n}` role (`receipt` below), so that a number in prose always carries its machine, date, commit and command.
+A document is `{schema, name, env, command, commit, date, rows}`; a `note` says what else a reader
+must know. Pages quote rows through the `{n}` role (`receipt` below), so that a number in prose
+always carries its machine, date, commit and command.
 """
+
 from __future__ import annotations
 
 import datetime
@@ -30,13 +32,19 @@ def folder() -> Path:
 
 def environment(device: str = "cpu") -> dict:
     """What a reader needs to judge a number: processor, cores, threads, versions."""
-    env = {"cpu": _cpu_name(), "cores": _cores(), "os": platform.system(), "python": platform.python_version()}
+    env = {
+        "cpu": _cpu_name(),
+        "cores": _cores(),
+        "os": platform.system(),
+        "python": platform.python_version(),
+    }
     for package in ("numpy", "torch", "transformers"):
         with suppress(metadata.PackageNotFoundError):
             env[package] = metadata.version(package)
     if "torch" in sys.modules:
         torch = sys.modules["torch"]
-        env["threads"], env["capability"] = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+        env["threads"] = torch.get_num_threads()
+        env["capability"] = torch.backends.cpu.get_cpu_capability()
         if str(device).startswith("cuda"):
             env["gpu"], env["cuda"] = torch.cuda.get_device_name(), torch.version.cuda
     return env
@@ -53,11 +61,20 @@ def document(name: str, rows: list[dict], *, device: str = "cpu") -> dict:
     """Rows with their provenance. A ratio's key is "multiple". Raises ValueError for no rows."""
     if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
         raise ValueError("a result needs at least one row, and every row is a dict")
-    return {"schema": SCHEMA, "name": name, "env": environment(device), "command": _command(sys.argv),
-            "commit": _commit(), "date": datetime.date.today().isoformat(), "rows": rows}
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "env": environment(device),
+        "command": _command(sys.argv),
+        "commit": _commit(),
+        "date": datetime.date.today().isoformat(),
+        "rows": rows,
+    }
 
 
-def save(name: str, rows: list[dict], *, device: str = "cpu", into: Path | str | None = None) -> Path:
+def save(
+    name: str, rows: list[dict], *, device: str = "cpu", into: Path | str | None = None
+) -> Path:
     """Store `document(name, rows)` in `labs/results` (or `into`) and return its path."""
     doc = document(name, rows, device=device)
     target = Path(into or folder()) / f"{name}.{machine(doc['env'])}.json"
@@ -68,11 +85,17 @@ def save(name: str, rows: list[dict], *, device: str = "cpu", into: Path | str |
 
 
 def load(name: str, machine: str | None = None) -> dict:
-    """The stored document; of several CPUs' the newest, unless a machine is named (`nvidia-*`, say). Raises ValueError when there is none."""
-    found = [json.loads(p.read_text()) for p in sorted(folder().glob(f"{name}.{machine or '*'}.json"))]
+    """The stored document; of several CPUs' the newest, unless a machine is named (`nvidia-*`,
+    say). Raises ValueError when there is none.
+    """
+    found = [
+        json.loads(p.read_text()) for p in sorted(folder().glob(f"{name}.{machine or '*'}.json"))
+    ]
     if not found:
         known = sorted({p.name.split(".")[0] for p in folder().glob("*.json")})
-        raise ValueError(f"no result is stored as {name!r}; stored are: {', '.join(known) or 'none'}")
+        raise ValueError(
+            f"no result is stored as {name!r}; stored are: {', '.join(known) or 'none'}"
+        )
     return max([d for d in found if "gpu" not in d["env"]] or found, key=lambda d: d["date"])
 
 
@@ -103,9 +126,11 @@ class Receipt:
 
 
 def receipt(expression: str) -> Receipt:
-    """Evaluate `expr | format`, where expr may use formulas, presets and stored rows, and nothing else.
+    """Evaluate `expr | format`, where expr may use formulas, presets and stored rows, and nothing
+    else.
 
-    `kv_cache_bytes(presets["llama3-70b"], 1) | ,` · `row("ch4b-lab-03", variant="cached")["multiple"] | .1f`
+    `kv_cache_bytes(presets["llama3-70b"], 1) | ,` · `row("ch4b-lab-03",
+    variant="cached")["multiple"] | .1f`
     """
     from labkit import formulas
     from labkit.published import presets
@@ -118,7 +143,15 @@ def receipt(expression: str) -> Receipt:
         return seen[-1]
 
     names = {name: getattr(formulas, name) for name in formulas.__all__}
-    names |= {"presets": presets, "row": look_up, "round": round, "sum": sum, "min": min, "max": max, "range": range}
+    names |= {
+        "presets": presets,
+        "row": look_up,
+        "round": round,
+        "sum": sum,
+        "min": min,
+        "max": max,
+        "range": range,
+    }
     names["__builtins__"] = {}  # globals, so that a generator expression sees them too
     try:
         value = eval(source, names)
@@ -129,21 +162,50 @@ def receipt(expression: str) -> Receipt:
     if seen:
         doc = seen[0].document
         env = doc["env"]
-        cpu = ", ".join([env["cpu"], f"{env['cores']} cores", *([env["capability"]] if "capability" in env else [])])
-        details = {"machine": env.get("gpu") or cpu, "date": doc["date"], "commit": doc["commit"],
-                   "command": doc["command"], "result": doc["name"],
-                   "versions": ", ".join(f"{k} {env[k]}" for k in ("python", "numpy", "torch") if k in env)}
+        cpu = ", ".join(
+            [
+                env["cpu"],
+                f"{env['cores']} cores",
+                *([env["capability"]] if "capability" in env else []),
+            ]
+        )
+        details = {
+            "machine": env.get("gpu") or cpu,
+            "date": doc["date"],
+            "commit": doc["commit"],
+            "command": doc["command"],
+            "result": doc["name"],
+            "versions": ", ".join(
+                f"{k} {env[k]}" for k in ("python", "numpy", "torch") if k in env
+            ),
+        }
         details |= {"note": doc["note"]} if "note" in doc else {}
         if "iqr" in seen[0]:
-            details["spread"] = f"quartiles {seen[0]['iqr']:.3g} {seen[0].get('unit', '')} apart, {seen[0].get('n', '?')} runs".replace("  ", " ")
+            details["spread"] = (
+                f"quartiles {seen[0]['iqr']:.3g} {seen[0].get('unit', '')} apart,"
+                f" {seen[0].get('n', '?')} runs".replace("  ", " ")
+            )
     return Receipt(text, source.strip(), details)
 
 
 def _command(argv: list[str]) -> str:
-    """What was run, by name. Paths stay out: where a drawing went changes no number, and is nobody else's business."""
+    """What was run, by name.
+
+    Paths stay out: where a drawing went changes no number, and is nobody else's business.
+    """
     at = argv.index("--plot") if "--plot" in argv else len(argv)
-    name = "labkit" if Path(argv[0]).name == "__main__.py" else Path(argv[0]).name  # python -m labkit.cli
-    return " ".join([name, *(a for i, a in enumerate(argv) if i and i not in (at, at + 1) and not a.startswith("--plot="))])
+    # python -m labkit.cli
+    name = "labkit" if Path(argv[0]).name == "__main__.py" else Path(argv[0]).name
+    return " ".join(
+        [
+            name,
+            *(
+                a
+                for i, a in enumerate(argv)
+                if i and i not in (at, at + 1) and not a.startswith("--plot=")
+            ),
+        ]
+    )
 
 
 def _cpu_name() -> str:
@@ -162,8 +224,13 @@ def _cores() -> int:
 def _commit() -> str:
     here = Path(__file__).parent
     try:
-        git = lambda *args: subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", ":(exclude)../results")  # code, not what it measured
+        git = lambda *args: subprocess.run(
+            ["git", *args], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        # code, not what it measured
+        changed = git(
+            "status", "--porcelain", "--untracked-files=no", "--", "..", ":(exclude)../results"
+        )
         return git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         with suppress(metadata.PackageNotFoundError):

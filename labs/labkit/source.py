@@ -1,4 +1,5 @@
 """The library's own source on a page: never pasted, so it cannot drift from what runs."""
+
 from __future__ import annotations
 
 import ast
@@ -25,11 +26,15 @@ class Listing:
 
 def show(*objects, doc: bool = True) -> Listing:
     """The source of functions, classes or methods; `doc=False` leaves their docstrings out."""
-    return Listing("\n\n".join(_source(o, doc) for o in objects), "; ".join(_where(o) for o in objects))
+    return Listing(
+        "\n\n".join(_source(o, doc) for o in objects), "; ".join(_where(o) for o in objects)
+    )
 
 
 class SideBySide:
-    """Two listings next to each other (one under the other on a phone), the lines that differ marked."""
+    """Two listings next to each other (one under the other on a phone), the lines that differ
+    marked.
+    """
 
     def __init__(self, left, right, doc: bool):
         self.sides = [(_source(o, doc).splitlines(), o) for o in (left, right)]
@@ -58,7 +63,11 @@ def _source(obj, doc: bool) -> str:
         return text
     node = ast.parse(text).body[0]
     first = node.body[0] if isinstance(node, ast.FunctionDef | ast.ClassDef) else node
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+    if (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    ):
         lines = text.splitlines()
         return "\n".join(lines[: first.lineno - 1] + lines[first.end_lineno :])
     return text
@@ -74,11 +83,20 @@ def _column(lines: list[str], marked: set[int], obj) -> str:
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
-    html = highlight("\n".join(lines), PythonLexer(stripnl=False), HtmlFormatter(nowrap=True)).rstrip("\n").split("\n")
-    body = "\n".join(f"<mark>{line or ' '}</mark>" if i in marked else line for i, line in enumerate(html))
+    html = (
+        highlight("\n".join(lines), PythonLexer(stripnl=False), HtmlFormatter(nowrap=True))
+        .rstrip("\n")
+        .split("\n")
+    )
+    body = "\n".join(
+        f"<mark>{line or ' '}</mark>" if i in marked else line for i, line in enumerate(html)
+    )
     name = escape(obj.__name__)
-    return (f'<figure><figcaption>{name} <small>{escape(_where(obj))}</small></figcaption>'
-            f'<pre tabindex="0" role="region" aria-label="source of {name}"><code>{body}</code></pre></figure>')
+    return (
+        f"<figure><figcaption>{name} <small>{escape(_where(obj))}</small></figcaption>"
+        '<pre tabindex="0" role="region" aria-label="source of'
+        f' {name}"><code>{body}</code></pre></figure>'
+    )
 
 
 CSS = """

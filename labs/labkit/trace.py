@@ -1,8 +1,10 @@
-"""What really happened, step by step: recorded once, then played by a widget, drawn by a film, printed as a table.
+"""What really happened, step by step: recorded once, then played by a widget, drawn by a film,
+printed as a table.
 
-A Trace is plain data. Each kind has one step type below; a recorder watches the code that runs (it never re-tells what should
-have happened), and readers speak JSON.
+A Trace is plain data. Each kind has one step type below; a recorder watches the code that runs (it
+never re-tells what should have happened), and readers speak JSON.
 """
+
 from __future__ import annotations
 
 import json
@@ -48,7 +50,8 @@ class ScheduleStep:
     """One step of an engine: who ran."""
 
     seconds: float
-    rows: list  # [row, request, "prefill" | "decode" | "check", tokens fed, context, tokens out] each
+    # [row, request, "prefill" | "decode" | "check", tokens fed, context, tokens out] each
+    rows: list
     waiting: list[int]
     preempted: list[int]
     finished: dict  # request -> reason
@@ -73,12 +76,21 @@ class SpeculationStep:
     checks: list  # [request, drafts, how many were accepted] each
 
 
-KINDS = {"decode": DecodeStep, "attention": AttentionStep, "schedule": ScheduleStep, "blocks": BlocksStep, "speculation": SpeculationStep}
+KINDS = {
+    "decode": DecodeStep,
+    "attention": AttentionStep,
+    "schedule": ScheduleStep,
+    "blocks": BlocksStep,
+    "speculation": SpeculationStep,
+}
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Steps of one kind, with where they came from. `source` names the function that was watched; `meta` its settings."""
+    """Steps of one kind, with where they came from.
+
+    `source` names the function that was watched; `meta` its settings.
+    """
 
     kind: str
     source: str
@@ -91,21 +103,34 @@ class Trace:
             raise ValueError(f"no trace is of kind {self.kind!r}: choose {', '.join(KINDS)}")
         for i, step in enumerate(self.steps):
             if type(step) is not KINDS[self.kind]:
-                raise ValueError(f"step {i} of a {self.kind} trace must be a {KINDS[self.kind].__name__}, not {type(step).__name__}")
+                raise ValueError(
+                    f"step {i} of a {self.kind} trace must be a {KINDS[self.kind].__name__}, not"
+                    f" {type(step).__name__}"
+                )
 
     def to_dict(self) -> dict:
-        return {"schema": self.schema, "kind": self.kind, "source": self.source, "meta": self.meta,
-                "steps": [asdict(s) for s in self.steps]}
+        return {
+            "schema": self.schema,
+            "kind": self.kind,
+            "source": self.source,
+            "meta": self.meta,
+            "steps": [asdict(s) for s in self.steps],
+        }
 
     @classmethod
     def from_dict(cls, d: dict) -> Trace:
         if d.get("schema") != SCHEMA or d.get("kind") not in KINDS:
-            raise ValueError(f"this is not a trace of schema {SCHEMA}: kind {d.get('kind')!r}, schema {d.get('schema')!r}")
+            raise ValueError(
+                f"this is not a trace of schema {SCHEMA}: kind {d.get('kind')!r}, schema"
+                f" {d.get('schema')!r}"
+            )
         step = KINDS[d["kind"]]
         known = {f.name for f in fields(step)}
         for i, s in enumerate(d["steps"]):
             if set(s) != known:
-                raise ValueError(f"step {i} has the fields {sorted(s)}, a {d['kind']} step has {sorted(known)}")
+                raise ValueError(
+                    f"step {i} has the fields {sorted(s)}, a {d['kind']} step has {sorted(known)}"
+                )
         return cls(d["kind"], d["source"], d["meta"], [step(**s) for s in d["steps"]])
 
     def save(self, path) -> Path:
@@ -122,7 +147,10 @@ class WatchedCache:
     """A cache that counts what passes through it, and otherwise is the cache it wraps."""
 
     def __init__(self, cache):
-        self.cache, self.read_slots, self.written, self.held = cache, 0, 0, 0
+        self.cache = cache
+        self.read_slots = 0
+        self.written = 0
+        self.held = 0
 
     def write(self, step, *items):
         self.cache.write(step, *items)
@@ -135,8 +163,11 @@ class WatchedCache:
         return *items, kpos
 
 
-def record_decode(model, prompt: list[int], new: int, *, cache: str = "static", decode=None) -> Trace:
-    """Run a greedy decode of one prompt and record what each forward fed, computed, read and wrote (in layer 0).
+def record_decode(
+    model, prompt: list[int], new: int, *, cache: str = "static", decode=None
+) -> Trace:
+    """Run a greedy decode of one prompt and record what each forward fed, computed, read and wrote
+    (in layer 0).
 
     cache as in `labkit.generate`; `decode` turns ids into text (default: the numbers).
     """
@@ -153,7 +184,16 @@ def record_decode(model, prompt: list[int], new: int, *, cache: str = "static", 
         with torch.inference_mode():
             step = Step.of([(0, len(ids) - len(feed), feed)], model.device)
             token = int(model(step, caches, step.last)[0].argmax())
-        steps.append(DecodeStep(text([token]), [text([i]) for i in feed], len(step.ids), watched.read_slots, watched.written, watched.held))
+        steps.append(
+            DecodeStep(
+                text([token]),
+                [text([i]) for i in feed],
+                len(step.ids),
+                watched.read_slots,
+                watched.written,
+                watched.held,
+            )
+        )
         start = len(ids)
         ids.append(token)
     meta = {"cache": cache, "prompt": [text([i]) for i in prompt], "layers": model.config.n_layers}

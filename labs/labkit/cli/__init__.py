@@ -1,4 +1,8 @@
-"""The `labkit` command. Bad input is one line on standard error and exit 2; nothing is left half written."""
+"""The `labkit` command.
+
+Bad input is one line on standard error and exit 2; nothing is left half written.
+"""
+
 from __future__ import annotations
 
 import argparse
@@ -23,7 +27,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(prog="labkit", description="The package behind the course Faster and Leaner Inference.")
+    parser = Parser(
+        prog="labkit", description="The package behind the course Faster and Leaner Inference."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, line) in COMMANDS.items():
         sub = commands.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
@@ -50,7 +56,15 @@ def progress(things, text: str, total: int | None = None):
     """Things, with a bar on standard error once they take longer than two seconds."""
     from tqdm import tqdm
 
-    return tqdm(things, desc=text, total=total, delay=2, leave=False, file=sys.stderr, disable="PYTEST_CURRENT_TEST" in os.environ)
+    return tqdm(
+        things,
+        desc=text,
+        total=total,
+        delay=2,
+        leave=False,
+        file=sys.stderr,
+        disable="PYTEST_CURRENT_TEST" in os.environ,
+    )
 
 
 class Table(str):
@@ -63,13 +77,22 @@ class Table(str):
 
 
 def table(rows: list[dict], columns: dict[str, str] | None = None) -> Table:
-    """Rows as a table. columns: key -> heading, or "heading|format" where the format is as in an f-string."""
+    """Rows as a table. columns: key -> heading, or "heading|format" where the format is as in an
+    f-string.
+    """
     from tabulate import tabulate
 
     columns = columns or {key: key for key in rows[0]}
-    cells = [[_cell(row.get(key), heading.partition("|")[2]) for key, heading in columns.items()] for row in rows]
-    numeric = [all(isinstance(row.get(key), (int, float)) or row.get(key) is None for row in rows) for key in columns]
-    headings, align = [h.partition("|")[0] for h in columns.values()], ["right" if n else "left" for n in numeric]
+    cells = [
+        [_cell(row.get(key), heading.partition("|")[2]) for key, heading in columns.items()]
+        for row in rows
+    ]
+    numeric = [
+        all(isinstance(row.get(key), (int, float)) or row.get(key) is None for row in rows)
+        for key in columns
+    ]
+    headings = [h.partition("|")[0] for h in columns.values()]
+    align = ["right" if n else "left" for n in numeric]
     made = Table(tabulate(cells, headings, disable_numparse=True, colalign=align))
     made.html = str(tabulate(cells, headings, "html", disable_numparse=True, colalign=align))
     return made

@@ -1,11 +1,14 @@
 """`labkit doctor`: what this machine has, and which fast paths it takes."""
+
 from __future__ import annotations
 
 import json
 
 
 def arguments(parser) -> None:
-    parser.add_argument("--quick", action="store_true", help="do not measure the machine's ceilings")
+    parser.add_argument(
+        "--quick", action="store_true", help="do not measure the machine's ceilings"
+    )
 
 
 def run(args) -> None:
@@ -14,20 +17,33 @@ def run(args) -> None:
     from labkit import bench, kernels, linear, results
     from labkit.weights import smol
 
-    found = {**results.environment(args.device), "cuda_available": torch.cuda.is_available(), "bf16_arithmetic": linear.has_bf16(),
-             "packed_weights": linear.can_pack(torch.empty(1, 1)), "own_kernels": kernels.missing() or "compiled",
-             "results": str(results.folder().name)}
+    found = {
+        **results.environment(args.device),
+        "cuda_available": torch.cuda.is_available(),
+        "bf16_arithmetic": linear.has_bf16(),
+        "packed_weights": linear.can_pack(torch.empty(1, 1)),
+        "own_kernels": kernels.missing() or "compiled",
+        "results": str(results.folder().name),
+    }
     kept = smol.cache_folder() / "smollm2-135m"
-    found["smollm2"] = "in the local cache" if kept.exists() else "not here yet: it is fetched at first use"
+    found["smollm2"] = (
+        "in the local cache" if kept.exists() else "not here yet: it is fetched at first use"
+    )
     try:
         smol.verify(kept, every=True)
     except (OSError, ValueError) as e:
         found["smollm2"] = f"{kept} is damaged, so delete it and it will be fetched again: {e}"
     if not args.quick:
         ceilings = bench.hardware("fp32", args.device)
-        found |= {"fp32_flops_per_second": ceilings.flops_per_second, "bytes_per_second": ceilings.bytes_per_second}
+        found |= {
+            "fp32_flops_per_second": ceilings.flops_per_second,
+            "bytes_per_second": ceilings.bytes_per_second,
+        }
     if args.json:
         print(json.dumps(found))
         return
     for key, value in found.items():
-        print(f"{key.replace('_', ' '):24} {f'{value / 1e9:,.1f} billion' if isinstance(value, float) else value}")
+        print(
+            f"{key.replace('_', ' '):24}"
+            f" {f'{value / 1e9:,.1f} billion' if isinstance(value, float) else value}"
+        )

@@ -1,4 +1,5 @@
 """`labkit generate "…"`: the real model, from a prompt to a reply."""
+
 from __future__ import annotations
 
 import json
@@ -7,13 +8,17 @@ import time
 
 def arguments(parser) -> None:
     parser.add_argument("prompt", help="what to ask")
-    parser.add_argument("--new", type=int, default=128, metavar="N", help="new tokens at most (default 128)")
+    parser.add_argument(
+        "--new", type=int, default=128, metavar="N", help="new tokens at most (default 128)"
+    )
     parser.add_argument("--cache", choices=["static", "paged", "none"], default="static")
     parser.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 = greedy (default)")
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--raw", action="store_true", help="continue the text, without the chat template")
+    parser.add_argument(
+        "--raw", action="store_true", help="continue the text, without the chat template"
+    )
 
 
 def run(args) -> None:
@@ -28,7 +33,8 @@ def run(args) -> None:
     model, tokenizer = smollm2(args.dtype, args.device)
     ids = tokenizer.encode(args.prompt) if args.raw else tokenizer.chat(args.prompt)
     check_tokens(model.config, ids, args.new)
-    generate(model, [ids], 1, cache=args.cache)  # warm up, so that the speed is the model's and not the first call's
+    # warm up, so that the speed is the model's and not the first call's
+    generate(model, [ids], 1, cache=args.cache)
     bar = progress(None, "tokens", args.new)
     model.head.register_forward_hook(lambda *_: bar.update(1) and None)
     start = time.perf_counter()
@@ -38,7 +44,14 @@ def run(args) -> None:
     text = tokenizer.decode(tokens[:-1] if tokens[-1] in model.config.stop else tokens).strip()
     speed = len(tokens) / seconds
     if args.json:
-        print(json.dumps({"text": text, "tokens": len(tokens), "tokens_per_second": speed}, ensure_ascii=False))
+        print(
+            json.dumps(
+                {"text": text, "tokens": len(tokens), "tokens_per_second": speed},
+                ensure_ascii=False,
+            )
+        )
     else:
-        print(f"{text}\n\n{len(tokens)} tokens, {speed:.1f} tokens/s, prompt of {len(ids)} tokens included; "
-              f"cache {args.cache}, {args.dtype}, {args.device}")
+        print(
+            f"{text}\n\n{len(tokens)} tokens, {speed:.1f} tokens/s, prompt of {len(ids)} tokens"
+            f" included; cache {args.cache}, {args.dtype}, {args.device}"
+        )

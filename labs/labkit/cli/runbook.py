@@ -1,4 +1,8 @@
-"""`labkit runbook`: every lab in order. After each a checkpoint says go, or stop: what to look at before you believe the next."""
+"""`labkit runbook`: every lab in order.
+
+After each a checkpoint says go, or stop: what to look at before you believe the next.
+"""
+
 from __future__ import annotations
 
 import gc
@@ -7,9 +11,20 @@ import time
 
 
 def arguments(parser) -> None:
-    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: minutes, and nothing worth quoting")
-    parser.add_argument("--from", dest="start", metavar="ID", help="begin at this lab: after a stop, the one that stopped")
-    parser.add_argument("--keep-going", action="store_true", help="don't stop at a lab that says stop, or fails")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small sizes, few repeats: minutes, and nothing worth quoting",
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="ID",
+        help="begin at this lab: after a stop, the one that stopped",
+    )
+    parser.add_argument(
+        "--keep-going", action="store_true", help="don't stop at a lab that says stop, or fails"
+    )
     parser.add_argument("--store", action="store_true", help="keep every result in labs/results")
 
 
@@ -30,23 +45,48 @@ def run(args) -> None:
     for lab in order:
         done.append(one(lab, args))
         if not args.json:
-            print(f"{done[-1]['seconds']:7.1f} s  {lab.id}  {lab.title}: {done[-1]['checkpoint']}", flush=True)
+            print(
+                f"{done[-1]['seconds']:7.1f} s  {lab.id}  {lab.title}: {done[-1]['checkpoint']}",
+                flush=True,
+            )
         if done[-1]["checkpoint"] != "go" and not args.keep_going:
             break
     stopped = [row["id"] for row in done if row["checkpoint"] != "go"]
     if args.json:
         print(json.dumps({"rows": done, "stopped": stopped[0] if stopped else None}))
     else:
-        print("\n" + table(done, {"id": "lab", "title": "", "seconds": "seconds|.1f", "rows": "rows", "checkpoint": "checkpoint"}))
+        print(
+            "\n"
+            + table(
+                done,
+                {
+                    "id": "lab",
+                    "title": "",
+                    "seconds": "seconds|.1f",
+                    "rows": "rows",
+                    "checkpoint": "checkpoint",
+                },
+            )
+        )
         total = sum(row["seconds"] for row in done)
-        print(f"\n{len(done)} of {len(order)} labs in {total / 60:.1f} minutes. " + (
-            f"Look at what {', '.join(stopped)} says, then go on with: labkit runbook --from {stopped[0]}" if stopped else "All say go."))
+        print(
+            f"\n{len(done)} of {len(order)} labs in {total / 60:.1f} minutes. "
+            + (
+                f"Look at what {', '.join(stopped)} says, then go on with: labkit runbook --from"
+                f" {stopped[0]}"
+                if stopped
+                else "All say go."
+            )
+        )
     if stopped:
         raise SystemExit(1)
 
 
 def one(lab, args) -> dict:
-    """Run one lab: how long it took, and its checkpoint's verdict. A lab that raises an error of its own stops the run like one that says stop."""
+    """Run one lab: how long it took, and its checkpoint's verdict.
+
+    A lab that raises an error of its own stops the run like one that says stop.
+    """
     from labkit import results
     from labkit.cli.lab import verdict
 
@@ -63,4 +103,10 @@ def one(lab, args) -> dict:
             raise
         says = f"stop: {' '.join(str(e).split()) or type(e).__name__}"
     gc.collect()  # a lab's model goes before the next one's comes
-    return {"id": lab.id, "title": lab.title, "seconds": time.perf_counter() - start, "rows": len(rows), "checkpoint": says}
+    return {
+        "id": lab.id,
+        "title": lab.title,
+        "seconds": time.perf_counter() - start,
+        "rows": len(rows),
+        "checkpoint": says,
+    }

@@ -1,4 +1,8 @@
-"""A serving engine: requests come and go, one step at a time. `engine` is the loop, `scheduler` decides, `blocks` and `prefix` remember."""
+"""A serving engine: requests come and go, one step at a time.
+
+`engine` is the loop, `scheduler` decides, `blocks` and `prefix` remember.
+"""
+
 from labkit.engine.engine import Engine
 from labkit.engine.request import Event, QueueFull
 

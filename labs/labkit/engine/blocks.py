@@ -1,4 +1,7 @@
-"""Memory in blocks: who holds which, and what may be thrown away (Kwon et al. 2023, PagedAttention)."""
+"""Memory in blocks: who holds which, and what may be thrown away (Kwon et al. 2023,
+PagedAttention).
+"""
+
 from __future__ import annotations
 
 import heapq
@@ -6,14 +9,19 @@ from collections import OrderedDict
 
 
 class BlockPool:
-    """Blocks 1 to n. Each is *held* by one or more requests, *kept* for its contents by nobody, or *free*.
+    """Blocks 1 to n.
 
-    Kept blocks are evicted, the least recently used first, when no block is free. Free ones are handed out lowest first, so that
-    those in use stay close together. Block 0 belongs to nobody: where a request has no block yet, its table says 0.
+    Each is *held* by one or more requests, *kept* for its contents by nobody, or *free*.
+
+    Kept blocks are evicted, the least recently used first, when no block is free. Free ones are
+    handed out lowest first, so that those in use stay close together. Block 0 belongs to nobody:
+    where a request has no block yet, its table says 0.
     """
 
     def __init__(self, n: int, forget):
-        self.n, self.forget = n, forget  # `forget(block)` hears that a block's contents are lost
+        # `forget(block)` hears that a block's contents are lost
+        self.n = n
+        self.forget = forget
         self.free = list(range(1, n + 1))
         self.holders = [0] * (n + 1)
         self.kept: OrderedDict[int, None] = OrderedDict()  # oldest first

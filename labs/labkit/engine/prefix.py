@@ -1,4 +1,5 @@
 """Which block holds which text: the beginnings of earlier requests, found again block by block."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -6,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """A full block's text: its tokens, after those of the entry before it (None at the start of a text)."""
+    """A full block's text: its tokens, after those of the entry before it (None at the start of a
+    text).
+    """
 
     key: object
     parent: Entry | None
@@ -15,10 +18,12 @@ class Entry:
 
 
 class PrefixIndex:
-    """Full blocks by *chained* hash: a key hashes a block's tokens and the key before it, so equal keys mean equal texts so far.
+    """Full blocks by *chained* hash: a key hashes a block's tokens and the key before it, so equal
+    keys mean equal texts so far.
 
-    Almost: hashes collide, and a wrong hit would serve one user's text to another. So a key only finds a candidate. It counts if
-    its tokens are the same and its parent is the very entry that was matched before it.
+    Almost: hashes collide, and a wrong hit would serve one user's text to another. So a key only
+    finds a candidate. It counts if its tokens are the same and its parent is the very entry that
+    was matched before it.
     """
 
     def __init__(self, block_size: int, hash=hash):

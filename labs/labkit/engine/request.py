@@ -1,4 +1,5 @@
 """What a client asks for, and what it hears back."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -35,7 +36,10 @@ class Request:
     def __post_init__(self):
         self.tokens = list(self.prompt)  # the prompt, then what was generated
         self.limit = len(self.prompt) + self.max_new_tokens
-        self.row, self.done, self.blocks = -1, 0, []  # its row of the block table, while it runs
+        # its row of the block table, while it runs
+        self.row = -1
+        self.done = 0
+        self.blocks = []
         self.chain = []  # the index's entries of its leading blocks
         self.drafts = 0  # how many it may have in the next step
         self.kept = self.tried = 0.0  # drafts accepted, and looked at, lately

@@ -1,4 +1,8 @@
-"""Who runs in the next step, with how many tokens, in which blocks. No tensors: a simulator drives the same code."""
+"""Who runs in the next step, with how many tokens, in which blocks.
+
+No tensors: a simulator drives the same code.
+"""
+
 from __future__ import annotations
 
 from collections import deque
@@ -11,15 +15,27 @@ from labkit.engine.request import Request
 
 
 class Scheduler:
-    """Continuous batching (Yu et al. 2022, Orca) under one budget of tokens per step (Agrawal et al. 2024, Sarathi-Serve).
+    """Continuous batching (Yu et al. 2022, Orca) under one budget of tokens per step (Agrawal et
+    al. 2024, Sarathi-Serve).
 
-    Decodes come first, then prompts begun, then waiting ones in order of arrival; a prompt that is too long is cut into chunks.
-    When blocks run out, the request admitted last gives its own back and waits; later it is computed again.
-    `table [max_batch, M]` says which block holds which part of which row.
+    Decodes come first, then prompts begun, then waiting ones in order of arrival; a prompt that is
+    too long is cut into chunks. When blocks run out, the request admitted last gives its own back
+    and waits; later it is computed again. `table [max_batch, M]` says which block holds which part
+    of which row.
     """
 
-    def __init__(self, max_batch: int, n_blocks: int, block_size: int, token_budget: int, longest: int, prefix_cache: bool = True):
-        self.block_size, self.token_budget, self.prefix_cache = block_size, token_budget, prefix_cache
+    def __init__(
+        self,
+        max_batch: int,
+        n_blocks: int,
+        block_size: int,
+        token_budget: int,
+        longest: int,
+        prefix_cache: bool = True,
+    ):
+        self.block_size = block_size
+        self.token_budget = token_budget
+        self.prefix_cache = prefix_cache
         self.index = PrefixIndex(block_size)
         self.pool = BlockPool(n_blocks, self.index.forget)
         self.table = np.zeros((max_batch, min(n_blocks, self.blocks_for(longest))), dtype=np.int64)
@@ -34,15 +50,27 @@ class Scheduler:
         return -(-tokens // self.block_size)
 
     def schedule(self) -> list[tuple[Request, int]]:
-        """The next step: requests, and how many tokens each feeds (drafts included). Their blocks are reserved."""
-        self.copies, self.preempted, budget, work = [], [], self.token_budget, []
+        """The next step: requests, and how many tokens each feeds (drafts included).
+
+        Their blocks are reserved.
+        """
+        self.copies = []
+        self.preempted = []
+        budget = self.token_budget
+        work = []
         decodes = [r for r in self.running if r.decoding]
         for r in decodes + [r for r in self.running if not r.decoding]:
             n = min(len(r.tokens) - r.done + (self._drafts(r) if r.drafts else 0), budget)
             if n and r.row >= 0 and self._reserve(r, n):
                 work.append((r, n))
                 budget -= n
-        while budget and self.waiting and self.rows and not self.preempted and self._admit(self.waiting[0]):
+        while (
+            budget
+            and self.waiting
+            and self.rows
+            and not self.preempted
+            and self._admit(self.waiting[0])
+        ):
             r = self.waiting.popleft()
             n = min(len(r.tokens) - r.done, budget)
             self._reserve(r, n)
@@ -66,20 +94,25 @@ class Scheduler:
 
     # -- how ----------------------------------------------------------------------------------------------------
     def _admit(self, r: Request) -> bool:
-        """Give `r` a row, and the blocks that hold its beginning already, if all else that it needs now can be had."""
+        """Give `r` a row, and the blocks that hold its beginning already, if all else that it needs
+        now can be had.
+        """
         found = self.index.match(r.tokens) if self.prefix_cache else []
         if self.prefix_cache and self._on_its_way(r, (len(found) + 1) * self.block_size):
             return False
         need = self.blocks_for(min(len(r.tokens) + 1, r.limit - 1))
         while True:
-            rewrites = len(found) * self.block_size >= len(r.tokens)  # its last token must be fed again, into a copy
+            # its last token must be fed again, into a copy
+            rewrites = len(found) * self.block_size >= len(r.tokens)
             unheld = sum(not self.pool.holders[e.block] for e in found)
             if need - len(found) + rewrites <= self.pool.available - unheld:
                 break
             if not rewrites:
                 return False
             found.pop()  # without the copy it may fit
-        r.row, r.chain, r.done = self.rows.pop(), found, min(len(found) * self.block_size, len(r.tokens) - 1)
+        r.row = self.rows.pop()
+        r.chain = found
+        r.done = min(len(found) * self.block_size, len(r.tokens) - 1)
         for entry in found:
             self._append(r, self.pool.share(entry.block))
         self.hit_tokens += r.done
@@ -87,16 +120,29 @@ class Scheduler:
         return True
 
     def _on_its_way(self, r: Request, end: int) -> bool:
-        """Somebody is reading the same first `end` tokens now: a little later they can be shared. (SGLang waits likewise.)"""
-        return end < len(r.tokens) and any(not p.decoding and p.done < end and p.tokens[:end] == r.tokens[:end] for p in self.running)
+        """Somebody is reading the same first `end` tokens now: a little later they can be shared.
+        (SGLang waits likewise.)
+        """
+        return end < len(r.tokens) and any(
+            not p.decoding and p.done < end and p.tokens[:end] == r.tokens[:end]
+            for p in self.running
+        )
 
     def _drafts(self, r: Request) -> int:
         """Drafts are a luxury: nobody is preempted for them."""
-        return r.drafts if self.blocks_for(len(r.tokens) + r.drafts) - len(r.blocks) <= self.pool.available else 0
+        return (
+            r.drafts
+            if self.blocks_for(len(r.tokens) + r.drafts) - len(r.blocks) <= self.pool.available
+            else 0
+        )
 
     def _reserve(self, r: Request, n: int) -> bool:
-        """Blocks of its own for the next `n` tokens of `r`. False if `r` had to be preempted itself."""
-        if r.done < len(r.chain) * self.block_size:  # it would write into a block that others may read: copy on write
+        """Blocks of its own for the next `n` tokens of `r`.
+
+        False if `r` had to be preempted itself.
+        """
+        # it would write into a block that others may read: copy on write
+        if r.done < len(r.chain) * self.block_size:
             if not self._make_room(r):
                 return False
             shared, own = r.blocks.pop(), self.pool.new()

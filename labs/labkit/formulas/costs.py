@@ -1,4 +1,8 @@
-"""The symbols summed over a model's layers. Each function takes a ModelConfig and returns one number."""
+"""The symbols summed over a model's layers.
+
+Each function takes a ModelConfig and returns one number.
+"""
+
 from __future__ import annotations
 
 import math
@@ -7,7 +11,8 @@ from labkit.config import ModelConfig, UnknownName
 from labkit.formulas import symbols as f
 from labkit.formulas.parts import Part, parts
 
-BITS = {"fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4.5}  # int4: groups of 32 share a 16-bit scale; int8: scales not counted
+# int4: groups of 32 share a 16-bit scale; int8: scales not counted
+BITS = {"fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4.5}
 
 
 def bytes_of(elements: float, dtype: str) -> float:
@@ -29,7 +34,9 @@ def _unchosen(c: ModelConfig, elements: int) -> int:
 
 def active_parameters(config: ModelConfig) -> int:
     """Parameters less the experts a token does not choose: the same number for a dense model."""
-    return parameters(config) - _unchosen(config, parts(config).get("routed experts", Part()).elements)
+    return parameters(config) - _unchosen(
+        config, parts(config).get("routed experts", Part()).elements
+    )
 
 
 def weight_bytes(config: ModelConfig, dtype: str = "bf16") -> float:
@@ -56,39 +63,56 @@ def _mixing_flops(c: ModelConfig, layer: int, tokens: int, context: int, decode:
     if kind == "mla" and decode:
         return f.latent_decode_flops(tokens, context, c.n_heads, c.kv_lora_rank, c.qk_rope_head_dim)
     if kind == "mla":
-        return f.latent_prefill_flops(tokens, context, c.n_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim)
-    return f.attention_flops(tokens, _seen(c, layer, context) if decode else context, c.n_heads, c.head_dim)
+        return f.latent_prefill_flops(
+            tokens, context, c.n_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
+        )
+    return f.attention_flops(
+        tokens, _seen(c, layer, context) if decode else context, c.n_heads, c.head_dim
+    )
 
 
 def attention_flops(config: ModelConfig, tokens: int, context: int) -> int:
-    """Scores and weighted values of all layers, `tokens` queries over `context` keys each; of a delta layer its recurrence.
+    """Scores and weighted values of all layers, `tokens` queries over `context` keys each; of a
+    delta layer its recurrence.
 
-    One token is a decode: a sliding layer sees its window, MLA is absorbed. More are a prefill: whole squares, MLA re-projected.
+    One token is a decode: a sliding layer sees its window, MLA is absorbed. More are a prefill:
+    whole squares, MLA re-projected.
     """
-    return sum(_mixing_flops(config, i, tokens, context, decode=tokens == 1) for i in range(config.n_layers))
+    return sum(
+        _mixing_flops(config, i, tokens, context, decode=tokens == 1)
+        for i in range(config.n_layers)
+    )
 
 
 def _matrices(c: ModelConfig) -> int:
     """Elements that one token is multiplied with, the head included."""
     held = parts(c)
-    return sum(part.matrices for part in held.values()) - _unchosen(c, held.get("routed experts", Part()).matrices)
+    return sum(part.matrices for part in held.values()) - _unchosen(
+        c, held.get("routed experts", Part()).matrices
+    )
 
 
 def decode_flops(config: ModelConfig, context: int) -> int:
-    """Matmul FLOPs of one decoded token; `context` counts it. Softmax, norms and RoPE are not counted.
+    """Matmul FLOPs of one decoded token; `context` counts it.
 
-    A sliding layer sees min(T, window) tokens. MLA is absorbed: moving the query into the latent and the result out of it costs
-    what one token's keys and values would. The delta rule's rank-one update and its convolution count as the multiply-adds they are.
+    Softmax, norms and RoPE are not counted.
+
+    A sliding layer sees min(T, window) tokens. MLA is absorbed: moving the query into the latent
+    and the result out of it costs what one token's keys and values would. The delta rule's rank-one
+    update and its convolution count as the multiply-adds they are.
     """
     _check(context=context)
     return f.projection_flops(1, _matrices(config)) + attention_flops(config, 1, context)
 
 
 def prefill_flops(config: ModelConfig, tokens: int) -> int:
-    """Matmul FLOPs of a prompt, its head on the last token only. Attention counts the whole square, as torch's counter does.
+    """Matmul FLOPs of a prompt, its head on the last token only.
 
-    That holds for sliding layers too. MLA re-projects its keys and values. The delta rule counts its recurrence and, as torch's
-    counter does not, the short convolution; chunks add `symbols.delta_chunk_flops` and the solution of their triangular systems.
+    Attention counts the whole square, as torch's counter does.
+
+    That holds for sliding layers too. MLA re-projects its keys and values. The delta rule counts
+    its recurrence and, as torch's counter does not, the short convolution; chunks add
+    `symbols.delta_chunk_flops` and the solution of their triangular systems.
     """
     _check(tokens=tokens)
     c, head = config, config.vocab_size * config.d_model
@@ -97,27 +121,44 @@ def prefill_flops(config: ModelConfig, tokens: int) -> int:
 
 
 def loop_flops(config: ModelConfig, prompt: int, new: int, cached: bool) -> int:
-    """Matmul FLOPs to decode `new` tokens after a prompt: one prefill and then single tokens, or everything again each step."""
+    """Matmul FLOPs to decode `new` tokens after a prompt: one prefill and then single tokens, or
+    everything again each step.
+    """
     if not cached:
         return sum(prefill_flops(config, prompt + i) for i in range(new))
-    return prefill_flops(config, prompt) + sum(decode_flops(config, prompt + i) for i in range(1, new))
+    return prefill_flops(config, prompt) + sum(
+        decode_flops(config, prompt + i) for i in range(1, new)
+    )
 
 
 def activation_bytes(config: ModelConfig, tokens: int, dtype: str = "bf16") -> float:
-    """Bytes of the tensors alive at once while `tokens` pass through a layer: an estimate from above for prefill."""
+    """Bytes of the tensors alive at once while `tokens` pass through a layer: an estimate from
+    above for prefill.
+    """
     c = config
     width = max(c.d_ff, (c.n_active_experts + c.n_shared_experts) * c.d_expert)
     return bytes_of(f.activation_elements(tokens, c.d_model, width, c.vocab_size), dtype)
 
 
-def cache_parts(config: ModelConfig, context: int, batch: int = 1, dtype: str = "bf16") -> dict[str, float]:
-    """Bytes of cache by layer type, for `batch` requests of `context` tokens: what `kv_cache_bytes` sums."""
+def cache_parts(
+    config: ModelConfig, context: int, batch: int = 1, dtype: str = "bf16"
+) -> dict[str, float]:
+    """Bytes of cache by layer type, for `batch` requests of `context` tokens: what `kv_cache_bytes`
+    sums.
+    """
     _check(context=context, batch=batch)
     c, bits = config, {}
     element = bytes_of(8, dtype)  # bits of one
     for i, kind in enumerate(c.types):
         if kind == "delta":
-            one = f.delta_state_bits(c.delta_n_key_heads, c.delta_n_value_heads, c.delta_key_dim, c.delta_value_dim, c.delta_conv, element)
+            one = f.delta_state_bits(
+                c.delta_n_key_heads,
+                c.delta_n_value_heads,
+                c.delta_key_dim,
+                c.delta_value_dim,
+                c.delta_conv,
+                element,
+            )
         elif kind == "mla":
             one = context * f.latent_bits_per_token(c.kv_lora_rank, c.qk_rope_head_dim, element)
         else:
@@ -129,8 +170,9 @@ def cache_parts(config: ModelConfig, context: int, batch: int = 1, dtype: str = 
 def kv_cache_bytes(config: ModelConfig, context: int, batch: int = 1, dtype: str = "bf16") -> int:
     """Bytes of cache that `batch` requests of `context` tokens need, rounded up.
 
-    A sliding layer keeps min(T, window) tokens, MLA one latent and one RoPE key for all heads, a delta layer its state in fp32
-    and the inputs of its convolution, whatever T. int8 counts 1 byte, without scales.
+    A sliding layer keeps min(T, window) tokens, MLA one latent and one RoPE key for all heads, a
+    delta layer its state in fp32 and the inputs of its convolution, whatever T. int8 counts 1 byte,
+    without scales.
     """
     return math.ceil(sum(cache_parts(config, context, batch, dtype).values()))
 
@@ -138,7 +180,8 @@ def kv_cache_bytes(config: ModelConfig, context: int, batch: int = 1, dtype: str
 def read_parts(config: ModelConfig, batch: int = 1, dtype: str = "bf16") -> dict[str, float]:
     """Bytes of each part that a decode step of `batch` tokens reads.
 
-    All of it, but for a table one looks up (a row for each token) and the experts (those that at least one token chose).
+    All of it, but for a table one looks up (a row for each token) and the experts (those that at
+    least one token chose).
     """
     if batch < 1:
         raise ValueError(f"a decode step needs a batch of at least 1, not {batch}")
@@ -153,11 +196,20 @@ def read_parts(config: ModelConfig, batch: int = 1, dtype: str = "bf16") -> dict
     return out
 
 
-def decode_bytes(config: ModelConfig, context: int, batch: int = 1, dtype: str = "bf16", cache_dtype: str | None = None) -> float:
-    """Bytes read to decode one token for each of `batch` requests: every weight once, and all their caches.
+def decode_bytes(
+    config: ModelConfig,
+    context: int,
+    batch: int = 1,
+    dtype: str = "bf16",
+    cache_dtype: str | None = None,
+) -> float:
+    """Bytes read to decode one token for each of `batch` requests: every weight once, and all their
+    caches.
 
-    Of an untied embedding only the batch's rows are read, and of the experts those the batch is expected to touch.
-    cache_dtype None: the weights' dtype, or bf16 under int8 and int4.
+    Of an untied embedding only the batch's rows are read, and of the experts those the batch is
+    expected to touch. cache_dtype None: the weights' dtype, or bf16 under int8 and int4.
     """
     cache_dtype = cache_dtype or ("bf16" if dtype in ("int8", "int4") else dtype)
-    return sum(read_parts(config, batch, dtype).values()) + kv_cache_bytes(config, context, batch, cache_dtype)
+    return sum(read_parts(config, batch, dtype).values()) + kv_cache_bytes(
+        config, context, batch, cache_dtype
+    )

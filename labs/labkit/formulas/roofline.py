@@ -1,4 +1,5 @@
 """What a machine can do at best: the roofline (Williams, Waterman & Patterson 2009)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -26,5 +27,9 @@ def intensity(flops: float, bytes: float) -> float:
 
 
 def roofline_seconds(flops: float, bytes: float, hardware: Hardware) -> float:
-    """The least time the work can take: it must do its FLOPs and read its bytes, and can at best overlap the two."""
-    return flops / symbols.attainable_flops(intensity(flops, bytes), hardware.flops_per_second, hardware.bytes_per_second)
+    """The least time the work can take: it must do its FLOPs and read its bytes, and can at best
+    overlap the two.
+    """
+    return flops / symbols.attainable_flops(
+        intensity(flops, bytes), hardware.flops_per_second, hardware.bytes_per_second
+    )

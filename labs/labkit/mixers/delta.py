@@ -1,4 +1,7 @@
-"""Gated delta rule: a layer that keeps no tokens, only a matrix it corrects as it reads."""
+"""Gated delta rule: a layer that keeps no tokens, only a matrix it corrects
+as it reads.
+"""
+
 from __future__ import annotations
 
 import math
@@ -14,62 +17,133 @@ from labkit.step import Step
 
 
 class GatedDeltaNet(nn.Module):
-    """Linear attention with a forget gate and the delta rule (Yang, Kautz & Hatamizadeh 2025), as in Qwen3-Next.
+    """Linear attention with a forget gate and the delta rule (Yang, Kautz &
+    Hatamizadeh 2025), as in Qwen3-Next.
 
-    Each value head keeps a matrix S [dk,dv] from keys to values. A token fades it by exp(g), looks up what its key recalls,
-    and writes the difference: `S = exp(g) S; S += k (beta (v - k S)); out = q S`. Before that, q, k and v pass a short causal
-    convolution. `path` is "auto", "recurrent" (token by token) or "chunked" (32 tokens at once); auto takes recurrent for one token.
+    Each value head keeps a matrix S [dk,dv] from keys to values. A token
+    fades it by exp(g), looks up what its key recalls, and writes the
+    difference: `S = exp(g) S; S += k (beta (v - k S)); out = q S`. Before
+    that, q, k and v pass a short causal convolution. `path` is "auto",
+    "recurrent" (token by token) or "chunked" (32 tokens at once); auto takes
+    recurrent for one token.
     """
 
     recurrent, window = True, None
 
-    def __init__(self, config: ModelConfig, layer: int = 0, path: str = "auto"):
+    def __init__(
+        self, config: ModelConfig, layer: int = 0, path: str = "auto"
+    ):
         super().__init__()
         c = config
-        self.path, self.Hk, self.Hv, self.dk, self.dv = path, c.delta_n_key_heads, c.delta_n_value_heads, c.delta_key_dim, c.delta_value_dim
-        self.channels = 2 * self.Hk * self.dk + self.Hv * self.dv  # q, k, v: what is convolved
-        self.qkvzba = Linear(c.d_model, self.channels + self.Hv * self.dv + 2 * self.Hv)  # one matrix (q, k, v, gate z, beta, decay)
-        self.conv = nn.Parameter(torch.randn(self.channels, c.delta_conv) * c.delta_conv**-0.5)
-        self.A_log = nn.Parameter(torch.linspace(1, 16, self.Hv).log())  # heads forget at different speeds
-        self.dt_bias = nn.Parameter(torch.linspace(math.log(0.001), math.log(0.1), self.Hv).exp().expm1().log())
+        self.path = path
+        self.Hk = c.delta_n_key_heads
+        self.Hv = c.delta_n_value_heads
+        self.dk = c.delta_key_dim
+        self.dv = c.delta_value_dim
+        # q, k, v: what is convolved
+        self.channels = 2 * self.Hk * self.dk + self.Hv * self.dv
+        # one matrix (q, k, v, gate z, beta, decay)
+        self.qkvzba = Linear(
+            c.d_model, self.channels + self.Hv * self.dv + 2 * self.Hv
+        )
+        self.conv = nn.Parameter(
+            torch.randn(self.channels, c.delta_conv) * c.delta_conv**-0.5
+        )
+        # heads forget at different speeds
+        self.A_log = nn.Parameter(torch.linspace(1, 16, self.Hv).log())
+        self.dt_bias = nn.Parameter(
+            torch.linspace(math.log(0.001), math.log(0.1), self.Hv)
+            .exp()
+            .expm1()
+            .log()
+        )
         self.norm = RMSNorm(self.dv, c.norm_eps)
         self.out = Linear(self.Hv * self.dv, c.d_model)
 
     @property
     def items(self):
-        """What a cache keeps per request: the convolution's last inputs, and the matrix S of each value head."""
-        return (self.conv.shape[1] - 1, self.channels), (self.Hv, self.dk, self.dv)
+        """What a cache keeps per request: the convolution's last inputs, and
+        the matrix S of each value head.
+        """
+        return (self.conv.shape[1] - 1, self.channels), (
+            self.Hv,
+            self.dk,
+            self.dv,
+        )
 
     def forward(self, x: Tensor, step: Step, cache) -> Tensor:
-        u, z, beta, dt = self.qkvzba(x).split([self.channels, self.Hv * self.dv, self.Hv, self.Hv], dim=1)
-        beta, g = beta.float().sigmoid(), -self.A_log.float().exp() * F.softplus(dt.float() + self.dt_bias.float())  # [N,Hv]
+        u, z, beta, dt = self.qkvzba(x).split(
+            [self.channels, self.Hv * self.dv, self.Hv, self.Hv], dim=1
+        )
+        # [N,Hv]
+        beta = beta.float().sigmoid()
+        g = -self.A_log.float().exp() * F.softplus(
+            dt.float() + self.dt_bias.float()
+        )
         seen = []
         for part in step.parts:
-            rows = lambda t: t[part.tokens].unflatten(0, (len(part.rows), part.T))  # noqa: B023 [N,...] -> [R,T,...]
+            rows = lambda t: t[part.tokens].unflatten(
+                0, (len(part.rows), part.T)
+            )  # noqa: B023 [N,...] -> [R,T,...]
             past, state = cache.read(part)
             q, k, v, past = self.convolve(rows(u), past)
-            one_by_one = self.path == "recurrent" or (self.path == "auto" and part.T == 1)
-            out, state = (recurrent if one_by_one else chunked)(q, k, v, rows(g), rows(beta), state)
+            one_by_one = self.path == "recurrent" or (
+                self.path == "auto" and part.T == 1
+            )
+            out, state = (recurrent if one_by_one else chunked)(
+                q, k, v, rows(g), rows(beta), state
+            )
             cache.write(part, past, state)
             seen.append(out.flatten(0, 1))
-        out = self.norm((torch.cat(seen) if len(seen) > 1 else seen[0]).to(x.dtype))  # [N,Hv,dv]
+        # [N,Hv,dv]
+        out = self.norm(
+            (torch.cat(seen) if len(seen) > 1 else seen[0]).to(x.dtype)
+        )
         return self.out(out.flatten(1) * F.silu(z))
 
-    def convolve(self, u: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """u [R,T,channels], past [R,conv-1,channels] -> q, k [R,T,Hv,dk] of length 1, v [R,T,Hv,dv], and the next past."""
+    def convolve(
+        self, u: Tensor, past: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """u [R,T,channels], past [R,conv-1,channels] -> q, k [R,T,Hv,dk] of
+        length 1, v [R,T,Hv,dv], and the next past.
+        """
         T, u = u.shape[1], torch.cat([past, u], dim=1)
-        first, *rest = self.conv.t().contiguous()  # [channels] each: what a token j back weighs
+        # [channels] each: what a token j back weighs
+        first, *rest = self.conv.t().contiguous()
         mixed = u[:, :T] * first
         for j, weight in enumerate(rest, 1):
             mixed.addcmul_(u[:, j : j + T], weight)
-        q, k, v = F.silu(mixed).float().split([self.Hk * self.dk, self.Hk * self.dk, self.Hv * self.dv], dim=2)
-        unit = lambda t: t * torch.rsqrt(t.square().sum(-1, keepdim=True) + 1e-6)
-        q, k = (unit(t.unflatten(2, (self.Hk, self.dk))).repeat_interleave(self.Hv // self.Hk, dim=2) for t in (q, k))
-        return q * self.dk**-0.5, k, v.unflatten(2, (self.Hv, self.dv)), u[:, T:]
+        q, k, v = (
+            F.silu(mixed)
+            .float()
+            .split(
+                [self.Hk * self.dk, self.Hk * self.dk, self.Hv * self.dv],
+                dim=2,
+            )
+        )
+        unit = lambda t: (
+            t * torch.rsqrt(t.square().sum(-1, keepdim=True) + 1e-6)
+        )
+        q, k = (
+            unit(t.unflatten(2, (self.Hk, self.dk))).repeat_interleave(
+                self.Hv // self.Hk, dim=2
+            )
+            for t in (q, k)
+        )
+        return (
+            q * self.dk**-0.5,
+            k,
+            v.unflatten(2, (self.Hv, self.dv)),
+            u[:, T:],
+        )
 
 
-def recurrent(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """The rule as it reads. q, k [R,T,Hv,dk] · v [R,T,Hv,dv] · g, beta [R,T,Hv] · state [R,Hv,dk,dv] -> out [R,T,Hv,dv], state."""
+def recurrent(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The rule as it reads. q, k [R,T,Hv,dk] · v [R,T,Hv,dv] · g, beta
+    [R,T,Hv] · state [R,Hv,dk,dv] -> out [R,T,Hv,dv], state.
+    """
     S, out = state.flatten(0, 1), []
     flat = lambda t: t.flatten(0, 1)[:, None]  # [R,Hv,...] -> [R*Hv,1,...]
     for t in range(q.shape[1]):
@@ -81,32 +155,64 @@ def recurrent(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: T
     return torch.stack(out, dim=1), S.view_as(state)
 
 
-def chunked(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor, size: int = 32) -> tuple[Tensor, Tensor]:
-    """The same in chunks of `size` tokens, as matrix products (Yang et al. 2024, "Parallelizing Linear Transformers", section 3).
+def chunked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    beta: Tensor,
+    state: Tensor,
+    size: int = 32,
+) -> tuple[Tensor, Tensor]:
+    """The same in chunks of `size` tokens, as matrix products (Yang et al.
+    2024, "Parallelizing Linear Transformers", section 3).
 
-    Within a chunk, what token i corrects depends on what every j < i wrote: a unit triangular system, inverted for all chunks and
-    heads at once. Only the state itself then goes from chunk to chunk.
+    Within a chunk, what token i corrects depends on what every j < i wrote: a
+    unit triangular system, inverted for all chunks and heads at once. Only
+    the state itself then goes from chunk to chunk.
     """
     (R, T, Hv, _), size = q.shape, min(size, q.shape[1])
     chunks = -(-T // size)
-    pad = chunks * size - T  # padding writes nothing (beta 0) and forgets nothing (g 0)
+    # padding writes nothing (beta 0) and forgets nothing (g 0)
+    pad = chunks * size - T
 
     def cut(t: Tensor) -> Tensor:  # [R,T,Hv,...] -> [chunks*R*Hv,size,...]
         t = F.pad(t, (0, 0) * (t.dim() - 2) + (0, pad)) if pad else t
-        return t.unflatten(1, (chunks, size)).movedim((1, 3), (0, 2)).flatten(0, 2)
+        return (
+            t.unflatten(1, (chunks, size))
+            .movedim((1, 3), (0, 2))
+            .flatten(0, 2)
+        )
 
     q, k, v, g, beta = map(cut, (q, k, v, g, beta))
     past = g.cumsum(1)  # log of all that was forgotten since the chunk began
-    since, until = past.exp()[..., None], (past[:, -1:] - past).exp()[..., None]
-    fade = (past[:, :, None] - past[:, None]).clamp(max=0).exp().tril()  # from token j to token i >= j; clamped for the gradient's sake
+    since = past.exp()[..., None]
+    until = (past[:, -1:] - past).exp()[..., None]
+    # from token j to token i >= j; clamped for the gradient's sake
+    fade = (past[:, :, None] - past[:, None]).clamp(max=0).exp().tril()
     system = (beta[..., None] * k) @ k.transpose(1, 2) * fade
-    inverse = torch.linalg.solve_triangular(system, torch.eye(size, device=q.device).expand_as(system), upper=False, unitriangular=True)
+    inverse = torch.linalg.solve_triangular(
+        system,
+        torch.eye(size, device=q.device).expand_as(system),
+        upper=False,
+        unitriangular=True,
+    )
     inverse = inverse * beta[:, None]
-    parts = (inverse @ v, inverse @ (k * since), q * since, (q @ k.transpose(1, 2)) * fade, (k * until).transpose(1, 2), since[:, -1:])
+    parts = (
+        inverse @ v,
+        inverse @ (k * since),
+        q * since,
+        (q @ k.transpose(1, 2)) * fade,
+        (k * until).transpose(1, 2),
+        since[:, -1:],
+    )
     S, out = state.flatten(0, 1), []
-    for own, known, ask, within, write, kept in zip(*(t.unflatten(0, (chunks, -1)).unbind(0) for t in parts)):
+    for own, known, ask, within, write, kept in zip(
+        *(t.unflatten(0, (chunks, -1)).unbind(0) for t in parts)
+    ):
         error = torch.baddbmm(own, known, S, alpha=-1)
         out.append(torch.baddbmm(ask @ S, within, error))
         S = torch.baddbmm(S * kept, write, error)
-    out = torch.stack(out, 1).unflatten(0, (R, Hv)).flatten(2, 3)[:, :, :T]  # [R,Hv,T,dv]
+    # [R,Hv,T,dv]
+    out = torch.stack(out, 1).unflatten(0, (R, Hv)).flatten(2, 3)[:, :, :T]
     return out.transpose(1, 2), S.view_as(state)

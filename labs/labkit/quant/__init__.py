@@ -1,11 +1,23 @@
 """Fewer bits: weights in 16, 8 and 4, activations and caches in 8, and what each costs in quality.
 
-`linear` holds the layers and, beside each fast kernel, the plain torch that says what it computes; `convert` swaps them into a
-model, finds the layers that resist, and smooths them; `cache` keeps keys and values in 8 bits; `quality` is perplexity on two texts.
+`linear` holds the layers and, beside each fast kernel, the plain torch that says what it computes;
+`convert` swaps them into a model, finds the layers that resist, and smooths them; `cache` keeps
+keys and values in 8 bits; `quality` is perplexity on two texts.
 """
+
 from labkit.quant.cache import Int8Cache
 from labkit.quant.convert import KINDS, calibrate, outliers, quantize, smooth
 from labkit.quant.linear import kernels
 from labkit.quant.quality import perplexity, text
 
-__all__ = ["KINDS", "Int8Cache", "calibrate", "kernels", "outliers", "perplexity", "quantize", "smooth", "text"]
+__all__ = [
+    "KINDS",
+    "Int8Cache",
+    "calibrate",
+    "kernels",
+    "outliers",
+    "perplexity",
+    "quantize",
+    "smooth",
+    "text",
+]

@@ -1,8 +1,11 @@
-"""Keys and values in 8 bits: each head's vector carries its own scale, in the four bytes behind its codes.
+"""Keys and values in 8 bits: each head's vector carries its own scale, in the four bytes behind its
+codes.
 
-So an 8-bit cache is not another kind of cache. It is any `SlotCache` whose items are E + 4 bytes wide, with rounding on the way in
-and multiplying out on the way back. Reading makes a full-precision copy: what is saved is memory, and on a CPU not time.
+So an 8-bit cache is not another kind of cache. It is any `SlotCache` whose items are E + 4 bytes
+wide, with rounding on the way in and multiplying out on the way back. Reading makes a
+full-precision copy: what is saved is memory, and on a CPU not time.
 """
+
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -18,11 +21,19 @@ SCALE = 4  # bytes
 
 
 class Int8Cache:
-    """A cache of `kind` ("static", "paged", …) in 8-bit codes, a scale per token and head; takes what `make_cache` takes."""
+    """A cache of `kind` ("static", "paged", …) in 8-bit codes, a scale per token and head; takes
+    what `make_cache` takes.
+    """
 
-    def __init__(self, kind: str, mixer, rows: int, capacity: int, *, dtype=torch.float32, **options):
+    def __init__(
+        self, kind: str, mixer, rows: int, capacity: int, *, dtype=torch.float32, **options
+    ):
         self.dtype = dtype
-        wider = SimpleNamespace(items=[(*item[:-1], item[-1] + SCALE) for item in mixer.items], window=mixer.window, recurrent=mixer.recurrent)
+        wider = SimpleNamespace(
+            items=[(*item[:-1], item[-1] + SCALE) for item in mixer.items],
+            window=mixer.window,
+            recurrent=mixer.recurrent,
+        )
         self.inner = make_cache(kind, wider, rows, capacity, dtype=torch.int8, **options)
 
     def __getattr__(self, name):  # buffers, blocks and tables are the inner cache's affair
@@ -39,9 +50,13 @@ class Int8Cache:
 
 
 def encode(x: Tensor) -> Tensor:
-    """[..., E] -> int8 [..., E + 4]: codes in -127 … 127, then the vector's fp32 scale as four bytes."""
+    """[..., E] -> int8 [..., E + 4]: codes in -127 … 127, then the vector's fp32 scale as four
+    bytes.
+    """
     rows, scale = row_digits(x.reshape(-1, x.shape[-1]).float(), 1)
-    return torch.cat([rows.round_().to(torch.int8), scale.view(torch.int8)], 1).view(*x.shape[:-1], -1)
+    return torch.cat([rows.round_().to(torch.int8), scale.view(torch.int8)], 1).view(
+        *x.shape[:-1], -1
+    )
 
 
 def decode(stored: Tensor, dtype) -> Tensor:

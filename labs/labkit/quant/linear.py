@@ -1,14 +1,22 @@
 """Linear layers in few bits. Each has the call of `linear.Linear`: x [N,in] -> [N,out].
 
-**Weights** take 8 bits, one scale per output channel, 4 bits, one scale per 32 inputs, or 16 bits as they are. **Activations** take
-8 bits with one scale per row, so that what a request gets does not depend on who else is in the batch: in whole numbers not even by
-a last bit. Under 16-bit weights they stay in fp32, and so do the sums: half the bytes, on processors that multiply no bf16 too.
+**Weights** take 8 bits, one scale per output channel, 4 bits, one scale per 32 inputs, or 16 bits
+  as they are. **Activations** take
+8 bits with one scale per row, so that what a request gets does not depend on who else is in the
+  batch: in whole numbers not even by
+a last bit. Under 16-bit weights they stay in fp32, and so do the sums: half the bytes, on
+  processors that multiply no bf16 too.
 
-The processor's 8-bit unit (VNNI) multiplies whole numbers by whole numbers; an 8-bit weight by a 32-bit activation it cannot. So
-*weight-only* INT8 uses it twice. A row becomes two digits, as in long multiplication: `x @ w = (high @ w + low @ w / 254) * scale`.
-That is sixteen bits of activation at the price of twice the rows, which costs nothing while reading the weights is what takes time.
-Processors without VNNI add pairs of products in sixteen bits: they get digits of seven bits, whose pairs fit.
+The processor's 8-bit unit (VNNI) multiplies whole numbers by whole numbers; an 8-bit weight by a
+  32-bit activation it cannot. So
+*weight-only* INT8 uses it twice. A row becomes two digits, as in long multiplication: `x @ w =
+  (high @ w + low @ w / 254) * scale`.
+That is sixteen bits of activation at the price of twice the rows, which costs nothing while reading
+  the weights is what takes time.
+Processors without VNNI add pairs of products in sixteen bits: they get digits of seven bits, whose
+  pairs fit.
 """
+
 from __future__ import annotations
 
 import functools
@@ -26,22 +34,31 @@ DIGITS = {"w8a8": 1, "int8": 2}  # of a row of activations
 
 
 def channel_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight [out,in] -> codes [out,in] int8 in -127 … 127 and scale [out] fp32: `weight ~ codes * scale`."""
+    """weight [out,in] -> codes [out,in] int8 in -127 … 127 and scale [out] fp32: `weight ~ codes *
+    scale`.
+    """
     scale = weight.abs().amax(1).clamp_min(TINY) / 127
     return (weight / scale[:, None]).round_().to(torch.int8), scale
 
 
 def group_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight [out,in] -> codes [out,in] int8 in -7 … 7 and scale [out,in/32] bf16. ValueError if rows do not split into groups."""
+    """weight [out,in] -> codes [out,in] int8 in -7 … 7 and scale [out,in/32] bf16.
+
+    ValueError if rows do not split into groups.
+    """
     if weight.shape[1] % GROUP:
         raise ValueError(f"rows of {weight.shape[1]} inputs do not split into groups of {GROUP}")
     groups = weight.unflatten(1, (-1, GROUP))
     scale = (groups.abs().amax(2).clamp_min(TINY) / 7).bfloat16()
-    return (groups / scale.float()[..., None]).round_().clamp_(-7, 7).to(torch.int8).flatten(1), scale
+    return (groups / scale.float()[..., None]).round_().clamp_(-7, 7).to(torch.int8).flatten(
+        1
+    ), scale
 
 
 def row_digits(x: Tensor, digits: int, levels: int = 127) -> tuple[Tensor, Tensor]:
-    """x [N,in] -> its `digits` stacked, numbers in -levels … levels yet to be rounded [digits*N,in], and each row's scale [N,1]."""
+    """x [N,in] -> its `digits` stacked, numbers in -levels … levels yet to be rounded
+    [digits*N,in], and each row's scale [N,1].
+    """
     scale = x.abs().amax(1, keepdim=True).mul_(1 / levels).clamp_min_(TINY)
     x = x / scale
     if digits == 1:
@@ -51,7 +68,8 @@ def row_digits(x: Tensor, digits: int, levels: int = 127) -> tuple[Tensor, Tenso
 
 
 class Plain:
-    """What the fast kernels compute, in floating point: rows [M,in] of -levels … levels, rounded, by codes, by the channels' scale.
+    """What the fast kernels compute, in floating point: rows [M,in] of -levels … levels, rounded,
+    by codes, by the channels' scale.
 
     Exact while sums stay below 2^24; slow, and right everywhere.
     """
@@ -67,7 +85,9 @@ class Plain:
 
 
 class Int8Pack(Plain):
-    """torch's weight-only kernel: activations in bf16, codes widened on the way. For processors without an 8-bit unit.
+    """torch's weight-only kernel: activations in bf16, codes widened on the way.
+
+    For processors without an 8-bit unit.
 
     It is slow for many rows: a prompt has its codes widened once, and an ordinary product.
     """
@@ -81,61 +101,102 @@ class Int8Pack(Plain):
 
 
 class Panels(Plain):
-    """Our own kernel (`kernels/linear.c`): activations as they are, codes widened in registers. For weights only."""
+    """Our own kernel (`kernels/linear.c`): activations as they are, codes widened in registers.
+
+    For weights only.
+    """
 
     whole = False
 
     def __init__(self, codes: Tensor, scale: Tensor):
-        self.panels, self.scale = own.to_panels(codes), scale.contiguous()
+        self.panels = own.to_panels(codes)
+        self.scale = scale.contiguous()
 
     def __call__(self, rows: Tensor) -> Tensor:
         return own.linear(rows, self.panels, None, len(self.scale), self.scale)
 
 
 class FBGEMM(Plain):
-    """FBGEMM's packed weight: rounding, product and scale in one call. Fastest where the processor has VNNI."""
+    """FBGEMM's packed weight: rounding, product and scale in one call.
+
+    Fastest where the processor has VNNI.
+    """
 
     def __init__(self, codes: Tensor, scale: Tensor):
         engine, torch.backends.quantized.engine = torch.backends.quantized.engine, "fbgemm"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a later torch will not have it; then `kernels` leaves it out
-            weight = torch._make_per_channel_quantized_tensor(codes, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0)
+            # a later torch will not have it; then `kernels` leaves it out
+            warnings.simplefilter("ignore")
+            weight = torch._make_per_channel_quantized_tensor(
+                codes, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
+            )
         self.packed = torch.ops.quantized.linear_prepack(weight, None)
         torch.backends.quantized.engine = engine
 
     def __call__(self, rows: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, 1.0, self.levels + 1, self.packed)
+        return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            rows, 1.0, self.levels + 1, self.packed
+        )
 
 
 class FBGEMM7(FBGEMM):
-    """The same with digits of seven bits: 127 * 127 * 2 fits sixteen bits, so that nothing saturates without VNNI."""
+    """The same with digits of seven bits: 127 * 127 * 2 fits sixteen bits, so that nothing
+    saturates without VNNI.
+    """
 
     levels = 63
 
 
-KERNELS = {"panels": Panels, "fbgemm": FBGEMM, "fbgemm7": FBGEMM7, "int8pack": Int8Pack, "plain": Plain}
+KERNELS = {
+    "panels": Panels,
+    "fbgemm": FBGEMM,
+    "fbgemm7": FBGEMM7,
+    "int8pack": Int8Pack,
+    "plain": Plain,
+}
 
 
 @functools.cache
 def kernels(kind: str, device: str = "cpu") -> list[str]:
-    """The kernels that run here and are right, even on numbers so large that a 16-bit sum of two products overflows.
+    """The kernels that run here and are right, even on numbers so large that a 16-bit sum of two
+    products overflows.
 
-    Without VNNI, processors add pairs in 16 bits and saturate: wrong in silence, so it is tried out. Seven bits are for them only.
+    Without VNNI, processors add pairs in 16 bits and saturate: wrong in silence, so it is tried
+    out. Seven bits are for them only.
     """
     if kind == "int4":
-        return ["int4pack", "plain"] if device == "cpu" and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu") else ["plain"]
+        return (
+            ["int4pack", "plain"]
+            if device == "cpu" and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
+            else ["plain"]
+        )
     if kind == "fp16":
-        found = {"panels": not own.missing("linear", *own.WEIGHTS[torch.float16]), "fbgemm": "fbgemm" in torch.backends.quantized.supported_engines}
+        found = {
+            "panels": not own.missing("linear", *own.WEIGHTS[torch.float16]),
+            "fbgemm": "fbgemm" in torch.backends.quantized.supported_engines,
+        }
         return [name for name, there in found.items() if there and device == "cpu"] + ["plain"]
-    codes, scale, right = torch.full((64, 64), 127, dtype=torch.int8, device=device), torch.ones(64, device=device), []
+    codes = torch.full((64, 64), 127, dtype=torch.int8, device=device)
+    scale = torch.ones(64, device=device)
+    right = []
     codes[1::2] = -127
     for name, kernel in KERNELS.items():
         rows = torch.full((32, 64), float(kernel.levels), device=device)
-        if name == "panels" and (device != "cpu" or own.missing("linear", *own.WEIGHTS[torch.int8])):
+        if name == "panels" and (
+            device != "cpu" or own.missing("linear", *own.WEIGHTS[torch.int8])
+        ):
             continue
         try:
-            exact = torch.allclose(kernel(codes, scale)(rows), Plain(codes, scale)(rows), rtol=0 if kernel.whole else 1e-2)
-            if exact and (kernel.whole or kind == "int8") and not (name == "fbgemm7" and "fbgemm" in right):
+            exact = torch.allclose(
+                kernel(codes, scale)(rows),
+                Plain(codes, scale)(rows),
+                rtol=0 if kernel.whole else 1e-2,
+            )
+            if (
+                exact
+                and (kernel.whole or kind == "int8")
+                and not (name == "fbgemm7" and "fbgemm" in right)
+            ):
                 right.append(name)
         except (RuntimeError, AttributeError):
             pass  # not in this torch, or not for this device
@@ -147,7 +208,11 @@ class FewBits(nn.Module):
 
     def __init__(self, layer: nn.Linear, kind: str, kernel: str):
         super().__init__()
-        self.in_features, self.out_features, self.bias, self.kind, self.kernel = layer.in_features, layer.out_features, layer.bias, kind, kernel
+        self.in_features = layer.in_features
+        self.out_features = layer.out_features
+        self.bias = layer.bias
+        self.kind = kind
+        self.kernel = kernel
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.multiply(x) if x.dtype == torch.float32 else self.multiply(x.float()).to(x.dtype)
@@ -155,25 +220,36 @@ class FewBits(nn.Module):
 
 
 class Int8Linear(FewBits):
-    """INT8 weights; activations of one digit ("w8a8") or two ("int8", close to exact). A byte a weight, four more a channel."""
+    """INT8 weights; activations of one digit ("w8a8") or two ("int8", close to exact).
+
+    A byte a weight, four more a channel.
+    """
 
     def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
         super().__init__(layer, kind, kernel)
         codes, scale = channel_codes(weight.float())
-        self.matmul, self.nbytes = KERNELS[kernel](codes, scale), codes.nbytes + scale.nbytes
+        self.matmul = KERNELS[kernel](codes, scale)
+        self.nbytes = codes.nbytes + scale.nbytes
 
     def multiply(self, x: Tensor) -> Tensor:
         if not self.matmul.whole:
             return self.matmul(x)
         rows, scale = row_digits(x, DIGITS[self.kind], self.matmul.levels)
         y = self.matmul(rows)
-        return (y if len(y) == len(x) else torch.add(y[: len(x)], y[len(x) :], alpha=0.5 / self.matmul.levels)).mul_(scale)
+        return (
+            y
+            if len(y) == len(x)
+            else torch.add(y[: len(x)], y[len(x) :], alpha=0.5 / self.matmul.levels)
+        ).mul_(scale)
 
 
 class Int4Linear(FewBits):
-    """INT4 weights in groups of 32 with a 16-bit scale: 4.5 bits a weight. Activations are rounded to bf16.
+    """INT4 weights in groups of 32 with a 16-bit scale: 4.5 bits a weight.
 
-    torch's kernel wants a zero beside every scale, which makes 5 bits in its memory, and outputs in sixteens.
+    Activations are rounded to bf16.
+
+    torch's kernel wants a zero beside every scale, which makes 5 bits in its memory, and outputs in
+    sixteens.
     """
 
     def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
@@ -184,17 +260,32 @@ class Int4Linear(FewBits):
             self.codes = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int() + 8, 1)
             self.scale = torch.stack([scale.T, torch.zeros_like(scale.T)], 2).contiguous()
         else:
-            self.codes, self.scale = codes[:, ::2] + 8 | codes[:, 1::2] + 8 << 4, scale  # two to a byte
+            # two to a byte
+            self.codes = codes[:, ::2] + 8 | codes[:, 1::2] + 8 << 4
+            self.scale = scale
 
     def multiply(self, x: Tensor) -> Tensor:
         if self.kernel == "int4pack":
-            return torch.ops.aten._weight_int4pack_mm_for_cpu(x.bfloat16(), self.codes, GROUP, self.scale).float()
-        codes = torch.stack([self.codes & 15, self.codes >> 4 & 15], 2).view(self.out_features, -1, GROUP) - 8
-        return F.linear(x.bfloat16().float(), (codes * self.scale[..., None]).flatten(1).float()).bfloat16().float()
+            return torch.ops.aten._weight_int4pack_mm_for_cpu(
+                x.bfloat16(), self.codes, GROUP, self.scale
+            ).float()
+        codes = (
+            torch.stack([self.codes & 15, self.codes >> 4 & 15], 2).view(
+                self.out_features, -1, GROUP
+            )
+            - 8
+        )
+        return (
+            F.linear(x.bfloat16().float(), (codes * self.scale[..., None]).flatten(1).float())
+            .bfloat16()
+            .float()
+        )
 
 
 class FP16Linear(FewBits):
-    """FP16 weights, widened on the way into products and sums in fp32. Weights beyond 65,504 are cut there.
+    """FP16 weights, widened on the way into products and sums in fp32.
+
+    Weights beyond 65,504 are cut there.
 
     By our own kernel, or FBGEMM's (Khudia et al. 2021).
     """
@@ -203,28 +294,42 @@ class FP16Linear(FewBits):
         super().__init__(layer, kind, kernel)
         half = weight.float().clamp(-65504, 65504).half()
         self.nbytes = half.nbytes
-        lay = {"plain": lambda w: w, "panels": own.to_panels, "fbgemm": lambda w: torch.ops.quantized.linear_prepack_fp16(w.float(), None)}
+        lay = {
+            "plain": lambda w: w,
+            "panels": own.to_panels,
+            "fbgemm": lambda w: torch.ops.quantized.linear_prepack_fp16(w.float(), None),
+        }
         self.weight = lay[kernel](half)
 
     def multiply(self, x: Tensor) -> Tensor:
         if self.kernel == "panels":
             return own.linear(x, self.weight, None, self.out_features)
-        return F.linear(x, self.weight.float()) if self.kernel == "plain" else torch.ops.quantized.linear_dynamic_fp16.default(x, self.weight)
+        return (
+            F.linear(x, self.weight.float())
+            if self.kernel == "plain"
+            else torch.ops.quantized.linear_dynamic_fp16.default(x, self.weight)
+        )
 
 
 KINDS = {"fp16": FP16Linear, "int8": Int8Linear, "w8a8": Int8Linear, "int4": Int4Linear}
 
 
 class FewBitsEmbedding(nn.Module):
-    """A table of rows in 16 bits, or in 8 with a scale each, which is named `weight` for those who ask it for dtype and device."""
+    """A table of rows in 16 bits, or in 8 with a scale each, which is named `weight` for those who
+    ask it for dtype and device.
+    """
 
     kernel = "lookup"
 
     def __init__(self, table: nn.Embedding, kind: str):
         super().__init__()
-        self.in_features, self.out_features, self.kind = table.num_embeddings, table.embedding_dim, "fp16" if kind == "fp16" else "int8"
+        self.in_features = table.num_embeddings
+        self.out_features = table.embedding_dim
+        self.kind = "fp16" if kind == "fp16" else "int8"
         rows = table.weight.detach().float()
-        codes, scale = (rows.half(), torch.ones_like(rows[:, 0])) if kind == "fp16" else channel_codes(rows)
+        codes, scale = (
+            (rows.half(), torch.ones_like(rows[:, 0])) if kind == "fp16" else channel_codes(rows)
+        )
         self.register_buffer("codes", codes)
         self.register_buffer("weight", scale[:, None].to(table.weight.dtype))
         self.nbytes = codes.nbytes + scale.nbytes

@@ -1,4 +1,7 @@
-"""Decoding in NumPy: with everything recomputed, with a cache, and with a logger that shows what was recomputed."""
+"""Decoding in NumPy: with everything recomputed, with a cache, and with a
+logger that shows what was recomputed.
+"""
+
 import hashlib
 
 import numpy as np
@@ -25,17 +28,24 @@ def cached_loop(model, prompt, new):
 
 
 def key_fingerprints(model, prompt, new, layer=0):
-    """Decode naively and hash, at every step, the prompt's keys that the step has just computed again.
+    """Decode naively and hash, at every step, the prompt's keys that the step
+    has just computed again.
 
-    The prefix hashed is fixed: a growing one gives a new hash each step whatever the keys are. A matrix product may round its
-    last bits differently for another number of rows, so it computes in float64 and hashes 4 digits after the point.
+    The prefix hashed is fixed: a growing one gives a new hash each step
+    whatever the keys are. A matrix product may round its last bits
+    differently for another number of rows, so it computes in float64 and
+    hashes 4 digits after the point.
     """
-    model = TinyGPT(model.config, {name: w.astype(np.float64) for name, w in model.weights.items()})
+    model = TinyGPT(
+        model.config,
+        {name: w.astype(np.float64) for name, w in model.weights.items()},
+    )
     ids, seen = list(prompt), []
     for _ in range(new):
         fresh = Cache(model.config.n_layers)
         logits = model.forward(ids, fresh)
-        keys = np.round(fresh.keys[layer][: len(prompt)], 4) + 0.0  # + 0.0 makes -0.0 and 0.0 the same bytes
+        # + 0.0 makes -0.0 and 0.0 the same bytes
+        keys = np.round(fresh.keys[layer][: len(prompt)], 4) + 0.0
         seen.append(hashlib.sha256(keys.tobytes()).hexdigest()[:12])
         ids.append(int(logits[-1].argmax()))
     return seen

@@ -1,4 +1,7 @@
-"""A whole language model in NumPy: the Llama layout with multi-head or grouped-query attention."""
+"""A whole language model in NumPy: the Llama layout with multi-head or
+grouped-query attention.
+"""
+
 import numpy as np
 
 from labkit.reference.attention import attention
@@ -20,7 +23,8 @@ class Cache:
         return 0 if self.keys[-1] is None else len(self.keys[-1])
 
     def append(self, layer, k, v):
-        """Add k, v [T,G,E] of new tokens; return all of the layer's keys and values.
+        """Add k, v [T,G,E] of new tokens; return all of the layer's keys and
+        values.
 
         It grows by copying: simple, and O(S) a step.
         """
@@ -32,30 +36,60 @@ class Cache:
 
 
 class TinyGPT:
-    """A decoder-only transformer. `weights` is a dict under labkit.GPT's parameter names, or None for random ones."""
+    """A decoder-only transformer.
+
+    `weights` is a dict under labkit.GPT's parameter names, or None for random
+    ones.
+    """
 
     def __init__(self, config, weights=None, seed=0):
-        self.config, self.weights = config, weights or random_weights(config, seed)
+        self.config = config
+        self.weights = weights or random_weights(config, seed)
 
     @classmethod
     def of(cls, model):
         """The NumPy twin of a torch labkit.GPT."""
-        return cls(model.config, {name: w.detach().float().numpy() for name, w in model.state_dict().items()})
+        return cls(
+            model.config,
+            {
+                name: w.detach().float().numpy()
+                for name, w in model.state_dict().items()
+            },
+        )
 
     def forward(self, ids, cache=None):
-        """Logits [T,V] for T new tokens. With a cache they follow what it holds, and are added to it."""
+        """Logits [T,V] for T new tokens.
+
+        With a cache they follow what it holds, and are added to it.
+        """
         c, w = self.config, self.weights
         start = cache.length if cache else 0
         pos = np.arange(start, start + len(ids))
         x = w["embed.weight"][np.asarray(ids)]  # [T,D]
         for i in range(c.n_layers):
-            layer = {name.split(".", 2)[2]: a for name, a in w.items() if name.startswith(f"blocks.{i}.")}
-            x = x + self.attend(rms_norm(x, layer["norm1.weight"], c.norm_eps), layer, i, pos, cache)
-            x = x + swiglu(rms_norm(x, layer["norm2.weight"], c.norm_eps), layer["ffn.gate_up.weight"], layer["ffn.down.weight"])
+            layer = {
+                name.split(".", 2)[2]: a
+                for name, a in w.items()
+                if name.startswith(f"blocks.{i}.")
+            }
+            x = x + self.attend(
+                rms_norm(x, layer["norm1.weight"], c.norm_eps),
+                layer,
+                i,
+                pos,
+                cache,
+            )
+            x = x + swiglu(
+                rms_norm(x, layer["norm2.weight"], c.norm_eps),
+                layer["ffn.gate_up.weight"],
+                layer["ffn.down.weight"],
+            )
         return rms_norm(x, w["norm.weight"], c.norm_eps) @ w["head.weight"].T
 
     def attend(self, x, layer, i, pos, cache):
-        """x [T,D] -> [T,D]: the new tokens' queries over all keys so far, old ones from the cache."""
+        """x [T,D] -> [T,D]: the new tokens' queries over all keys so far, old
+        ones from the cache.
+        """
         c, T = self.config, len(x)
         H, G, E = c.n_heads, c.n_kv_heads, c.head_dim
         qkv = (x @ layer["mixer.qkv.weight"].T).reshape(T, H + 2 * G, E)
@@ -64,18 +98,40 @@ class TinyGPT:
         if cache is not None:
             k, v = cache.append(i, k, v)
         kpos = np.arange(pos[-1] + 1 - len(k), pos[-1] + 1)
-        out = attention(q, k, v, pos, kpos)  # the mask's rows are the new queries only
+        # the mask's rows are the new queries only
+        out = attention(q, k, v, pos, kpos)
         return out.reshape(T, H * E) @ layer["mixer.out.weight"].T
 
 
 def random_weights(config, seed=0):
-    """Gaussian matrices of a size that keeps activations near 1, from a fixed seed."""
+    """Gaussian matrices of a size that keeps activations near 1, from a fixed
+    seed.
+    """
     c, draw = config, np.random.default_rng(seed)
-    matrix = lambda rows, columns: (draw.standard_normal((rows, columns)) * columns**-0.5 * 1.5).astype(np.float32)
-    w = {"embed.weight": draw.standard_normal((c.vocab_size, c.d_model)).astype(np.float32), "norm.weight": np.ones(c.d_model, np.float32)}
+    matrix = lambda rows, columns: (
+        draw.standard_normal((rows, columns)) * columns**-0.5 * 1.5
+    ).astype(np.float32)
+    w = {
+        "embed.weight": draw.standard_normal(
+            (c.vocab_size, c.d_model)
+        ).astype(np.float32),
+        "norm.weight": np.ones(c.d_model, np.float32),
+    }
     for i in range(c.n_layers):
-        w |= {f"blocks.{i}.norm1.weight": np.ones(c.d_model, np.float32), f"blocks.{i}.norm2.weight": np.ones(c.d_model, np.float32),
-              f"blocks.{i}.mixer.qkv.weight": matrix((c.n_heads + 2 * c.n_kv_heads) * c.head_dim, c.d_model),
-              f"blocks.{i}.mixer.out.weight": matrix(c.d_model, c.n_heads * c.head_dim),
-              f"blocks.{i}.ffn.gate_up.weight": matrix(2 * c.d_ff, c.d_model), f"blocks.{i}.ffn.down.weight": matrix(c.d_model, c.d_ff)}
-    return w | {"head.weight": w["embed.weight"] if c.tie_embeddings else matrix(c.vocab_size, c.d_model)}
+        w |= {
+            f"blocks.{i}.norm1.weight": np.ones(c.d_model, np.float32),
+            f"blocks.{i}.norm2.weight": np.ones(c.d_model, np.float32),
+            f"blocks.{i}.mixer.qkv.weight": matrix(
+                (c.n_heads + 2 * c.n_kv_heads) * c.head_dim, c.d_model
+            ),
+            f"blocks.{i}.mixer.out.weight": matrix(
+                c.d_model, c.n_heads * c.head_dim
+            ),
+            f"blocks.{i}.ffn.gate_up.weight": matrix(2 * c.d_ff, c.d_model),
+            f"blocks.{i}.ffn.down.weight": matrix(c.d_model, c.d_ff),
+        }
+    return w | {
+        "head.weight": w["embed.weight"]
+        if c.tie_embeddings
+        else matrix(c.vocab_size, c.d_model)
+    }

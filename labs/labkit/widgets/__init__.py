@@ -1,9 +1,13 @@
-"""Things to move, predict and step through. One class each, alive in three places: Jupyter, Colab, and a page without Python.
+"""Things to move, predict and step through.
 
-`explore` turns the knobs of a labkit function · `play` steps through a recorded Trace · `bet` asks before it tells · `panel` runs
-the real model, in a notebook only. The first three are anywidgets whose answers are computed when the page is built; each also
-stands still (`fallback()`), for print and for readers without JavaScript.
+One class each, alive in three places: Jupyter, Colab, and a page without Python.
+
+`explore` turns the knobs of a labkit function · `play` steps through a recorded Trace · `bet` asks
+before it tells · `panel` runs the real model, in a notebook only. The first three are anywidgets
+whose answers are computed when the page is built; each also stands still (`fallback()`), for print
+and for readers without JavaScript.
 """
+
 from labkit.widgets.bet import bet
 from labkit.widgets.explore import explore
 from labkit.widgets.panel import panel
