@@ -319,10 +319,10 @@ def test_a_receipt_lists_every_document_that_its_number_came_from(folder, say):
             "code": results.UNMARKED,
         },
     ]
-    assert made.measured == (
-        "Measured on our H200, 2026-02-02, commit abc: labkit lab X --store."
-        " Measured on our EPYC, 2026-01-01, commit abc: labkit lab X --store."
-    )
+    assert made.measured == [
+        "Measured on our H200, 2026-02-02, commit abc: labkit lab X --store.",
+        "Measured on our EPYC, 2026-01-01, commit abc: labkit lab X --store.",
+    ]
 
 
 def test_rows_of_one_document_are_one_source_with_the_spread_of_each(folder, say):
@@ -341,7 +341,7 @@ def test_a_receipt_of_a_machine_that_is_not_listed_is_refused(folder, say):
 
 def test_a_receipt_evaluates_formulas_and_nothing_else():
     made = results.receipt('kv_cache_bytes(presets["llama3-70b"], 1)')
-    assert (made.text, made.sources, made.measured) == ("327,680", [], "")
+    assert (made.text, made.sources, made.measured) == ("327,680", [], [])
     assert results.receipt("sum(t for t in range(1, 4)) | 04d").text == "0006"
     for evil in (
         '__import__("os").getcwd()',

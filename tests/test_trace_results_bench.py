@@ -49,7 +49,7 @@ def test_a_broken_trace_is_refused(model):
         Trace("attention", "", {}, [DecodeStep("a", [], 1, 1, 1, 1)])
 
 
-# -- bench -------------------------------------------------------------------------------------------
+# -- bench -----------------------------------------------------------------------------------------
 
 
 def test_interleaving_alternates_and_warms_up():

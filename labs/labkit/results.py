@@ -330,12 +330,12 @@ class Receipt:
     sources: list[dict]
 
     @property
-    def measured(self) -> str:
-        """Where and when, in a sentence for each source; empty for a formula."""
-        return " ".join(
+    def measured(self) -> list[str]:
+        """Where and when, a sentence for each source."""
+        return [
             f"Measured on {s['machine']}, {s['date']}, commit {s['commit']}: {s['command']}."
             for s in self.sources
-        )
+        ]
 
 
 def receipt(expression: str) -> Receipt:
