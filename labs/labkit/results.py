@@ -19,10 +19,9 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
-from labkit import chapters, machines, modules
+from labkit import chapters, machines, modules, paths
 from labkit.environment import environment, file_name
 
 SCHEMA = 1
@@ -32,18 +31,13 @@ OLD_NAMES = {
     "ch14-ladder-ends": "ch14/ends",
     "ch14-ladder-ends-busy": "ch14/ends.intel-xeon-2core-busy",
 }
-# what no file of the same name measured: a setting of another lab, a command
-MEASURED_BY = {
-    "ch14/ends": "ch14_ladder/ladder.py",
-    "bench/transformers": "labkit/cli/bench.py",
-}
+# what belongs to no chapter is measured by `labkit bench`
+BENCH = "labkit/cli/bench.py"
 
 
 def folder() -> Path:
     """Where results lie: `labs/results` of a checkout, or the copy inside the installed wheel."""
-    spec = find_spec("labkit_labs")
-    assert spec and spec.origin, "the labs come with labkit"
-    return Path(spec.origin).parent / "results"
+    return paths.results()
 
 
 def canonical(name: str) -> str:
@@ -51,10 +45,9 @@ def canonical(name: str) -> str:
     `ch05/ring`. A machine may follow after a dot.
     """
     name, dot, machine = name.partition(".")
-    low = name.lower()
-    if low in OLD_NAMES:
-        return OLD_NAMES[low] + dot + machine
-    if re.fullmatch(r"ch\d\d-\w+", low) or name.upper() in chapters.DECK:
+    if name.lower() in OLD_NAMES:
+        name = OLD_NAMES[name.lower()]
+    elif re.fullmatch(r"ch\d\d[-/]\w+", name.lower()) or name.upper() in chapters.DECK:
         name = chapters.result_name(name)
     return name + dot + machine
 
@@ -237,11 +230,10 @@ TELLS = (
 
 def source_of(name: str) -> Path | None:
     """The file that measures a result; None if there is none by that name."""
-    name = canonical(name).partition(".")[0]
     labs = modules.packages()["labkit_labs"]
-    if name in MEASURED_BY:
-        return labs / MEASURED_BY[name]
-    chapter, _, stem = name.partition("/")
+    chapter, _, stem = canonical(name).partition(".")[0].partition("/")
+    if chapter == "bench":
+        return labs / BENCH
     found = [p for p in labs.glob(f"{chapter}_*/{stem}.py") if "\nLAB" in p.read_text()]
     return found[0] if stem and found else None
 
@@ -308,7 +300,7 @@ def to_measure_again() -> list[str]:
 
 
 def _again(name: str, doc: dict) -> str:
-    if name in MEASURED_BY:
+    if name.startswith("bench/"):
         return doc["command"]
     return f"labkit lab {name.replace('/', '-').upper()} --store"
 
