@@ -18,8 +18,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from labkit.formulas import Hardware
 from labkit.environment import environment
+from labkit.formulas import Hardware
 
 
 @dataclass(frozen=True)

@@ -215,16 +215,8 @@ FRAME = (
 )
 # what a LAB says of its rows, and doesn't do to make them
 TELLS = (
-    "title",
-    "objective",
-    "asks",
-    "notice",
-    "columns",
-    "minutes",
-    "go",
-    "pays",
-    "plot",
-    "needs",
+    *("title", "objective", "asks", "notice", "columns", "minutes", "needs"),
+    *("go", "pays", "plot", "store"),
 )
 
 
