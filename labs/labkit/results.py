@@ -241,25 +241,25 @@ def code_of(name: str) -> str | None:
 
 
 def _measuring(tree: ast.Module) -> ast.Module:
-    """A lab without what it only says of its rows: a word in a title times nothing."""
-    lab = next((node for node in tree.body if _is_lab(node)), None)
-    if lab is None:
-        return tree
-    told = [k for k in lab.value.keywords if k.arg in TELLS]
-    names = {k.value.id for k in told if isinstance(k.value, ast.Name)}
-    kept = [k for k in lab.value.keywords if k not in told]
-    call = ast.Call(lab.value.func, lab.value.args, kept)
-    body = [node for node in tree.body if getattr(node, "name", None) not in names]
-    at = body.index(lab)
-    return ast.Module([*body[:at], ast.Assign(lab.targets, call), *body[at + 1 :]], [])
+    """A module without what it only says of labs and their rows: a word in a title times nothing,
+    nor does a chapter's list of its labs.
+    """
+    body = [node for node in tree.body if _assigned(node) != "LABS"]
+    for i, node in enumerate(body):
+        if _assigned(node) == "LAB" and isinstance(node.value, ast.Call):
+            told = [k.value for k in node.value.keywords if k.arg in TELLS]
+            kept = [k for k in node.value.keywords if k.arg not in TELLS]
+            body[i] = ast.Assign(node.targets, ast.Call(node.value.func, node.value.args, kept))
+            # the functions that draw and judge rows
+            names = {value.id for value in told if isinstance(value, ast.Name)}
+            body = [node for node in body if getattr(node, "name", None) not in names]
+            break
+    return ast.Module(body, [])
 
 
-def _is_lab(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.Assign)
-        and getattr(node.targets[0], "id", "") == "LAB"
-        and isinstance(node.value, ast.Call)
-    )
+def _assigned(node: ast.stmt) -> str | None:
+    """The name that a statement gives, if it is `name = …`."""
+    return getattr(node.targets[0], "id", None) if isinstance(node, ast.Assign) else None
 
 
 UNMARKED = "from before results carried a hash of their code"

@@ -376,6 +376,7 @@ def lab(tmp_path, monkeypatch):
     files = {
         "ch02_kv_cache/timed.py": LAB,
         "ch02_kv_cache/helper.py": HELPER,
+        "ch02_kv_cache/__init__.py": 'LABS = ("timed",)\nONE = 1\n',
         "labkit/lab.py": "Lab = dict\n",
         "labkit/plotting.py": "",
         "labkit/cli.py": "",
@@ -409,6 +410,8 @@ def lab(tmp_path, monkeypatch):
         ("ch02_kv_cache/timed.py", "A lab", "The lab", True),  # says, doesn't measure
         ("ch02_kv_cache/timed.py", "See.", "Look.", True),
         ("ch02_kv_cache/timed.py", "    from labkit import plotting", "    pass", True),
+        ("ch02_kv_cache/__init__.py", '"timed",', '"timed", "other"', True),
+        ("ch02_kv_cache/__init__.py", "ONE = 1", "ONE = 2", False),
         ("labkit/plotting.py", "", "x = 1", True),
         ("labkit/lab.py", "dict", "list", True),
     ],
