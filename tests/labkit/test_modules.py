@@ -201,7 +201,7 @@ def test_the_digest_of_a_syntax_tree_is_pinned(tmp_path):
 FLOORS = (
     "config dtypes machines palette paths sampling step tables",
     "chapters formulas kernels modules ops plotting published source speculative trace",
-    "caches checks environment linear reference",
+    "caches checks environment linear reference timed",
     "ffn mixers results",
     "lab moe",
     "model",
