@@ -64,7 +64,7 @@ def contestant(setup: Setup, device: str):
     import torch
 
     import labkit
-    from labkit.weights.smol import DTYPES
+    from labkit.dtypes import DTYPES
 
     torch.manual_seed(0)
     model = labkit.GPT(MODEL.replace(d_ff=setup.d_ff)).to(device, DTYPES[setup.dtype]).eval()

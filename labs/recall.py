@@ -191,7 +191,7 @@ def trained(variant: str = "MHA", device: str = "cpu", steps: int = STEPS):
     ValueError for a variant that does not exist.
     """
     from labkit.config import UnknownName
-    from labkit.weights.smol import cache_folder
+    from labkit.paths import cache_folder
 
     if variant not in INSIDES:
         raise UnknownName("variant", variant, INSIDES)
