@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from labkit.kernels import lore
 from labkit.step import Step
 
-# -- norms and positions ---------------------------------------------------------------------------
+# -- norms and positions -----------------------------------------------------------------
 
 
 class RMSNorm(nn.Module):
@@ -131,7 +131,7 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(dim // 2, -1), sin)
 
 
-# -- attention -------------------------------------------------------------------------------------
+# -- attention ---------------------------------------------------------------------------
 
 
 def attend(

@@ -90,7 +90,7 @@ class Step:
             lengths=self.cu.diff().tolist(),
         )
 
-    # -- what follows from these facts, computed when it is first asked for ------------------------
+    # -- what follows from these facts, computed when it is first asked for --------------
 
     @cached_property
     def context(self) -> list[int]:

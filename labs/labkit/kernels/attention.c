@@ -23,7 +23,7 @@ enum {
 typedef float vec __attribute__((vector_size(32), aligned(4)));
 typedef float vec4 __attribute__((vector_size(16), aligned(4)));
 
-/* -- what a cache holds: floats, or (BF16) the upper halves of floats -------------------------- */
+/* -- what a cache holds: floats, or (BF16) the upper halves of floats ---------------- */
 
 #ifdef BF16
 typedef uint16_t item;
@@ -58,7 +58,7 @@ static inline float widen(item x) { return x; }
 static inline item narrow(float x) { return x; }
 #endif
 
-/* -- what Python hands over: the structures of attention.py ------------------------------------ */
+/* -- what Python hands over: the structures of attention.py -------------------------- */
 
 /* Where tokens lie. k, v [G,slots,E], in blocks of `size` slots. Position p of row r is in block
    table[r,p/size]; without a table it is in block r, which positions go round. */
@@ -91,7 +91,7 @@ struct group {
   int share;
 };
 
-/* -- one tile ---------------------------------------------------------------------------------- */
+/* -- one tile ------------------------------------------------------------------------ */
 
 /* Where n keys from position p on lie: in so many runs, side by side within a block. */
 struct runs {
@@ -182,7 +182,7 @@ static inline void mix(float *sum, const float *weights, const item *v, int n, i
   }
 }
 
-/* -- all tiles --------------------------------------------------------------------------------- */
+/* -- all tiles ----------------------------------------------------------------------- */
 
 /* n queries of a group, from the `from`-th on, over all keys that one of them may look at. */
 static void queries(const struct group *g, const struct slots *c, const struct rule *rule, int from,

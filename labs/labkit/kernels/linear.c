@@ -25,7 +25,7 @@ enum {
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 
-/* -- a vector of weights, widened on the way where they have fewer bits ------------------------ */
+/* -- a vector of weights, widened on the way where they have fewer bits -------------- */
 
 #ifdef HALF
 typedef _Float16 item;
@@ -55,7 +55,7 @@ static inline vec load(const item *w) {
 
 int64_t panel(void) { return PANEL; }
 
-/* -- a few rows by one panel ------------------------------------------------------------------- */
+/* -- a few rows by one panel --------------------------------------------------------- */
 
 /* One panel: its weights [K,PANEL], its outputs' scales and biases, and how many outputs it has. */
 struct panel {
@@ -102,7 +102,7 @@ static void some(int rows, const float *x, int64_t stride, const struct panel *p
   }
 }
 
-/* -- all rows by all panels -------------------------------------------------------------------- */
+/* -- all rows by all panels ---------------------------------------------------------- */
 
 /* The panel that holds output n and those after it. */
 static inline struct panel panel_at(int64_t n, const item *w, const float *scale, const float *bias,

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# -- one row: the calls are what costs -------------------------------------------------------------
+# -- one row: the calls are what costs ---------------------------------------------------
 
 
 def norms_in_few_calls(x: Tensor) -> bool:
@@ -38,7 +38,7 @@ def _constant(value: float) -> Tensor:
         return torch.tensor([value])
 
 
-# -- attention: oneDNN builds a kernel for every length of 16-bit keys, and keeps it ---------------
+# -- attention: oneDNN builds a kernel for every length of 16-bit keys, and keeps it -----
 
 
 def keys_to_read(needed: int, there: int, items: Tensor) -> int:
@@ -48,7 +48,7 @@ def keys_to_read(needed: int, there: int, items: Tensor) -> int:
     return min(-(-needed // 64) * 64, there)
 
 
-# -- linear layers: bf16, and oneDNN's blocks ------------------------------------------------------
+# -- linear layers: bf16, and oneDNN's blocks --------------------------------------------
 
 
 def has_bf16() -> bool:
