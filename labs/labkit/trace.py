@@ -163,6 +163,11 @@ class WatchedCache:
         self.read_slots = int((kpos[-1] >= 0).sum())
         return *items, kpos
 
+    def attend(self, *args):
+        from labkit.caches import Cache
+
+        return Cache.attend(self, *args)  # what is attended to passes through `read`
+
 
 def record_decode(
     model, prompt: list[int], new: int, *, cache: str = "static", decode=None
