@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import time
 from collections import deque
 from dataclasses import replace
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from labkit import caches
 from labkit.config import whole
-from labkit.decode import check_tokens
+from labkit.decode import check_prompt, check_stop
 from labkit.engine.request import Event, QueueFull, Request
 from labkit.engine.scheduler import Scheduler
 from labkit.engine.storage import BlockCache, Int8Blocks
@@ -101,15 +100,12 @@ class Engine:
         ValueError for a bad argument, or if it can never fit the blocks; QueueFull when max_waiting
         requests wait.
         """
-        try:
-            prompt = [operator.index(t) for t in prompt]
-            stop = tuple(map(operator.index, self.model.config.stop if stop is None else stop))
-        except TypeError:
-            raise ValueError("prompt and stop must be lists of token ids") from None
+        config = self.model.config
         whole(max_new_tokens=max_new_tokens)
+        prompt = check_prompt(config, prompt, max_new_tokens)
+        stop = check_stop(config, stop)
         if not isinstance(sampling, Sampling | None):
             raise ValueError(f"sampling must be a labkit.Sampling, not {sampling!r}")
-        check_tokens(self.model.config, prompt, max_new_tokens)
         need = self.scheduler.blocks_for(len(prompt) + max_new_tokens - 1)
         blocks = self.scheduler.pool.n
         if need > blocks:
