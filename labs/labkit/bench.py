@@ -20,6 +20,7 @@ from pathlib import Path
 
 from labkit.formulas import Hardware
 from labkit.results import environment
+from labkit.tables import progress
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,6 @@ def rounds(
 
     plan = [warm] * turns + [fns] * repeats
     if label:
-        from labkit.cli import progress
-
         plan = progress(plan, label)
     kept = [in_turn(of) for of in plan][turns:]
     return {name: [made[name] for made in kept] for name in fns}
@@ -235,8 +234,8 @@ def hardware(dtype: str = "fp32", device: str = "cpu") -> Hardware:
     """
     import torch
 
+    from labkit.dtypes import DTYPES
     from labkit.linear import Linear
-    from labkit.weights.smol import DTYPES
 
     kind = DTYPES[dtype]
     side = 4096 if str(device).startswith("cuda") else 1024
