@@ -55,8 +55,8 @@ def transformers_continuous(twin, work, slots: int) -> list[list[int]]:
 
 def ways(device: str, slots: int) -> dict:
     """(way, dtype) -> (slots, the model, a function from jobs to replies)."""
-    from labkit.cli.bench import transformers_twin
     from labkit.linear import has_bf16
+    from labkit.rivals import transformers_twin
     from labkit.weights import smollm2
     from labkit_labs.common import workload as serving
 
