@@ -14,13 +14,16 @@ from labkit import caches
 from labkit.config import whole
 from labkit.decode import check_prompt, check_stop
 from labkit.dtypes import DTYPES
-from labkit.engine.request import Event, QueueFull, Request
+from labkit.engine.request import Event, QueueFull, Request, Stats
 from labkit.engine.scheduler import Scheduler
 from labkit.engine.storage import BlockCache, Int8Blocks
 from labkit.sampling import Sampling, probabilities
 from labkit.speculative import Speculation
 from labkit.step import Step
-from labkit.trace import BlocksStep, ScheduleStep, SpeculationStep, Stats, Trace
+from labkit.traces import Trace
+from labkit.traces.blocks import BlocksStep
+from labkit.traces.schedule import ScheduleStep
+from labkit.traces.speculation import SpeculationStep
 
 CACHE_DTYPES = (*DTYPES, "int8")
 
@@ -244,23 +247,13 @@ class Engine:
                 self.events.append(Event(r.id, new, r.finished))
         if not any(kind == "prefill" for _, _, kind, *_ in did):
             self.speculation.observe(sum(n for _, n in work), now - started, checks)
-        s = self.scheduler
         seconds = now - started
-        ended = {r.id: r.finished for r, _ in work if r.finished}
         self.log.append(
-            (
-                ScheduleStep(seconds, did, [r.id for r in s.waiting], s.preempted, ended),
-                BlocksStep(
-                    {r.id: list(r.blocks) for r in s.running},
-                    len(s.pool.free),
-                    list(s.pool.kept),
-                    s.copies,
-                    s.hit_tokens,
-                ),
-                SpeculationStep(
-                    seconds, [[r.id, draft, accepted] for r, draft, accepted in checks]
-                ),
-            )
+            {
+                "schedule": ScheduleStep.of(self.scheduler, work, did, seconds),
+                "blocks": BlocksStep.of(self.scheduler),
+                "speculation": SpeculationStep.of(checks, seconds),
+            }
         )
 
     def _end(self, r: Request, reason: str, message: str = "") -> None:
@@ -301,6 +294,4 @@ class Engine:
             "block_size": s.block_size,
             "token_budget": s.token_budget,
         }
-        return Trace(
-            kind, "labkit.Engine.step", meta, [step[kinds.index(kind)] for step in self.log]
-        )
+        return Trace(kind, "labkit.Engine.step", meta, [step[kind] for step in self.log])

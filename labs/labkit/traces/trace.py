@@ -1,88 +1,16 @@
-"""What really happened, step by step: recorded once, then played by a widget, drawn by a film,
-printed as a table.
-
-A Trace is plain data. Each kind has one step type below; a recorder watches the code that runs (it
-never re-tells what should have happened), and readers speak JSON.
-"""
+"""A Trace: plain data that says what ran, step by step, and where it came from."""
 
 from __future__ import annotations
 
 import json
+import pkgutil
 from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 
+from labkit import results
+
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class DecodeStep:
-    """One forward of a decode loop."""
-
-    token: str  # the token this forward produced
-    fed: list[str]  # the tokens it was given
-    computed: int  # keys projected, per layer and head
-    read: int  # keys attended to by the last query
-    written: int  # keys stored
-    held: int  # keys in the cache afterwards
-
-
-@dataclass(frozen=True)
-class AttentionStep:
-    """One tile of keys seen by one tile of queries (online softmax)."""
-
-    query_tile: list[int]  # first and last query, end excluded
-    key_tile: list[int]
-    skipped: bool  # wholly behind the causal mask
-    top: list[float]  # running maximum of each query
-    total: list[float]  # running sum of exponentials
-    change: float  # the factor by which earlier work is rescaled, smallest of the tile's queries
-    held_floats: int  # numbers kept on chip for this tile
-
-
-class Stats(dict):
-    """Numbers by name: `stats["running"]` is `stats.running`."""
-
-    __getattr__ = dict.__getitem__
-
-
-@dataclass(frozen=True)
-class ScheduleStep:
-    """One step of an engine: who ran."""
-
-    seconds: float
-    # [row, request, "prefill" | "decode" | "check", tokens fed, context, tokens out] each
-    rows: list
-    waiting: list[int]
-    preempted: list[int]
-    finished: dict  # request -> reason
-
-
-@dataclass(frozen=True)
-class BlocksStep:
-    """The blocks after one step of an engine."""
-
-    tables: dict  # request -> its blocks, in order
-    free: int
-    kept: list[int]  # held by nobody, findable by their contents; oldest first
-    copied: list  # [from, to] each, by copy on write
-    hit_tokens: int  # found by prefix so far
-
-
-@dataclass(frozen=True)
-class SpeculationStep:
-    """The drafts that one step of an engine checked."""
-
-    seconds: float
-    checks: list  # [request, drafts, how many were accepted] each
-
-
-KINDS = {
-    "decode": DecodeStep,
-    "attention": AttentionStep,
-    "schedule": ScheduleStep,
-    "blocks": BlocksStep,
-    "speculation": SpeculationStep,
-}
 
 
 @dataclass(frozen=True)
@@ -99,13 +27,12 @@ class Trace:
     schema: int = SCHEMA
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"no trace is of kind {self.kind!r}: choose {', '.join(KINDS)}")
+        expected = step_type(self.kind)
         for i, step in enumerate(self.steps):
-            if type(step) is not KINDS[self.kind]:
+            if type(step) is not expected:
                 raise ValueError(
-                    f"step {i} of a {self.kind} trace must be a {KINDS[self.kind].__name__}, not"
-                    f" {type(step).__name__}"
+                    f"step {i} of a trace of kind {self.kind!r} must be of type"
+                    f" {expected.__name__}, not {type(step).__name__}"
                 )
 
     def to_dict(self) -> dict:
@@ -114,87 +41,85 @@ class Trace:
             "kind": self.kind,
             "source": self.source,
             "meta": self.meta,
-            "steps": [asdict(s) for s in self.steps],
+            "steps": [asdict(step) for step in self.steps],
         }
 
     @classmethod
     def from_dict(cls, d: dict) -> Trace:
-        if d.get("schema") != SCHEMA or d.get("kind") not in KINDS:
+        """The trace that `to_dict` wrote. ValueError for anything else, a later schema included."""
+        if not isinstance(d, dict) or "schema" not in d:
+            raise ValueError("this is not a trace: it names no schema")
+        if d["schema"] != SCHEMA:
             raise ValueError(
-                f"this is not a trace of schema {SCHEMA}: kind {d.get('kind')!r}, schema"
-                f" {d.get('schema')!r}"
+                f"this labkit reads traces of schema {SCHEMA}, not {d['schema']!r}: update labkit,"
+                " or record it again"
             )
-        step = KINDS[d["kind"]]
+        if missing := {f.name for f in fields(cls)} - set(d):
+            raise ValueError(f"this is not a whole trace: it lacks {', '.join(sorted(missing))}")
+        step = step_type(d["kind"])
         known = {f.name for f in fields(step)}
-        for i, s in enumerate(d["steps"]):
-            if set(s) != known:
+        for i, values in enumerate(d["steps"]):
+            if set(values) != known:
                 raise ValueError(
-                    f"step {i} has the fields {sorted(s)}, a {d['kind']} step has {sorted(known)}"
+                    f"step {i} has the fields {sorted(values)}, a {d['kind']} step has"
+                    f" {sorted(known)}"
                 )
-        return cls(d["kind"], d["source"], d["meta"], [step(**s) for s in d["steps"]])
+        steps = [step(**values) for values in d["steps"]]
+        return cls(d["kind"], d["source"], d["meta"], steps)
 
-    def save(self, path) -> Path:
+    def save(self, path: Path | str) -> Path:
+        """Write it as JSON, whole or not at all; folders are made."""
         path = Path(path)
-        path.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n")
-        return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        part = path.with_suffix(".part")
+        part.write_text(text + "\n")
+        return part.replace(path)
 
     @classmethod
-    def load(cls, path) -> Trace:
-        return cls.from_dict(json.loads(Path(path).read_text()))
+    def load(cls, path: Path | str) -> Trace:
+        """Read what `save` wrote. ValueError, with the file's name, for what is no trace."""
+        path = Path(path)
+        try:
+            return cls.from_dict(json.loads(path.read_text()))
+        except ValueError as e:
+            raise ValueError(f"{path.name}: {e}") from e
 
 
-class WatchedCache:
-    """A cache that counts what passes through it, and otherwise is the cache it wraps."""
-
-    def __init__(self, cache):
-        self.cache = cache
-        self.read_slots = 0
-        self.written = 0
-        self.held = 0
-
-    def write(self, step, *items):
-        self.cache.write(step, *items)
-        self.written = 0 if self.cache.allocated_bytes == 0 else len(items[0])
-        self.held += self.written
-
-    def read(self, step):
-        *items, kpos = self.cache.read(step)
-        self.read_slots = int((kpos[-1] >= 0).sum())
-        return *items, kpos
+def kinds() -> list[str]:
+    """Every kind of trace: the modules that lie beside this one."""
+    package = import_module("labkit.traces")
+    return sorted({m.name for m in pkgutil.iter_modules(package.__path__)} - {"trace"})
 
 
-def record_decode(
-    model, prompt: list[int], new: int, *, cache: str = "static", decode=None
-) -> Trace:
-    """Run a greedy decode of one prompt and record what each forward fed, computed, read and wrote
-    (in layer 0).
+def step_type(kind: str) -> type:
+    """The dataclass of a kind's steps: of `decode`, the `DecodeStep` in `traces/decode.py`."""
+    if kind not in kinds():
+        raise ValueError(f"no trace is of kind {kind!r}: choose {', '.join(kinds())}")
+    words = "".join(word.capitalize() for word in kind.split("_"))
+    return getattr(import_module(f"labkit.traces.{kind}"), f"{words}Step")
 
-    cache as in `labkit.generate`; `decode` turns ids into text (default: the numbers).
+
+def path_of(name: str) -> Path:
+    """Where the trace of this name is kept: `ch02/decode_cached`, in
+    `labs/results/ch02/decode_cached.trace.json`.
     """
-    import torch
+    return results.folder() / f"{name}.trace.json"
 
-    from labkit.step import Step
 
-    text = decode or (lambda ids: str(ids[0]))
-    ids, start, steps = list(prompt), 0, []
-    caches = model.caches(cache, 1, len(prompt) + new)
-    watched = caches[0] = WatchedCache(caches[0])
-    for _ in range(new):
-        feed = ids if cache == "none" else ids[start:]
-        with torch.inference_mode():
-            step = Step.of([(0, len(ids) - len(feed), feed)], model.device)
-            token = int(model(step, caches, step.last)[0].argmax())
-        steps.append(
-            DecodeStep(
-                text([token]),
-                [text([i]) for i in feed],
-                len(step.ids),
-                watched.read_slots,
-                watched.written,
-                watched.held,
-            )
+def stored(name: str) -> Trace:
+    """The trace that a lab kept under this name, such as "ch02/decode_cached".
+
+    Pages, notebooks and clips all read it here, so they show one run. ValueError if there is none.
+    """
+    path = path_of(name)
+    if not path.exists():
+        home = results.folder()
+        known = sorted(
+            p.relative_to(home).as_posix().removesuffix(".trace.json")
+            for p in home.rglob("*.trace.json")
         )
-        start = len(ids)
-        ids.append(token)
-    meta = {"cache": cache, "prompt": [text([i]) for i in prompt], "layers": model.config.n_layers}
-    return Trace("decode", "labkit.trace.record_decode", meta, steps)
+        raise ValueError(
+            f"no trace is stored as {name!r}; stored are: {', '.join(known) or 'none'}"
+        )
+    return Trace.load(path)
