@@ -62,7 +62,7 @@ def jobs() -> list[Job]:
     return [Job(kept["system"] + r["own"], r["new"]) for r in kept["requests"]]
 
 
-# -- ways to serve: each takes jobs and returns their new tokens -----------------------------------------------------------------
+# -- ways to serve: each takes jobs and returns their new tokens -------------------------
 
 
 def one_by_one(model, work: list[Job]) -> list[list[int]]:
