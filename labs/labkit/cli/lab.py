@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from labkit import lab as house
-from labkit import results
+from labkit import results, traces
 from labkit.tables import table
 
 
@@ -79,9 +79,10 @@ def check_plot(file: str) -> None:
         )
 
 
-def store(lab: house.Lab, rows: list[dict], device: str) -> list[Path]:
-    """Keep a lab's rows, and its recordings: they show what happens, and need one machine."""
+def store(lab: house.Lab, rows: house.Recorded, device: str) -> list[Path]:
+    """Keep a lab's rows and the traces of the same run."""
     stored = [results.save(lab.result, rows, device=device)]
-    if lab.store and device == "cpu":
-        stored += lab.store(results.folder())
+    if device == "cpu":  # traces show what happens: one machine's are enough
+        for name, trace in rows.traces.items():
+            stored.append(trace.save(traces.path_of(f"ch{lab.chapter}/{name}")))
     return stored
