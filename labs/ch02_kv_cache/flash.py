@@ -1,12 +1,14 @@
 """CH02-FLASH: what attention costs in memory and time, with and without the T x T scores.
 
 Two ways to the same numbers on one layer of SmolLM2's shape: scores written out, and torch's fused
-kernel (tiles and online softmax inside). Peak memory is measured in a process of its own.
+kernel (tiles and online softmax inside). Peak memory is measured in a process of its own. Beside
+it a few tokens go through the course's own tiles: their trace drives the player and the clip.
 """
 
-from labkit.lab import Lab
+from labkit.lab import Lab, Recorded
 
 CONTEXTS = [256, 512, 1024, 2048, 4096]
+TOKENS, HEAD_DIM, TILE = 12, 4, 4  # small enough to watch: the example of the page and of its clip
 
 
 def attend(kind: str, T: int):
@@ -39,6 +41,16 @@ def peak(kind: str, T: int) -> int:
     return max(0, measured.bytes - before)
 
 
+def small_example():
+    """Twelve tokens in tiles of four, recorded."""
+    import numpy as np
+
+    from labkit.trace import record_attention
+
+    q, k, v = np.random.default_rng(0).standard_normal((3, TOKENS, HEAD_DIM))
+    return record_attention(q, k, v, TILE)
+
+
 def run(device="cpu", quick=False):
     import multiprocessing
 
@@ -66,7 +78,7 @@ def run(device="cpu", quick=False):
                     multiple=bench.multiple(times["written out"], m),
                 )
             )
-    return rows
+    return Recorded(rows, online_softmax=small_example())
 
 
 def go(rows):

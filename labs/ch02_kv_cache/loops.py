@@ -6,33 +6,26 @@ Its traces drive the chapter's player and its clip.
 """
 
 from labkit import formulas
-from labkit.lab import Lab
+from labkit.lab import Lab, Recorded
 
 PROMPT, NEW = "A cache is a place to", 6
 
 
-def traces(device="cpu"):
-    """The naive and the cached decode of the same prompt, recorded."""
+def run(device="cpu", quick=False):
     from labkit.trace import record_decode
     from labkit.weights import smollm2
 
     model, tokenizer = smollm2("fp32", device)
     prompt = tokenizer.encode(PROMPT)
-    return model.config, {
-        kind: record_decode(model, prompt, NEW, cache=cache, decode=tokenizer.decode)
-        for kind, cache in (("naive", "none"), ("cached", "static"))
-    }
-
-
-def run(device="cpu", quick=False):
-    config, recorded = traces(device)
-    naive, cached = recorded["naive"].steps, recorded["cached"].steps
-    if [s.token for s in naive] != [s.token for s in cached]:
+    naive, cached = (
+        record_decode(model, prompt, NEW, cache=cache, decode=tokenizer.decode)
+        for cache in ("none", "static")
+    )
+    if [s.token for s in naive.steps] != [s.token for s in cached.steps]:
         raise ValueError("the two loops wrote different tokens: a cache must not change the text")
-    rows, spent = [], 0
-    for i, (n, c) in enumerate(zip(naive, cached)):
-        spent += n.computed
-        context = len(naive[0].fed) + i
+    rows = []
+    for i, (n, c) in enumerate(zip(naive.steps, cached.steps)):
+        context = len(prompt) + i
         rows.append(
             {
                 "step": i + 1,
@@ -42,15 +35,15 @@ def run(device="cpu", quick=False):
                 "read": c.read,
                 "written": c.written,
                 "held": c.held,
-                "naive_flops": formulas.prefill_flops(config, context),
+                "naive_flops": formulas.prefill_flops(model.config, context),
                 "cached_flops": (
-                    formulas.prefill_flops(config, context)
+                    formulas.prefill_flops(model.config, context)
                     if i == 0
-                    else formulas.decode_flops(config, context)
+                    else formulas.decode_flops(model.config, context)
                 ),
             }
         )
-    return rows
+    return Recorded(rows, decode_naive=naive, decode_cached=cached)
 
 
 def go(rows):
@@ -81,14 +74,6 @@ def plot(rows):
     return chart
 
 
-def store(folder):
-    """Keep the two traces, for the player and the clip."""
-    _, recorded = traces()
-    return [
-        trace.save(folder / f"ch02/decode_{kind}.trace.json") for kind, trace in recorded.items()
-    ]
-
-
 LAB = Lab(
     asks=(
         "Does the cached loop compute one key a step, after the first, and read as many as the"
@@ -113,6 +98,5 @@ LAB = Lab(
     },
     run=run,
     plot=plot,
-    store=store,
     go=go,
 )

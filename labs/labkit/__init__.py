@@ -57,6 +57,7 @@ _MODULES = (
     "speculative",
     "step",
     "trace",
+    "traces",
     "weights",
     "widgets",
 )
