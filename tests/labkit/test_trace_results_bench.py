@@ -1,4 +1,4 @@
-"""Records: a trace tells what ran, a result carries its provenance, a measurement is taken fairly."""
+"""Records: a trace tells what ran, a result where it is from, a measurement is taken fairly."""
 
 import json
 import subprocess
@@ -159,6 +159,66 @@ def test_interleaving_alternates_and_warms_up():
     assert calls == ["a", "b"] * 5 and m["a"].n == 3
 
 
+def test_rounds_run_in_turn_and_keep_what_each_warm_round_returned():
+    calls, words = [], iter("abcdef")
+
+    def says():
+        calls.append("says")
+        return next(words)
+
+    made = bench.rounds({"says": says, "silent": lambda: calls.append("silent")}, repeats=3)
+    assert calls == ["says", "silent"] * 4  # one round to warm up
+    assert made["says"] == ["b", "c", "d"]
+    assert len(made["silent"]) == 3 and all(0 < s < 1 for s in made["silent"])  # its seconds
+
+
+def test_a_round_that_takes_long_is_warmed_up_by_a_shorter_one():
+    calls = []
+    loop = lambda new: lambda: calls.append(new) or new
+    made = bench.rounds(
+        {"a": loop(128), "b": loop(64)}, repeats=2, warmup={"b": loop(2)}, label="rounds"
+    )
+    assert calls == [2, 128, 64, 128, 64] and made == {"a": [128, 128], "b": [64, 64]}
+    assert bench.rounds({"a": loop(1)}, repeats=1, warmup=0) == {"a": [1]} and calls[5:] == [1]
+
+
+def test_every_round_starts_from_the_same_seed():
+    made = bench.rounds({"a": lambda: torch.rand(1).item(), "b": lambda: torch.rand(1).item()})
+    assert len({*made["a"], *made["b"]}) == 1
+    other = bench.rounds({"a": lambda: torch.rand(1).item()}, repeats=1, seed=1)
+    assert other["a"][0] != made["a"][0]
+
+
+def test_a_device_is_waited_for_before_and_after_every_run(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: seen.append("wait"))
+    bench.rounds({"a": lambda: seen.append("run")}, repeats=2, warmup=0, device="cuda")
+    assert seen == ["wait", "run", "wait"] * 2
+
+
+def test_the_clock_can_be_asked_for_both():
+    seconds, slept = bench.timed(lambda: time.sleep(0.02) or "slept")
+    assert 0.02 <= seconds < 2 and slept == "slept"
+
+
+@pytest.mark.parametrize(
+    "fns, how, message",
+    [
+        (
+            {},
+            {},
+            "at least one function, at least one repeat and no negative warm-up, not 0, 5 and 1",
+        ),
+        ({"a": int}, {"repeats": 0}, "not 1, 0 and 1"),
+        ({"a": int}, {"warmup": -1}, "not 1, 5 and -1"),
+        ({"a": int}, {"warmup": {"b": int}}, "the warm-up runs 'b', .* choose from 'a'"),
+    ],
+)
+def test_rounds_of_nothing_are_refused(fns, how, message):
+    with pytest.raises(ValueError, match=message):
+        bench.rounds(fns, **how)
+
+
 def test_a_measurement_is_of_the_work_it_names():
     machine = labkit.formulas.Hardware("a machine", 1e9, 1e6)
     # a float is the function's own clock
@@ -191,6 +251,7 @@ def test_decode_is_timed_apart_from_prefill(model):
         assert (
             len(times.each) == 5
             and times.first > 0
+            and times.seconds == times.first + sum(times.each)
             and times.tokens == labkit.generate(model, prompts, 6, stop=())
         )
 
