@@ -107,12 +107,7 @@ def measure(
     from labkit.weights import smollm2
 
     model, tokenizer = smollm2(dtype, device)
-    prompt = (
-        tokenizer.encode(
-            "A cache keeps a copy of what was slow to get, close to where it is needed again. "
-        )
-        * context
-    )[:context]
+    prompt = bench.prompt(tokenizer, context)
     engines = {"labkit": lambda prompts: bench.time_decode(model, prompts, new)}
     if against:
         theirs = transformers_twin(model)
