@@ -39,7 +39,7 @@ class OnlineSoftmax(CourseScene):
         " measured peak memory of both ways."
     )
     poster_at = "repair"
-    reads = ("ch02/flash.*.json",)
+    reads = ("ch02/flash.*.json", "machines.json")
     runs = (record_attention,)
 
     def construct(self):

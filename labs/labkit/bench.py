@@ -18,8 +18,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+from labkit.environment import environment
 from labkit.formulas import Hardware
-from labkit.results import environment
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ stands in `_toc.yml`, and then it has all its parts; a *planned* one may have la
 
 from __future__ import annotations
 
+import ast
+import os
 import re
 from dataclasses import dataclass
 from importlib import import_module
@@ -100,6 +102,19 @@ class Chapter:
         return paths.repository() / "animations/scenes" / f"{self.folder}.py"
 
     @property
+    def clips(self) -> list[str]:
+        """The scene classes that its modules list in CLIPS, read without running them."""
+        folder = paths.repository() / "animations/scenes"
+        sources = [p.read_text() for p in sorted(folder.glob(f"ch{self.number}*_*.py"))]
+        return [
+            ast.unparse(scene)
+            for source in sources
+            for node in ast.parse(source).body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CLIPS"
+            for scene in node.value.elts
+        ]
+
+    @property
     def page(self) -> Path:
         """Its page, there or not."""
         return paths.repository() / "book/chapters" / f"{self.stem}.md"
@@ -119,16 +134,16 @@ class Chapter:
 
     def missing(self) -> list[str]:
         """The parts that an open chapter lacks."""
-        notebooks = paths.repository() / "notebooks"
+        root = paths.repository()
         parts = {
             "its page": self.page,
             "its checks": self.checks,
             "its clip's scenes": self.scenes,
-            "its tests' data": paths.repository() / "tests/chapters" / f"{self.folder}.py",
-            **{f"the notebook of {p.stem}": notebooks / f"{p.stem}.ipynb" for p in self.pages},
+            "its tests' data": root / "tests/chapters" / f"{self.folder}.py",
+            **{f"the notebook of {p.stem}": root / "notebooks" / f"{p.stem}.ipynb" for p in self.pages},
         }
         lacking = [
-            f"{what} ({path.relative_to(path.parents[2])})"
+            f"{what} ({os.path.relpath(path, root)})"
             for what, path in parts.items()
             if not path.exists()
         ]
