@@ -211,6 +211,15 @@ class LoopTimes:
         return self.first + sum(self.each)
 
 
+SENTENCE = "A cache keeps a copy of what was slow to get, close to where it is needed again. "
+
+
+def prompt(tokenizer, tokens: int) -> list[int]:
+    """A prompt of so many tokens, for where words change no time: one sentence, over and over."""
+    sentence = tokenizer.encode(SENTENCE)
+    return (sentence * (tokens // len(sentence) + 1))[:tokens]
+
+
 def time_decode(model, prompts: list[list[int]], new: int, cache: str = "static") -> LoopTimes:
     """Generate `new` tokens for each prompt, greedily and without stopping, with a clock on every
     step. cache and errors: as in `labkit.generate`.

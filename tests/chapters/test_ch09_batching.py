@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import labkit
+from labkit import results
 from labkit.trace import Trace
 from labkit_labs.ch09_batching import invariance as lab_09_invariance
 from labkit_labs.ch09_batching import static as lab_09_static
@@ -113,6 +114,11 @@ def test_small_chunks_shorten_the_longest_step_and_large_ones_the_wait():
 def test_static_batches_make_users_wait():
     continuous, static = of("batches")
     assert static["ttft_p50"] > 2 * continuous["ttft_p50"]
+
+
+def test_a_hundred_thousand_requests_were_simulated_in_less_than_a_minute():
+    row = results.row("ch09/traffic", what="long")
+    assert row["requests"] == 100_000 and row["simulated_in"] < 60
 
 
 # -- batch invariance --------------------------------------------------------------------

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 from functools import partial
 
-SENTENCE = "A cache keeps a copy of what was slow to get, close to where it is needed again. "
 COLUMNS = {
     "dtype": "dtype",
     "batch": "batch",
@@ -94,7 +93,7 @@ def measure(dtype: str, args) -> list[dict]:
     if args.against:
         twin = rivals.transformers_twin(model)
         engines["transformers"] = partial(rivals.time_transformers, twin)
-    prompt = (tokenizer.encode(SENTENCE) * args.context)[: args.context]
+    prompt = bench.prompt(tokenizer, args.context)
     ceilings = bench.hardware(dtype, args.device)
     rows = []
     for batch in progress(args.batch, f"{dtype} batches"):
