@@ -7,6 +7,7 @@ import functools
 import pytest
 import torch
 
+import labkit
 from labkit import results
 from labkit.trace import Trace
 from labkit_labs.ch09_batching import invariance as lab_09_invariance
@@ -61,8 +62,9 @@ def test_the_numbers_of_forwards_in_the_notice_follow_from_the_replies():
 
 
 @pytest.mark.smollm2
-def test_the_stored_schedule_shows_chunks_and_slots_that_are_filled_again(tmp_path):
-    [path] = lab_09_static.store(tmp_path)
+def test_the_short_schedule_shows_chunks_and_slots_that_are_filled_again(tmp_path):
+    trace = lab_09_static.short_schedule(labkit.weights.smollm2()[0])
+    path = trace.save(tmp_path / "a.trace.json")
     steps = Trace.load(path).steps
     rows = [row for step in steps for row in step.rows]
     assert (

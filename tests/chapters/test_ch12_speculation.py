@@ -5,6 +5,7 @@ should stop it.
 import pytest
 import torch
 
+import labkit
 from labkit.speculative import accept
 from labkit.trace import Trace
 from labkit_labs.ch12_speculation import accept as lab_12_accept
@@ -117,8 +118,9 @@ def test_a_price_is_asked_for_each_size():
 
 
 @pytest.mark.smollm2
-def test_the_stored_checks_add_up_to_the_reply(tmp_path):
-    (path,) = lab_12_lookup.store(tmp_path)
+def test_the_recorded_checks_add_up_to_the_reply(tmp_path):
+    recorded = lab_12_lookup.copied_passage(*labkit.weights.smollm2())
+    path = recorded.save(tmp_path / "a.trace.json")
     trace = Trace.load(path)
     reply, at = trace.meta["reply"], 1  # the prompt's step gives the first token
     for step in trace.steps[1:]:

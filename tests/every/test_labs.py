@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from labkit import results
+from labkit import results, traces
 from labkit.lab import labs
 from labkit.tables import table
 from tests.cases import LabCase, lab_cases, quick_rows
@@ -45,6 +45,12 @@ def test_a_quick_run_gives_what_the_lab_promises(id):
         assert len(chart.alt) > 30 and "<svg" in chart._repr_html_()
     if CASES[id].steady:
         assert lab.stops(rows) is None
+
+
+@each_lab
+def test_what_a_lab_records_is_stored_under_its_chapter(id):
+    for name, trace in quick_rows(id).traces.items():
+        assert traces.stored(f"ch{LABS[id].chapter}/{name}").kind == trace.kind
 
 
 @pytest.mark.parametrize("id", LABS)

@@ -1,16 +1,18 @@
-"""Records: a trace tells what ran, a result where it is from, a measurement is taken fairly."""
+"""Records: a trace tells what ran, a measurement is taken fairly."""
 
-import json
 import subprocess
 import sys
 import time
+from dataclasses import is_dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import labkit
-from labkit import bench, results
-from labkit.trace import DecodeStep, Trace, record_decode
+from labkit import bench, results, rivals, traces
+from labkit.cli import bench as command
+from labkit.trace import DecodeStep, SpeculationStep, Trace, record_decode
 from tests import oracles
 
 
@@ -36,119 +38,78 @@ def test_a_decode_trace_counts_what_the_cache_saw(model, tmp_path):
         == [s.token for s in naive.steps]
         == [str(t) for t in labkit.generate(model, [prompt], 5)[0]]
     )
-    assert Trace.load(kept.save(tmp_path / "t.json")) == kept
+    assert [s.fed for s in kept.steps] == [[*map(str, prompt)], *([t] for t in tokens[:4])]
+    assert naive.steps[4].fed == [*map(str, prompt), *tokens[:4]]
+    assert (kept.source, naive.source) == ("labkit.decode.cached", "labkit.decode.naive")
+    assert Trace.load(kept.save(tmp_path / "ch02" / "t.trace.json")) == kept
 
 
-def test_a_broken_trace_is_refused(model):
-    d = record_decode(model, [5], 2).to_dict()
-    with pytest.raises(ValueError, match="step 1 has the fields"):
-        Trace.from_dict(d | {"steps": [d["steps"][0], {"token": "x"}]})
-    with pytest.raises(ValueError, match="not a trace of schema 1"):
-        Trace.from_dict(d | {"schema": 9})
-    with pytest.raises(ValueError, match="no trace is of kind 'decod'"):
-        Trace("decod", "", {})
-    with pytest.raises(ValueError, match="must be a AttentionStep, not DecodeStep"):
-        Trace("attention", "", {}, [DecodeStep("a", [], 1, 1, 1, 1)])
-
-
-# -- results -----------------------------------------------------------------------------
-
-
-def test_a_result_carries_its_provenance(tmp_path, monkeypatch):
-    path = results.save(
-        "demo", [{"variant": "a", "multiple": 2.5, "iqr": 0.1, "n": 5}], into=tmp_path
-    )
-    doc = json.loads(path.read_text())
-    assert doc["schema"] == 1 and doc["rows"][0]["multiple"] == 2.5
-    assert (
-        {"env", "command", "commit", "date"} <= set(doc)
-        and doc["env"]["cpu"]
-        and path.name == f"demo.{results.machine(doc['env'])}.json"
-    )
-    assert "/" not in doc["command"].split()[0]
-    monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    receipt = results.receipt('row("demo", variant="a")["multiple"] | .1f')
-    assert (
-        receipt.text == "2.5"
-        and receipt.details["commit"] == doc["commit"]
-        and "5 runs" in receipt.details["spread"]
-    )
-    with pytest.raises(ValueError, match="0 rows of 'demo' match"):
-        results.row("demo", variant="b")
-    with pytest.raises(ValueError, match="no result is stored as 'dmo'; stored are: demo"):
-        results.load("dmo")
-
-
-def test_of_several_machines_the_newest_processor_speaks_unless_one_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    doc = json.loads(results.save("demo", [{"x": 0}]).read_text())
-
-    def keep(x, date, **env):
-        (tmp_path / f"demo.{results.machine(env)}.json").write_text(
-            json.dumps(doc | {"env": env, "date": date, "rows": [{"x": x}]})
-        )
-
-    keep(1, "2026-01-01", cpu="AMD EPYC", cores=2)
-    keep(2, "2999-01-01", cpu="Intel Xeon", cores=2)
-    keep(3, "2999-12-31", cpu="Intel Xeon", cores=16, gpu="NVIDIA H200")
-    assert [results.row("demo", machine)["x"] for machine in (None, "amd-*2core", "nvidia-*")] == [
-        2,
-        1,
-        3,
+def test_a_ring_is_watched_like_any_cache(model):
+    """With room for a prompt that comes in one step."""
+    mistral = labkit.weights.from_hf(oracles.build("mistral"))
+    prompt = oracles.text(20)
+    ring = record_decode(mistral, prompt, 5, cache="ring")
+    assert [s.token for s in ring.steps] == [
+        str(t) for t in labkit.generate(mistral, [prompt], 5)[0]
     ]
 
 
-def test_cores_are_those_that_the_process_may_use(monkeypatch):
-    monkeypatch.setattr(results.os, "sched_getaffinity", lambda pid: {3, 5}, raising=False)
-    assert results.environment()["cores"] == 2
+def test_a_prompt_that_the_model_cannot_take_is_not_recorded(model):
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        record_decode(model, [], 2)
 
 
-def test_a_receipt_names_the_processors_vectors(tmp_path, monkeypatch):
-    """AVX2 or AVX512 decides what a CPU's number means; results from before it was noted do
-    without.
-    """
-    monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    doc = json.loads((path := results.save("demo", [{"x": 1}])).read_text())
-    machine = lambda: results.receipt('row("demo")["x"]').details["machine"]
-    assert doc["env"]["capability"] == torch.backends.cpu.get_cpu_capability()
-    path.write_text(
-        json.dumps(
-            doc | {"env": doc["env"] | {"cpu": "AMD EPYC", "cores": 2, "capability": "AVX2"}}
-        )
-    )
-    assert machine() == "AMD EPYC, 2 cores, AVX2"
-    path.write_text(json.dumps(doc | {"env": {"cpu": "AMD EPYC", "cores": 2}}))
-    assert machine() == "AMD EPYC, 2 cores"
-
-
-def test_a_receipt_says_what_else_went_on_while_it_was_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    doc = json.loads((path := results.save("demo", [{"x": 1}])).read_text())
-    assert "note" not in results.receipt('row("demo")["x"]').details
-    path.write_text(json.dumps(doc | {"note": "others ran beside it"}))
-    assert results.receipt('row("demo")["x"]').details["note"] == "others ran beside it"
-
-
-def test_a_receipt_evaluates_formulas_and_nothing_else():
-    assert results.receipt('kv_cache_bytes(presets["llama3-70b"], 1)').text == "327,680"
-    assert results.receipt("sum(t for t in range(1, 4)) | 04d").text == "0006"
-    for evil in (
-        '__import__("os").getcwd()',
-        'open("x")',
-        'kv_cache_bytes(presets["lama3-70b"], 1)',
+def test_a_broken_trace_is_refused(model, tmp_path):
+    d = record_decode(model, [5], 2).to_dict()
+    with pytest.raises(ValueError, match="step 1 has the fields"):
+        Trace.from_dict(d | {"steps": [d["steps"][0], {"token": "x"}]})
+    with pytest.raises(ValueError, match="reads traces of schema 1, not 9: update labkit"):
+        Trace.from_dict({"schema": 9, "what": "comes later"})
+    with pytest.raises(ValueError, match="no trace is of kind 'decod': choose attention, blocks"):
+        Trace("decod", "", {})
+    with pytest.raises(ValueError, match="must be of type AttentionStep, not DecodeStep"):
+        Trace("attention", "", {}, [DecodeStep("a", [], 1, 1, 1, 1)])
+    for text, message in (
+        ("[]", "x.trace.json: this is not a trace"),
+        ("{", "x.trace.json: "),
+        ('{"schema": 1, "kind": "decode"}', "it lacks meta, source, steps"),
     ):
-        with pytest.raises(ValueError, match="cannot be made"):
-            results.receipt(evil)
+        (tmp_path / "x.trace.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            Trace.load(tmp_path / "x.trace.json")
 
 
-@pytest.mark.parametrize("rows", [[], 3, None, [3], {"a": 1}])
-def test_a_result_without_rows_is_refused(tmp_path, rows):
-    with pytest.raises(ValueError, match="at least one row"):
-        results.save("demo", rows, into=tmp_path)
+def test_a_trace_that_json_cannot_hold_is_not_written(tmp_path):
+    trace = Trace("speculation", "a test", {}, [SpeculationStep(float("nan"), [])])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        trace.save(tmp_path / "t.trace.json")
     assert not list(tmp_path.iterdir())
 
 
-# -- bench -------------------------------------------------------------------------------
+def test_each_kind_of_trace_is_one_file_that_is_found_by_its_name(tmp_path, monkeypatch):
+    for kind in traces.kinds():
+        assert is_dataclass(traces.step_type(kind)), kind
+    with pytest.raises(ValueError, match="no trace is of kind 'expert_load'"):
+        Trace("expert_load", "", {})
+    (tmp_path / "expert_load.py").write_text(
+        "from dataclasses import dataclass\n\n@dataclass\nclass ExpertLoadStep:\n    load: list\n"
+    )
+    monkeypatch.setattr(traces, "__path__", [*traces.__path__, str(tmp_path)])
+    step = traces.step_type("expert_load")([3, 1])
+    trace = Trace("expert_load", "a test", {}, [step])
+    assert Trace.load(trace.save(tmp_path / "t.trace.json")) == trace
+
+
+def test_a_stored_trace_is_read_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    trace = Trace("speculation", "a test", {}, [SpeculationStep(0.5, [])])
+    assert trace.save(traces.path_of("ch12/lookup")) == tmp_path / "ch12" / "lookup.trace.json"
+    assert traces.stored("ch12/lookup") == trace == labkit.trace.stored("ch12/lookup")
+    with pytest.raises(ValueError, match="no trace is stored as 'ch12/lokup'; .* ch12/lookup"):
+        traces.stored("ch12/lokup")
+
+
+# -- bench -----------------------------------------------------------------------------------------
 
 
 def test_interleaving_alternates_and_warms_up():
@@ -256,6 +217,40 @@ def test_decode_is_timed_apart_from_prefill(model):
         )
 
 
+def test_transformers_is_timed_on_the_same_weights_and_tokens(model):
+    prompts = [oracles.text(7, seed=1), oracles.text(7, seed=2)]
+    theirs = rivals.time_transformers(rivals.transformers_twin(model), prompts, 6)
+    assert theirs.tokens == bench.time_decode(model, prompts, 6).tokens
+    assert len(theirs.each) == 5 and min(theirs.first, *theirs.each) > 0
+
+
+def test_the_command_has_a_row_for_each_batch_phase_and_engine(model, monkeypatch):
+    machine = labkit.formulas.Hardware("a machine", 1e9, 1e6)
+    tokenizer = SimpleNamespace(encode=lambda text: oracles.text(10))
+    monkeypatch.setattr(labkit.weights, "smollm2", lambda dtype, device: (model, tokenizer))
+    monkeypatch.setattr(bench, "hardware", lambda dtype, device: machine)
+    args = SimpleNamespace(
+        context=12, new=4, batch=[1, 3], repeats=2, device="cpu", against="transformers"
+    )
+    rows = command.measure("fp32", args)
+    of = {(r["batch"], r["phase"], r["engine"]): r for r in rows}
+    assert [(*key, r["n"]) for key, r in of.items()] == [
+        (batch, phase, engine, n)
+        for batch in (1, 3)
+        for phase, n in (("prefill", 2), ("decode", 6))
+        for engine in ("labkit", "transformers")
+    ]
+    for (batch, phase, _), r in of.items():
+        flops, tokens = {
+            "prefill": (labkit.formulas.prefill_flops(model.config, 12), 12),
+            "decode": (labkit.formulas.decode_flops(model.config, 14), 1),
+        }[phase]
+        assert r["flops"] == batch * flops
+        assert r["tokens_per_second"] * r["median"] == pytest.approx(batch * tokens)
+        theirs = of[batch, phase, "transformers"]
+        assert r["multiple"] == pytest.approx(theirs["median"] / r["median"])
+
+
 def test_nothing_to_repeat_is_refused():
     with pytest.raises(ValueError, match="at least one repeat"):
         bench.measure(lambda: None, repeats=0)
@@ -272,20 +267,3 @@ def test_importing_labkit_is_light():
         ).stdout.strip()
         == "[]"
     )
-
-
-def test_no_result_keeps_a_path_of_the_machine_that_made_it():
-    assert (
-        results._command(["/usr/bin/labkit", "lab", "X", "--plot", "/home/me/x.png", "--store"])
-        == "labkit lab X --store"
-    )
-    assert (
-        results._command(["labkit", "lab", "X", "--store", "--plot=/home/me/x.png"])
-        == "labkit lab X --store"
-    )
-    # python -m labkit.cli
-    assert results._command(["/usr/lib/labkit/cli/__main__.py", "bench"]) == "labkit bench"
-    commands = [
-        json.loads(p.read_text()).get("command", "") for p in results.folder().glob("*.json")
-    ]
-    assert any(commands) and not [c for c in commands if "/" in c]
