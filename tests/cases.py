@@ -33,8 +33,8 @@ class LabCase:
     # in all rows that have these values, others for keys they have: the clock taken out of it, as a
     # quiet machine would give the rows
     calm: list[tuple[dict, dict]] = field(default_factory=list)
-    # where a quick run must not decide: made by hand if it is too small for the checkpoint, `stored`
-    # if that asks what a real model comes out at, which a last bit may change
+    # where a quick run must not decide: made by hand if it is too small for the checkpoint,
+    # `stored` if that asks what a real model comes out at, which a last bit may change
     rows: list[dict] | None = None
 
 

@@ -112,24 +112,24 @@ def plot(rows):
 
 def notice(rows):
     cold = only(rows, what="prefill", protocol=COLD)
+    prefill = only(rows, what="prefill", protocol=WARM)
     decode = only(rows, what="decode", protocol=WARM)
-    fastest, slowest = (decode[key] / decode["median"] for key in ("fastest", "slowest"))
+    ceiling = only(rows, what="ceiling, fp32")
+
+    def of_ceilings(phase) -> str:
+        flops = phase["flops_per_second"] / ceiling["flops_per_second"]
+        bytes = phase["bytes_per_second"] / ceiling["bytes_per_second"]
+        return f"{flops:.0%} of the FLOP/s and {bytes:.0%} of the bytes/s"
+
     return (
         "The first run pays for what is not the model: memory touched for the first time, kernels"
         " being chosen. How much that is, is luck: this first prefill took"
-        f" {cold['multiple']:.2f} times the median. Warm decode steps took from {fastest:.2f} to"
-        f" {slowest:.2f} times theirs, both real and both misleading. Compare each phase with the"
-        f" ceilings: prefill comes to {of_ceilings(rows, 'prefill')}, decode to"
-        f" {of_ceilings(rows, 'decode')}."
+        f" {cold['multiple']:.2f} times the median. Warm decode steps took from"
+        f" {decode['fastest'] / decode['median']:.2f} to"
+        f" {decode['slowest'] / decode['median']:.2f} times theirs, both real and both misleading."
+        f" Compare each phase with the ceilings: prefill comes to {of_ceilings(prefill)}, decode"
+        f" to {of_ceilings(decode)}."
     )
-
-
-def of_ceilings(rows, phase: str) -> str:
-    row = only(rows, what=phase, protocol=WARM)
-    ceiling = only(rows, what="ceiling, fp32")
-    flops = row["flops_per_second"] / ceiling["flops_per_second"]
-    bytes = row["bytes_per_second"] / ceiling["bytes_per_second"]
-    return f"{flops:.0%} of the FLOP/s and {bytes:.0%} of the bytes/s"
 
 
 LAB = Lab(

@@ -39,12 +39,15 @@ def naive(model, caches, prompts, new, choose=greedy, stop=()):
     """
     feed = dict(enumerate(prompts))  # request -> tokens
     for _ in range(new):
-        step = Step.of([(r, 0, feed[r]) for r in feed], model.device)
+        packed = [(r, 0, feed[r]) for r in feed]
+        step = Step.of(packed, model.device)
         logits = model(step, caches, step.last)
-        tokens = dict(zip(feed, choose(logits, list(feed))))
+        chosen = choose(logits, list(feed))
+        tokens = dict(zip(feed, chosen))
         yield Decoded(step, logits, tokens)
         live = [r for r in feed if tokens[r] not in stop]
-        feed = {r: feed[r] + [tokens[r]] for r in live}  # all of it again
+        # all of it again
+        feed = {r: feed[r] + [tokens[r]] for r in live}
         if not feed:
             return
 
@@ -59,13 +62,16 @@ def cached(model, caches, prompts, new, choose=greedy, stop=()):
     feed = dict(enumerate(prompts))  # request -> tokens
     done = dict.fromkeys(feed, 0)  # request -> tokens in the cache
     for _ in range(new):
-        step = Step.of([(r, done[r], feed[r]) for r in feed], model.device)
+        packed = [(r, done[r], feed[r]) for r in feed]
+        step = Step.of(packed, model.device)
         logits = model(step, caches, step.last)
-        tokens = dict(zip(feed, choose(logits, list(feed))))
+        chosen = choose(logits, list(feed))
+        tokens = dict(zip(feed, chosen))
         yield Decoded(step, logits, tokens)
         live = [r for r in feed if tokens[r] not in stop]
         done = {r: done[r] + len(feed[r]) for r in live}
-        feed = {r: [tokens[r]] for r in live}  # only what is new
+        # only what is new
+        feed = {r: [tokens[r]] for r in live}
         if not feed:
             return
 
