@@ -258,6 +258,7 @@ def test_nothing_is_made_up_for_a_kernel():
 @pytest.mark.parametrize("why", ["no C compiler", "refused", "LABKIT_KERNELS"])
 def test_without_them_the_reason_is_told(why, monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
+    monkeypatch.delenv("LABKIT_KERNELS", raising=False)
     if why == "LABKIT_KERNELS":
         monkeypatch.setenv("LABKIT_KERNELS", "off")
     else:

