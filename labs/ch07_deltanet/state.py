@@ -189,8 +189,9 @@ def notice(rows):
         f"From {short:,} to {long:,} tokens a step of the state takes {state['multiple']:.2f} times"
         f" as long, one of full attention {full['multiple']:.2f} times. The state keeps the same"
         f" bytes after a thousand tokens and after a million: a cache outgrows it after"
-        f" {outgrown:,.0f} tokens, in fp32. Chunks do more FLOPs than the recurrence, as large matrix products:"
-        f" over {longest:,} tokens {gain('small')} in the small layer, {gain('Qwen3-Next')} in"
+        f" {outgrown:,.0f} tokens, in fp32. Chunks do more FLOPs than the recurrence, as large"
+        f" matrix products: over {longest:,} tokens {gain('small')} in the small layer,"
+        f" {gain('Qwen3-Next')} in"
         " Qwen3-Next's. In the model every fourth layer still keeps its tokens."
     )
 
