@@ -25,13 +25,21 @@ def state():
     return hf.config_from_hf(model.config.to_dict()), dict(model.state_dict())
 
 
+def assert_same_model(ours, theirs, tokens):
+    """The same weights bit by bit, so the same function: its sums may depend on where in memory a
+    file's weights came to lie.
+    """
+    held, expected = ours.state_dict(), theirs.state_dict()
+    assert list(held) == list(expected)
+    assert all(torch.equal(held[name], expected[name]) for name in held)
+    gap = (labkit.logits(ours, tokens) - labkit.logits(theirs, tokens)).abs().max()
+    assert gap < oracles.gate("llama-gqa")
+
+
 def test_a_folder_loads_like_the_model(tmp_path):
     theirs = oracles.build("qwen3")
     theirs.save_pretrained(tmp_path)
-    tokens = oracles.text(20)
-    assert torch.equal(
-        labkit.logits(from_hf(tmp_path), tokens), labkit.logits(from_hf(theirs), tokens)
-    )
+    assert_same_model(from_hf(tmp_path), from_hf(theirs), oracles.text(20))
 
 
 def test_faulty_tensors_are_named():
@@ -90,7 +98,10 @@ def test_transformers_loads_what_we_write(name, tmp_path):
     theirs, tokens = oracles.build(name), oracles.text(30)
     labkit.weights.to_hf(from_hf(theirs).pack(), tmp_path)
     back = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
-    assert torch.equal(oracles.expected(back, tokens), oracles.expected(theirs, tokens))
+    held, expected = back.state_dict(), theirs.state_dict()
+    assert all(torch.equal(held[name], expected[name]) for name in expected)
+    gap = (oracles.expected(back, tokens) - oracles.expected(theirs, tokens)).abs().max()
+    assert gap < oracles.gate(name)
 
 
 @pytest.mark.parametrize(
@@ -120,11 +131,9 @@ def test_what_transformers_has_no_family_for_is_refused(name, changes, message, 
     "name", ["mixtral", "qwen3-moe", "deepseek-moe", "qwen3-next", "gpt-oss", "gemma3"]
 )
 def test_a_folder_loads_though_files_keep_experts_apart(name, tmp_path):
-    theirs, tokens = oracles.build(name), oracles.text(20)
+    theirs = oracles.build(name)
     theirs.save_pretrained(tmp_path)
-    assert torch.equal(
-        labkit.logits(from_hf(tmp_path), tokens), labkit.logits(from_hf(theirs), tokens)
-    )
+    assert_same_model(from_hf(tmp_path), from_hf(theirs), oracles.text(20))
 
 
 def test_a_missing_expert_is_named():
