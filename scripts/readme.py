@@ -22,8 +22,8 @@ def table() -> str:
     """labkit beside transformers on every machine, the cached loop beside the naive one, and the
     ladder, with where each was measured.
     """
-    loops = results.load("ch4b-lab-03")
-    against = [results.load("bench-transformers", machine) for machine in MACHINES]
+    loops = results.load("ch02/baseline")
+    against = [results.load("bench/transformers", machine) for machine in MACHINES]
     cached = next(r for r in loops["rows"] if r["variant"] == "cached")
     lines = [
         f"| SmolLM2-135M, tokens/s | {' | '.join(name(a) for a in against)} |",
@@ -54,7 +54,7 @@ def table() -> str:
             (
                 "With a KV cache, 300 tokens of prompt and 128 new ones take"
                 f" **{cached['multiple']:.1f} times** less time than without. Measured on"
-                f" {where(loops)}: `labkit lab CH4B-LAB-03`."
+                f" {where(loops)}: `labkit lab CH02-BASELINE`."
             ),
             "",
             *ladder(),
@@ -65,9 +65,9 @@ def table() -> str:
 
 def ladder() -> list[str]:
     """The throughput ladder, with where it was climbed."""
-    kept = results.load("ch14-ladder")
-    elsewhere = results.load("ch14-ladder-ends")
-    busy = results.load("ch14-ladder-ends-busy")
+    kept = results.load("ch14/ladder")
+    elsewhere = results.load("ch14/ends")
+    busy = results.load("ch14/ends-busy")
     head = [
         "The ladder: 48 requests, two threads",
         "dtype",

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 def key(scene) -> str:
     """What the clip is made from, as one hash."""
-    from animations.render import sources
+    from animations.stage.render import sources
 
     return hashlib.sha256(
         QUALITY.encode() + b"".join(p.read_bytes() for p in sorted(sources(scene)))
@@ -40,7 +40,7 @@ def current(scene) -> bool:
 def draw(name: str) -> str:
     """Render one clip, in a process of its own. Returns a line to print."""
     from animations import clips
-    from animations.render import render
+    from animations.stage.render import render
 
     scene = next(s for s in clips() if s.clip_name == name)
     made = render(scene, QUALITY, OUT)

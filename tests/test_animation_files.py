@@ -4,11 +4,11 @@ import json
 import subprocess
 
 import pytest
-from animations.audit import inspect
-from animations.ch02_kv_cache import KVCacheLoop
-from animations.clock import LINE, Cue, NarrationClock, fold, write_vtt
-from animations.mobjects import Cell
-from animations.render import main, render
+from animations.stage.audit import inspect
+from animations.scenes.ch02_kv_cache import KVCacheLoop
+from animations.stage.clock import LINE, Cue, NarrationClock, fold, write_vtt
+from animations.stage.mobjects import Cell
+from animations.stage.render import main, render
 from manim import UP, FadeIn
 from test_animations import gallery, report, scene
 

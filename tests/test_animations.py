@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import typst
 from animations import clips, style
-from animations.audit import inspect
-from animations.ch02_kv_cache import KVCacheLoop
-from animations.ch02_online_softmax import OnlineSoftmax
-from animations.charts import BarChart, BarPair, MemoryBar
-from animations.clock import CourseScene
-from animations.mobjects import (
+from animations.stage.audit import inspect
+from animations.scenes.ch02_kv_cache import KVCacheLoop
+from animations.scenes.ch02_online_softmax import OnlineSoftmax
+from animations.stage.charts import BarChart, BarPair, MemoryBar
+from animations.stage.clock import CourseScene
+from animations.stage.mobjects import (
     Bracket,
     CacheRow,
     Chip,
@@ -25,8 +25,8 @@ from animations.mobjects import (
     dress,
     token_text,
 )
-from animations.render import sources
-from animations.style import GOLD, MIST, NAVY, Label, formula
+from animations.stage.render import sources
+from animations.stage.style import GOLD, MIST, NAVY, Label, formula
 from manim import DOWN, LEFT, RIGHT, Circle, FadeIn, Line, Rectangle, VGroup
 
 from labkit import results
@@ -121,7 +121,7 @@ def stored(folder, prompt, new, multiple=7.25):
         dict(variant=v, multiple=m, context=50, new=9, tokens_per_second=2.0 * m)
         for v, m in (("naive", 1.0), ("cached", multiple))
     ]
-    results.save("ch4b-lab-03", rows, into=folder)
+    results.save("ch02/baseline", rows, into=folder)
 
 
 def test_the_cache_clip_shows_the_numbers_of_its_traces():
@@ -129,7 +129,7 @@ def test_the_cache_clip_shows_the_numbers_of_its_traces():
         Trace.load(results.folder() / f"trace_decode_{kind}.json").steps
         for kind in ("cached", "naive")
     )
-    multiple = results.row("ch4b-lab-03", variant="cached")["multiple"]
+    multiple = results.row("ch02/baseline", variant="cached")["multiple"]
     seen, made = report(KVCacheLoop).texts, report(KVCacheLoop).scene
     assert {
         f"{sum(s.computed for s in cached):,}",
@@ -175,9 +175,9 @@ def test_the_softmax_clip_shows_the_numbers_of_its_trace():
         f"× {min(s.change for a, s in pairwise(visited) if a.query_tile == s.query_tile):.2f}"
         in seen
     )
-    longest = max(results.load("ch02-flash")["rows"], key=lambda r: r["context"])["context"]
+    longest = max(results.load("ch02/flash")["rows"], key=lambda r: r["context"])["context"]
     ours, theirs = (
-        results.row("ch02-flash", kind=k, context=longest)["peak_bytes"]
+        results.row("ch02/flash", kind=k, context=longest)["peak_bytes"]
         for k in ("fused", "written out")
     )
     assert {

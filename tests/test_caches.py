@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import labkit
 from labkit.caches import PagedCache, RingCache, SlotCache, StaticCache
+from labkit.dtypes import DTYPES
 from labkit.formulas import kv_cache_bytes
 from labkit.step import Step
 
@@ -81,7 +82,7 @@ def test_every_cache_holds_what_a_window_may_see(window, longest, data):
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_static_cache_holds_the_formulas_bytes(name, dtype):
     config = labkit.presets[name].replace(vocab_size=8, d_model=8, d_ff=8, max_context=64)
-    model = labkit.GPT(config).to(labkit.weights.smol.DTYPES[dtype])
+    model = labkit.GPT(config).to(DTYPES[dtype])
     assert sum(c.allocated_bytes for c in model.caches("static", 3, 50)) == kv_cache_bytes(
         config, 50, 3, dtype
     )

@@ -10,7 +10,7 @@ import pytest
 
 from labkit import formulas, presets
 from labkit.checks import check
-from labkit_labs.checks_02 import CHECKS
+from labkit_labs.ch02_kv_cache.checks import CHECKS
 
 CHAPTERS = sorted((Path(__file__).parents[1] / "book/chapters").glob("[0-9][0-9]_*.md"))
 

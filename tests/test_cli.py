@@ -68,7 +68,7 @@ def test_generate_answers(capsys):
 def test_memory_grows_by_the_cache_the_activations_and_little_else():
     """In a process of its own, where no memory freed earlier could hide a copy."""
     done = subprocess.run(
-        [sys.executable, "-m", "labkit.cli", "lab", "CH4B-LAB-02", "--quick", "--json"],
+        [sys.executable, "-m", "labkit.cli", "lab", "CH02-CACHED", "--quick", "--json"],
         capture_output=True,
         text=True,
         check=True,
@@ -79,11 +79,11 @@ def test_memory_grows_by_the_cache_the_activations_and_little_else():
 
 @pytest.mark.smollm2
 def test_a_lab_prints_its_table_and_its_document(capsys, monkeypatch, tmp_path):
-    code, out, _ = run(capsys, "lab", "ch4b-code-01")
+    code, out, _ = run(capsys, "lab", "ch02/loops")
     assert code == 0 and "What to notice" in out and "keys computed, naive" in out
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    code, out, _ = run(capsys, "lab", "CH4B-CODE-01", "--store", "--json")
-    stored = json.loads(next(tmp_path.glob("ch4b-code-01.*.json")).read_text())
+    code, out, _ = run(capsys, "lab", "CH02-LOOPS", "--store", "--json")
+    stored = json.loads(next(tmp_path.glob("ch02/loops.*.json")).read_text())
     assert (
         code == 0
         and json.loads(out)["rows"] == stored["rows"]
@@ -94,9 +94,9 @@ def test_a_lab_prints_its_table_and_its_document(capsys, monkeypatch, tmp_path):
 def test_labs_are_listed_and_described(capsys):
     code, out, _ = run(capsys, "lab")
     assert code == 0 and {
-        "CH4B-CODE-01",
-        "CH4B-LAB-02",
-        "CH4B-LAB-03",
+        "CH02-LOOPS",
+        "CH02-CACHED",
+        "CH02-BASELINE",
         "CH02-FLASH",
         "CH02-LOSES",
     } <= set(out.split())
@@ -116,10 +116,10 @@ def test_doctor_says_what_is_here(capsys):
         (["estimate", "llama3-8b", "--context", "0"], "context and batch must be at least 1"),
         (["estimate", "llama3-8b", "--dtype", "fp8"], "no dtype is called 'fp8'"),
         (["lab", "CH4B-LAB-99"], "no lab is called 'CH4B-LAB-99'; did you mean"),
-        (["lab", "CH4B-LAB-03", "--quick", "--store"], "too small to be stored"),
-        (["lab", "CH4B-LAB-03", "--plot", "x.docx"], "--plot draws svg, png or pdf"),
+        (["lab", "CH02-BASELINE", "--quick", "--store"], "too small to be stored"),
+        (["lab", "CH02-BASELINE", "--plot", "x.docx"], "--plot draws svg, png or pdf"),
         (
-            ["lab", "CH4B-CODE-01", "--plot", "/nonexistent/x.svg"],
+            ["lab", "CH02-LOOPS", "--plot", "/nonexistent/x.svg"],
             "--plot can't write into /nonexistent: give a folder that is there",
         ),
         (["generate", " "], "the prompt is empty"),
@@ -174,7 +174,7 @@ def test_cuda_without_cuda_is_one_line(capsys, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for command in (["generate", "x"], ["lab", "CH4B-CODE-01"], ["bench"], ["doctor"]):
+    for command in (["generate", "x"], ["lab", "CH02-LOOPS"], ["bench"], ["doctor"]):
         code, _, err = run(capsys, *command, "--device", "cuda")
         assert (
             code == 2

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import labkit
+from labkit.dtypes import DTYPES
 from labkit.step import Step
 
 pytestmark = pytest.mark.cuda
@@ -66,7 +67,7 @@ def test_experts_give_the_same_by_every_execution(tokens):
 @pytest.mark.parametrize("dtype,gate", [("bf16", 0.5), ("fp16", 0.06)])
 def test_half_precision_stays_near(dtype, gate):
     theirs, tokens = oracles.build("llama-gqa"), oracles.text(40)
-    ours = labkit.weights.from_hf(theirs).to("cuda", labkit.weights.smol.DTYPES[dtype])
+    ours = labkit.weights.from_hf(theirs).to("cuda", DTYPES[dtype])
     assert (
         gap(
             labkit.logits(ours, tokens, [30, *[1] * 10], "static").float(),

@@ -13,7 +13,7 @@ import torch
 import labkit
 from labkit import Engine, QueueFull, Sampling
 from labkit.engine.prefix import PrefixIndex
-from labkit_labs import serving
+from labkit_labs.common import workload as serving
 
 TEXT = list(range(1, 33))
 

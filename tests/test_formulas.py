@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import labkit
 from labkit import formulas, presets
+from labkit.dtypes import DTYPES
 from labkit.step import Step
 
 PUBLISHED = {
@@ -255,7 +256,7 @@ def test_the_caches_hold_the_formulas_bytes(name, dtype):
     )
     T = 3000
     with torch.device("meta"):
-        model = labkit.GPT(c).to(labkit.weights.smol.DTYPES[dtype])
+        model = labkit.GPT(c).to(DTYPES[dtype])
     held = lambda *args: sum(cache.allocated_bytes for cache in model.caches(*args))
     assert held("ring", 3, T) == formulas.kv_cache_bytes(c, T, 3, dtype)
     everything = c.replace(

@@ -15,28 +15,26 @@ import labkit
 from labkit import formulas, presets
 from labkit.cli import main, table
 from labkit.cli.lab import labs
-from labkit_labs import (
-    gpus,
-    lab_01_flops,
-    lab_05_mha_gqa_mqa,
-    lab_06_mla,
-    lab_09_fair_comparison,
-    lab_app_c_before_pretraining,
-    lab_ch03_pool,
-    lab_ch05_sinks,
-    lab_code_02_one_shell,
-    layer,
-    text,
-)
+from labkit_labs.common import gpus
+from labkit_labs.ch01_where_the_work_goes import flops as lab_01_flops
+from labkit_labs.ch03_gqa import heads as lab_05_mha_gqa_mqa
+from labkit_labs.ch04_mla import absorbed as lab_06_mla
+from labkit_labs.ch08_choosing import fair as lab_09_fair_comparison
+from labkit_labs.ch08_choosing import pretraining as lab_app_c_before_pretraining
+from labkit_labs.ch03_gqa import pool as lab_ch03_pool
+from labkit_labs.ch05_swa import sinks as lab_ch05_sinks
+from labkit_labs.ch08_choosing import shell as lab_code_02_one_shell
+from labkit_labs.common import layer
+from labkit_labs.common import corpus as text
 
 OWN = {"09", "10", "12"}  # chapters whose labs have a file of tests beside this one
 LABS = {id: lab for id, lab in labs().items() if lab.chapter not in OWN}
 REAL = {
-    "CH4B-APP-A",
-    "CH4B-CODE-01",
-    "CH4B-LAB-02",
+    "CH01-PROTOCOL",
+    "CH02-LOOPS",
+    "CH02-CACHED",
     "CH02-LOSES",
-    "CH4B-LAB-03",
+    "CH02-BASELINE",
     "CH03-POOL",
     "CH05-SINKS",
     "CH11-FORMATS",
@@ -47,15 +45,15 @@ REAL = {
     "CH14-LADDER",
 }  # run SmolLM2
 CLOCKLESS = {
-    "CH4B-LAB-01",
-    "CH4B-CODE-01",
-    "CH4B-LAB-04",
+    "CH01-FLOPS",
+    "CH02-LOOPS",
+    "CH03-SAVINGS",
     "CH03-POOL",
     "CH05-SINKS",
     "CH06-UNION",
-    "CH4B-CODE-02",
-    "CH4B-APP-B",
-    "CH4B-APP-C",
+    "CH08-SHELL",
+    "CH08-ORDER",
+    "CH08-PRETRAINING",
 }
 TINY = presets["tiny"]
 
@@ -108,22 +106,22 @@ def changed(where: dict, **to):
 
 
 DOCTORED = [
-    ("CH4B-LAB-01", changed({"model": "tiny"}, flops=1), "look for a part of the model"),
-    ("CH4B-LAB-01", changed({"model": "llama3-8b"}, flops=1), "the formula says"),
+    ("CH01-FLOPS", changed({"model": "tiny"}, flops=1), "look for a part of the model"),
+    ("CH01-FLOPS", changed({"model": "llama3-8b"}, flops=1), "the formula says"),
     (
-        "CH4B-APP-A",
+        "CH01-PROTOCOL",
         changed({"what": "decode", "protocol": "warm, median of all"}, spread=0.8),
         "80% of the median apart",
     ),
     (
-        "CH4B-CODE-01",
+        "CH02-LOOPS",
         changed({"step": 3}, cached_computed=8),
         "in step 3 the cached loop computes 8 keys",
     ),
     ("CH02-FLASH", changed({"kind": "fused"}, gap=0.1), "differ by 1.0e-01"),
     ("CH02-FLASH", changed({"kind": "fused"}, context=256, gap=float("nan")), "differ by nan"),
     (
-        "CH4B-LAB-02",
+        "CH02-CACHED",
         changed({"context": 300}, prefill_tokens_per_second=1.0, tokens_per_second=2.0),
         "prefill is no faster",
     ),
@@ -132,28 +130,28 @@ DOCTORED = [
         changed({"context": 512}, cache_share=0.5, multiple=1.0),
         "50% of the bytes are cache",
     ),
-    ("CH4B-LAB-03", changed({"variant": "cached"}, multiple=1.1), "1.1 times as fast"),
-    ("CH4B-LAB-04", changed({"kv_heads": 8}, held=1), "a cache took 1 bytes"),
-    ("CH4B-LAB-04", changed({"kv_heads": 8}, multiple=32.0), "query heads were counted"),
-    ("CH4B-LAB-05", changed({"variant": "GQA"}, gap=0.01), "which query head reads which key head"),
+    ("CH02-BASELINE", changed({"variant": "cached"}, multiple=1.1), "1.1 times as fast"),
+    ("CH03-SAVINGS", changed({"kv_heads": 8}, held=1), "a cache took 1 bytes"),
+    ("CH03-SAVINGS", changed({"kv_heads": 8}, multiple=32.0), "query heads were counted"),
+    ("CH03-HEADS", changed({"variant": "GQA"}, gap=0.01), "which query head reads which key head"),
     (
-        "CH4B-LAB-05",
+        "CH03-HEADS",
         changed({"variant": "GQA", "way": "grouped"}, context=8000, over_expanded=3.9),
         "where 4 is usual",
     ),
     ("CH03-POOL", changed({"kv_heads": 3}, score=50.0, before=45.0), "order of rows in qkv"),
     ("CH03-POOL", changed({"kv_heads": 1}, score=45.0, before=45.0), "pooled at all"),
     ("CH03-POOL", changed({"kv_heads": 1}, cache_bytes=7), "look at the model that was built"),
-    ("CH4B-LAB-06", changed({"path": "absorbed"}, gap=0.1), "order of latent and RoPE part"),
+    ("CH04-ABSORBED", changed({"path": "absorbed"}, gap=0.1), "order of latent and RoPE part"),
     (
-        "CH4B-LAB-06",
+        "CH04-ABSORBED",
         changed({"path": "absorbed"}, context=8000, multiple=19.0),
         "where at least 20 is usual",
     ),
-    ("CH4B-LAB-07", changed({"kind": "ring"}, cache_bytes=1), "the size of its window"),
-    ("CH4B-LAB-07", changed({"kind": "ring"}, multiple=9.0), "it must be the window"),
+    ("CH05-RING", changed({"kind": "ring"}, cache_bytes=1), "the size of its window"),
+    ("CH05-RING", changed({"kind": "ring"}, multiple=9.0), "it must be the window"),
     (
-        "CH4B-LAB-07",
+        "CH05-RING",
         changed({"kind": "all sliding"}, saving=1.0),
         "min(context, window) was forgotten",
     ),
@@ -163,7 +161,7 @@ DOCTORED = [
         changed({"view": "window + 4 sinks", "first": 64}, nll=99.0),
         "give back less than half",
     ),
-    ("CH4B-LAB-08", changed({"variant": "MoE, grouped"}, gap=0.5), "differs from the loop"),
+    ("CH06-DENSE", changed({"variant": "MoE, grouped"}, gap=0.5), "differs from the loop"),
     (
         "CH06-UNION",
         changed({"batch": 8, "tokens_are": "independent"}, of_formula=1.3),
@@ -181,19 +179,19 @@ DOCTORED = [
         changed({"what": "prefill, small", "kind": "chunked"}, tokens=1024, over_recurrent=4.9),
         "where 5 is usual",
     ),
-    ("CH4B-LAB-09", changed({"check": "dtype"}, on_rigged="pass"), "it can't fail"),
+    ("CH08-FAIR", changed({"check": "dtype"}, on_rigged="pass"), "it can't fail"),
     (
-        "CH4B-LAB-09",
+        "CH08-FAIR",
         changed({"check": "seed"}, on_fair="written: theirs 3, ours 4"),
         "fails on the fair run",
     ),
-    ("CH4B-LAB-09", changed({"run": "fair"}, multiple=3.0), "3.00 apart"),
+    ("CH08-FAIR", changed({"run": "fair"}, multiple=3.0), "3.00 apart"),
     (
-        "CH4B-CODE-02",
+        "CH08-SHELL",
         changed({"variant": "MLA"}, shapes=["[74, 128] -> [74, 64]"]),
         "must not change the contract",
     ),
-    ("CH4B-CODE-02", changed({"variant": "MoE"}, shell=2), "2 tensors of the shell"),
+    ("CH08-SHELL", changed({"variant": "MoE"}, shell=2), "2 tensors of the shell"),
     ("CH11-FORMATS", changed({}, normal_decibels=99.0), "count its bits again"),
     ("CH11-OUTLIERS", changed({"layer": 11}, per_row=2.0), "which axis is scaled"),
     ("CH11-INT8", changed({"variant": "int8 weights"}, bytes=10**9), "left as they were"),
@@ -205,7 +203,7 @@ DOCTORED = [
         changed({"rung": "packed weights"}, agreement=0.9),
         "the very tokens of the naive loop",
     ),
-    ("CH4B-APP-B", changed({"id": "CH4B-LAB-06"}, needs="CH4B-LAB-09"), "comes before CH4B-LAB-09"),
+    ("CH08-ORDER", changed({"id": "CH04-ABSORBED"}, needs="CH08-FAIR"), "comes before CH08-FAIR"),
 ]
 
 
@@ -232,16 +230,16 @@ def calm(id: str) -> list[dict]:
         for key, value in {"spread": 0.01, "over_expanded": 9.0, "over_recurrent": 9.0}.items():
             r.update({key: value} if r.get(key) is not None else {})
         if (
-            id == "CH4B-LAB-06"
+            id == "CH04-ABSORBED"
             or r.get("kind") in ("ring", "delta", "full")
             or r.get("run") == "fair"
         ):
             r |= {"multiple": 30.0 if r.get("path") == "absorbed" else 1.0} | (
                 {"iqr": 0.0} if "iqr" in r else {}
             )
-        if id == "CH4B-LAB-03" and r["variant"] == "cached":
+        if id == "CH02-BASELINE" and r["variant"] == "cached":
             r["multiple"] = 10.0
-        if id == "CH4B-LAB-02":
+        if id == "CH02-CACHED":
             r["prefill_tokens_per_second"] = 10 * r["tokens_per_second"]
     return rows
 
@@ -252,29 +250,29 @@ def test_a_checkpoint_says_go_on_a_calm_result(id):
 
 
 def test_no_expert_is_worth_it_is_a_stop():
-    rows = copy.deepcopy(quick_rows("CH4B-LAB-08"))
+    rows = copy.deepcopy(quick_rows("CH06-DENSE"))
     for r in rows:
         r["multiple"] = 0.5
-    assert "routing costs more than the experts save" in LABS["CH4B-LAB-08"].stops(rows)
+    assert "routing costs more than the experts save" in LABS["CH06-DENSE"].stops(rows)
     for r in rows:
         r |= {"device": "cuda", "multiple": 2.0, "median": 1.0}
-    assert "gathering two experts is not 1.5 times" in LABS["CH4B-LAB-08"].stops(rows)
+    assert "gathering two experts is not 1.5 times" in LABS["CH06-DENSE"].stops(rows)
 
 
 def test_a_gpu_is_asked_for_the_right_answer_and_not_for_the_speed_of_a_model_this_small():
-    rows = copy.deepcopy(calm("CH4B-LAB-05"))
+    rows = copy.deepcopy(calm("CH03-HEADS"))
     changed({"variant": "GQA", "way": "grouped"}, over_expanded=1.0)(rows)
     assert (
-        "is 1.0 times as fast" in LABS["CH4B-LAB-05"].stops(rows)
-        and LABS["CH4B-LAB-05"].stops(rows, "cuda") is None
+        "is 1.0 times as fast" in LABS["CH03-HEADS"].stops(rows)
+        and LABS["CH03-HEADS"].stops(rows, "cuda") is None
     )
     changed({"variant": "GQA"}, gap=0.01)(rows)
-    assert "which query head" in LABS["CH4B-LAB-05"].stops(rows, "cuda")
+    assert "which query head" in LABS["CH03-HEADS"].stops(rows, "cuda")
 
 
 def test_a_target_that_no_design_meets_is_a_stop():
     rows = lab_app_c_before_pretraining.run(gpu="L4", context=131072, users=64)
-    assert "change the target before you train" in LABS["CH4B-APP-C"].go(rows)
+    assert "change the target before you train" in LABS["CH08-PRETRAINING"].go(rows)
 
 
 # -- what the labs build on --------------------------------------------------------------------------------------
@@ -391,7 +389,7 @@ def test_each_trick_is_caught_by_its_own_check_and_by_no_other(trick):
 
 
 def test_one_shell_counts_the_lines_that_differ():
-    rows = {r["variant"]: r for r in quick_rows("CH4B-CODE-02")}
+    rows = {r["variant"]: r for r in quick_rows("CH08-SHELL")}
     assert [rows[v]["mixer_lines"] for v in ("GQA", "MQA", "SWA", "MoE")] == [0] * 4
     assert rows["MLA"]["mixer_lines"] > 20 and rows["MoE"]["ffn_lines"] > 20
     assert (
@@ -433,7 +431,7 @@ def test_the_costs_of_both_latent_paths_are_those_that_torch_counts(path):
 
 
 def test_a_latent_layer_keeps_576_numbers_a_token():
-    row = quick_rows("CH4B-LAB-06")[0]
+    row = quick_rows("CH04-ABSORBED")[0]
     assert row["latent_bytes"] == row["context"] * (512 + 64) * 4
     assert row["v3_bytes"] == row["context"] * (512 + 64) * 61 * 2 and row[
         "v3_saving"
@@ -444,7 +442,7 @@ def test_a_latent_layer_keeps_576_numbers_a_token():
 
 
 def test_a_setting_changes_the_question(capsys):
-    main(["lab", "CH4B-LAB-04", "--quick", "--set", "gpu=L4", "--set", "dtype=int8", "--json"])
+    main(["lab", "CH03-SAVINGS", "--quick", "--set", "gpu=L4", "--set", "dtype=int8", "--json"])
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert rows[0]["gpu"] == "L4" and rows[0]["bytes_per_token"] == 2 * 32 * 32 * 128
 
@@ -453,15 +451,15 @@ def test_a_setting_changes_the_question(capsys):
     "args,message",
     [
         (
-            ["CH4B-APP-C", "--set", "gpus=L4"],
-            "CH4B-APP-C has no setting 'gpus': choose from gpu, context, users, tokens_per_second",
+            ["CH08-PRETRAINING", "--set", "gpus=L4"],
+            "CH08-PRETRAINING has no setting 'gpus': choose from gpu, context, users, tokens_per_second",
         ),
-        (["CH4B-APP-C", "--set", "users=many"], "users is a number such as 16, not 'many'"),
-        (["CH4B-APP-C", "--set", "users=0"], "must be above 0"),
-        (["CH4B-APP-C", "--set", "gpu=H10"], "no GPU is called 'H10'; did you mean 'H100'?"),
-        (["CH4B-LAB-04", "--set", "model=deepseek-v3"], "no key/value heads to take away"),
+        (["CH08-PRETRAINING", "--set", "users=many"], "users is a number such as 16, not 'many'"),
+        (["CH08-PRETRAINING", "--set", "users=0"], "must be above 0"),
+        (["CH08-PRETRAINING", "--set", "gpu=H10"], "no GPU is called 'H10'; did you mean 'H100'?"),
+        (["CH03-SAVINGS", "--set", "model=deepseek-v3"], "no key/value heads to take away"),
         (["CH06-UNION", "--set", "x=1"], "it takes none"),
-        (["CH4B-APP-C", "--store", "--set", "users=2"], "leave out --set or --store"),
+        (["CH08-PRETRAINING", "--store", "--set", "users=2"], "leave out --set or --store"),
     ],
 )
 def test_a_bad_setting_is_one_line_and_exit_2(capsys, args, message):

@@ -11,7 +11,11 @@ import torch
 
 from labkit.cli.lab import labs
 from labkit.trace import Trace
-from labkit_labs import lab_09_invariance, lab_09_static, lab_09_traffic, serving, simulator
+from labkit_labs.ch09_batching import invariance as lab_09_invariance
+from labkit_labs.ch09_batching import static as lab_09_static
+from labkit_labs.ch09_batching import traffic as lab_09_traffic
+from labkit_labs.common import workload as serving
+from labkit_labs.common import simulator
 
 COST = simulator.CostModel(0.02, 0.001, 1e-6)  # about SmolLM2 on two cores
 

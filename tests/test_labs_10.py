@@ -13,17 +13,15 @@ import labkit
 from labkit import Engine, formulas, presets
 from labkit.cli.lab import Lab
 from labkit.trace import Trace
-from labkit_labs import (
-    drills,
-    lab_10_drills,
-    lab_10_pages,
-    lab_10_preempt,
-    lab_10_prefix,
-    pages,
-    prices,
-    serving,
-)
-from labkit_labs.serving import Job
+from labkit_labs.ch10_paging import incidents as drills
+from labkit_labs.ch10_paging import drills as lab_10_drills
+from labkit_labs.ch10_paging import pages as lab_10_pages
+from labkit_labs.ch10_paging import preempt as lab_10_preempt
+from labkit_labs.ch10_paging import prefix as lab_10_prefix
+from labkit_labs.ch10_paging import paging as pages
+from labkit_labs.ch10_paging import bills as prices
+from labkit_labs.common import workload as serving
+from labkit_labs.common.workload import Job
 
 LABS = {
     module.LAB.id: module.LAB

@@ -11,7 +11,10 @@ import torch
 from labkit.cli.lab import labs
 from labkit.speculative import accept
 from labkit.trace import Trace
-from labkit_labs import lab_12_accept, lab_12_batch, lab_12_drafts, lab_12_lookup
+from labkit_labs.ch12_speculation import accept as lab_12_accept
+from labkit_labs.ch12_speculation import batch as lab_12_batch
+from labkit_labs.ch12_speculation import drafts as lab_12_drafts
+from labkit_labs.ch12_speculation import lookup as lab_12_lookup
 
 P = torch.tensor(lab_12_accept.SMALL)
 RULES = (accept, lab_12_accept.keeps_the_likely, lab_12_accept.corrects_from_p)

@@ -11,7 +11,7 @@ import pytest
 
 import labkit
 from labkit import palette, plotting
-from labkit_labs import lab_02_online_softmax
+from labkit_labs.ch02_kv_cache import flash as lab_02_online_softmax
 
 ROOT = Path(__file__).parents[1]
 
@@ -134,7 +134,7 @@ def test_the_flash_labs_notice_holds_for_what_is_stored():
     """
     peak = {
         (r["kind"], r["context"]): r["peak_bytes"]
-        for r in labkit.results.load("ch02-flash")["rows"]
+        for r in labkit.results.load("ch02/flash")["rows"]
     }
     notice = lab_02_online_softmax.LAB.notice
     assert (

@@ -369,8 +369,8 @@ def test_smollm2_in_8_bits(smollm2):
 
 def test_gptq_changes_the_output_least():
     """Against rounding on real correlations; and where inputs are not correlated it is rounding."""
-    from labkit_labs.lab_11_awq import output_error
-    from labkit_labs.lab_11_gptq import gptq
+    from labkit_labs.ch11_quantisation.awq import output_error
+    from labkit_labs.ch11_quantisation.gptq import gptq
 
     draw = np.random.default_rng(0)
     w = draw.standard_normal((16, 64))
@@ -384,7 +384,7 @@ def test_gptq_changes_the_output_least():
 
 
 def test_awq_scaling_protects_a_salient_channel():
-    from labkit_labs.lab_11_awq import output_error, scaled_round
+    from labkit_labs.ch11_quantisation.awq import output_error, scaled_round
 
     draw = np.random.default_rng(0)
     w, x = draw.standard_normal((32, 64)), draw.standard_normal((200, 64))

@@ -11,9 +11,9 @@ import torch
 
 import labkit
 from labkit import formulas
-from labkit.cli import table
-from labkit_labs import lab_ch08_quality as lab
-from labkit_labs import recall
+from labkit.tables import table
+from labkit_labs.ch08_choosing import quality as lab
+from labkit_labs.common import recall
 
 VARIANTS = recall.variants()
 generator = lambda seed=0: torch.Generator().manual_seed(seed)

@@ -50,12 +50,12 @@ CHAIN = (
 )
 
 
-LAST = ["CH4B-CODE-02", "CH4B-APP-B", "CH4B-APP-C"]
+LAST = ["CH08-SHELL", "CH08-ORDER", "CH08-PRETRAINING"]
 
 
 def test_every_lab_comes_after_the_one_it_needs():
     order = [lab.id for lab in in_order()]
-    assert sorted(order) == sorted(labs()) and order[0] == "CH4B-LAB-01"
+    assert sorted(order) == sorted(labs()) and order[0] == "CH01-FLOPS"
     for lab in in_order():
         assert lab.needs == "nothing" or order.index(lab.needs) < order.index(lab.id)
     decks = [f"CH4B-LAB-{i:02}" for i in range(1, 10)]
@@ -154,6 +154,6 @@ def test_bad_input_is_one_line_and_exit_2(capsys, args, message):
 
 
 def test_a_real_lab_runs(capsys, monkeypatch):
-    use(monkeypatch, replace(labs()["CH4B-LAB-04"], needs="nothing"))
+    use(monkeypatch, replace(labs()["CH03-SAVINGS"], needs="nothing"))
     code, out, _ = run(capsys, "--quick")
     assert code == 0 and "1 of 1 labs" in out and "All say go." in out

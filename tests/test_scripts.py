@@ -255,12 +255,12 @@ def test_a_stale_notebook_fails_even_though_building_the_book_writes_it_anew(mon
 @pytest.fixture
 def one_clip(monkeypatch, tmp_path):
     """One scene, made from one file, and a folder of clips."""
-    import animations.render
+    import animations.stage.render
 
     source = tmp_path / "scene.py"
     source.write_text("first")
     scene = SimpleNamespace(clip_name="demo")
-    monkeypatch.setattr(animations.render, "sources", lambda s: [source])
+    monkeypatch.setattr(animations.stage.render, "sources", lambda s: [source])
     monkeypatch.setattr(render, "OUT", tmp_path / "clips")
     render.OUT.mkdir()
     for kind in render.KINDS:

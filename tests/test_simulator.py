@@ -8,8 +8,8 @@ import pytest
 
 from labkit import Engine
 from labkit.trace import ScheduleStep, Trace
-from labkit_labs import simulator
-from labkit_labs.simulator import Arrival, CostModel, bursts, live, poisson, recorded, simulate
+from labkit_labs.common import simulator
+from labkit_labs.common.simulator import Arrival, CostModel, bursts, live, poisson, recorded, simulate
 
 COST = CostModel(0.02, 0.001, 1e-6)  # about SmolLM2 on two cores
 SETUP = dict(max_batch=16, n_blocks=700)

@@ -67,7 +67,7 @@ def stored(tmp_path, monkeypatch):
     """A results folder with one measured ratio."""
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
     results.save(
-        "ch4b-lab-03",
+        "ch02/baseline",
         [{"variant": "cached", "multiple": 17.26}, {"variant": "naive", "multiple": 1.0}],
         into=tmp_path,
     )
@@ -303,7 +303,7 @@ def test_bad_plays_are_refused_in_one_sentence(traces, options, message):
 def test_a_bet_resolves_its_key_and_says_where_the_number_comes_from(stored):
     w = bet(
         "How much faster?",
-        'row("ch4b-lab-03", variant="cached")["multiple"] | .1f',
+        'row("ch02/baseline", variant="cached")["multiple"] | .1f',
         unit="×",
         low=1,
         high=100,

@@ -173,8 +173,8 @@ def hardware(dtype: str = "fp32", device: str = "cpu") -> Hardware:
     """
     import torch
 
+    from labkit.dtypes import DTYPES
     from labkit.linear import Linear
-    from labkit.weights.smol import DTYPES
 
     kind = DTYPES[dtype]
     side = 4096 if str(device).startswith("cuda") else 1024

@@ -129,7 +129,7 @@ def receipt(expression: str) -> Receipt:
     """Evaluate `expr | format`, where expr may use formulas, presets and stored rows, and nothing
     else.
 
-    `kv_cache_bytes(presets["llama3-70b"], 1) | ,` · `row("ch4b-lab-03",
+    `kv_cache_bytes(presets["llama3-70b"], 1) | ,` · `row("ch02/baseline",
     variant="cached")["multiple"] | .1f`
     """
     from labkit import formulas

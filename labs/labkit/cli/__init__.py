@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.device.split(":")[0] not in ("cpu", "cuda"):
             raise ValueError(f"--device is cpu or cuda, not {args.device!r}")
         if args.device != "cpu":
-            from labkit.weights.smol import check_device
+            from labkit.dtypes import check_device
 
             check_device(args.device)
         import_module(f"labkit.cli.{COMMANDS[args.command][0]}").run(args)

@@ -60,7 +60,7 @@ def run(args) -> None:
             " is all prefill"
         )
     torch.set_num_threads(args.threads)
-    name = "bench-transformers" if args.against else "bench"
+    name = "bench/transformers" if args.against else "bench"
     rows = []
     for dtype in progress(args.dtype, "dtypes"):
         rows += measure(
@@ -103,7 +103,7 @@ def measure(
 ) -> list[dict]:
     """Rows for one dtype: engine x batch x phase."""
     from labkit import bench, formulas
-    from labkit.cli import progress
+    from labkit.tables import progress
     from labkit.weights import smollm2
 
     model, tokenizer = smollm2(dtype, device)

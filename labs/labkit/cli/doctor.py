@@ -15,6 +15,7 @@ def run(args) -> None:
     import torch
 
     from labkit import bench, kernels, linear, results
+    from labkit.paths import cache_folder
     from labkit.weights import smol
 
     found = {
@@ -25,7 +26,7 @@ def run(args) -> None:
         "own_kernels": kernels.missing() or "compiled",
         "results": str(results.folder().name),
     }
-    kept = smol.cache_folder() / "smollm2-135m"
+    kept = cache_folder() / "smollm2-135m"
     found["smollm2"] = (
         "in the local cache" if kept.exists() else "not here yet: it is fetched at first use"
     )

@@ -31,7 +31,7 @@ def arguments(parser) -> None:
 
 def run(args) -> None:
     from labkit import formulas as f
-    from labkit.cli import table
+    from labkit.tables import table
     from labkit.published import presets
 
     config = presets[args.model]

@@ -22,7 +22,7 @@ def arguments(parser) -> None:
 
 
 def run(args) -> None:
-    from labkit.cli import progress
+    from labkit.tables import progress
     from labkit.decode import check_tokens, generate
     from labkit.sampling import Sampling
     from labkit.weights import smollm2

@@ -116,7 +116,7 @@ def settings(lab: Lab, pairs: list[str]) -> dict:
 
 def arguments(parser) -> None:
     parser.add_argument(
-        "id", nargs="?", help="such as CH4B-LAB-03; without one, all labs are listed"
+        "id", nargs="?", help="such as CH02-BASELINE; without one, all labs are listed"
     )
     parser.add_argument(
         "--quick", action="store_true", help="a smoke run: few repeats, small sizes; never stored"
@@ -138,7 +138,7 @@ def arguments(parser) -> None:
 
 def run(args) -> None:
     from labkit import results
-    from labkit.cli import table
+    from labkit.tables import table
     from labkit.config import UnknownName
 
     known = labs()

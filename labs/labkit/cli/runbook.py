@@ -29,7 +29,7 @@ def arguments(parser) -> None:
 
 
 def run(args) -> None:
-    from labkit.cli import table
+    from labkit.tables import table
     from labkit.cli.lab import in_order
     from labkit.config import UnknownName
 

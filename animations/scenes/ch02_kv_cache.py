@@ -1,0 +1,303 @@
+"""Chapter 02's clips: what the KV cache stores, and what it saves."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from manim import DOWN, LEFT, RIGHT, UP, Animation, FadeIn, FadeOut, LaggedStart, VGroup
+
+from animations.stage.charts import BarPair
+from animations.stage.clock import CourseScene
+from animations.stage.mobjects import Bracket, CacheRow, Cell, Chip, LayerBox, Legend, Note, Query
+from animations.stage.style import BRISK, FRAME, INK, MOVE, MUTED, NAVY, QUICK, Label
+from labkit import results
+
+NAMES = 1.08  # room for the rows' names, left of the columns
+# heights of the rows
+TITLE = 3.4
+PHASE = 2.85
+CHIPS = 2.03
+LAYER = 1.25
+QUERY = 0.65
+KEYS = 0.02
+VALUES = -0.36
+LEGEND = -0.84
+LEDGER = -1.08
+LEDGER_ROOM = 1.86  # height of all the ledger's rows
+LOW = 1.0 * DOWN  # the stage stands lower until the ledger comes
+CHIPS_LAST, LINE_LAST, FIGURE_LAST = -0.12, -0.74, 1.3  # heights in the last picture
+
+
+class KVCacheLoop(CourseScene):
+    """One column per token.
+
+    Above, the decode loop and its cache; below, a row of work per step, with and without the cache.
+    """
+
+    clip_name = "kv_cache_loop"
+    title = "The KV cache loop: write one row, read them all"
+    alt = (
+        "Tokens of a prompt pass through a model's layer together and leave one key and one value"
+        " each in a cache. Then each new token adds one key and one value, and its query reads all"
+        " of them. Below, a row per step shows the keys computed: the whole growing text without a"
+        " cache, a single cell with one. Counts run beside it, and the measured speed-up closes the"
+        " clip."
+    )
+    poster_at = "repeat"
+    reads = ("trace_decode_cached.json", "trace_decode_naive.json", "ch02/baseline.*.json")
+
+    def construct(self):
+        self.load()
+        self.prompt()
+        self.warm_up()
+        self.first_step()
+        self.the_bill()
+        self.repeat()
+        self.the_shape()
+        self.the_gain()
+        self.finish()
+
+    def load(self):
+        """The recorded runs. ValueError if they can't be shown side by side."""
+        cached, naive = self.trace("trace_decode_cached"), self.trace("trace_decode_naive")
+        self.cached, self.naive = cached.steps, naive.steps
+        self.tokens, other = (
+            [*t.meta["prompt"], *(s.token for s in t.steps)] for t in (cached, naive)
+        )
+        self.known = len(cached.meta["prompt"])
+        self.layers = cached.meta["layers"]
+        if self.tokens != other:
+            raise ValueError("the two traces must decode the same text, with and without the cache")
+        if len(self.tokens) > 14 or len(self.cached) < 3:
+            raise ValueError(
+                f"the clip shows at least 3 steps and at most 14 tokens, not {len(self.cached)} and"
+                f" {len(self.tokens)}"
+            )
+        self.gap = (2 * FRAME - NAMES) / len(self.tokens)
+        self.wide = self.gap - 0.08
+        self.cap = min(Chip.fit(t, self.wide - 0.12).cap for t in self.tokens)
+        self.low = LOW
+
+    def spot(self, column: int, y: float) -> np.ndarray:
+        """Where a column meets a row."""
+        return np.array([NAMES - FRAME + (column + 0.5) * self.gap, y, 0]) + self.low
+
+    def chip(self, i: int) -> Chip:
+        return Chip(self.tokens[i], self.wide, cap=self.cap).move_to(self.spot(i, CHIPS))
+
+    # -- the loop ------------------------------------------------------------------------------------------------------------------
+    def prompt(self):
+        """The prompt and the layer."""
+        heading = Label("The KV cache loop", "title", NAVY, "bold").put([-FRAME, TITLE, 0], LEFT)
+        self.phase = Note("Prefill: the prompt, all at once", [-FRAME, PHASE, 0])
+        everywhere = range(len(self.tokens))
+        self.chips = [self.chip(i) for i in everywhere[: self.known]]
+        self.layer = LayerBox(
+            f"one of the model's {self.layers} layers", len(self.tokens) * self.gap + 0.1
+        )
+        self.layer.move_to((self.spot(0, LAYER) + self.spot(len(self.tokens) - 1, LAYER)) / 2)
+        self.keys, self.values = (
+            CacheRow(name, [self.spot(i, y) for i in everywhere], self.wide, 0.34)
+            for name, y in (("keys", KEYS), ("values", VALUES))
+        )
+        self.say("A model writes one token at a time. It begins with your prompt.", "prompt")
+        self.move(FadeIn(heading, shift=0.1 * UP), seconds=BRISK)
+        self.move(
+            LaggedStart(*[FadeIn(c, shift=0.2 * DOWN) for c in self.chips], lag_ratio=0.25),
+            seconds=1.4 * MOVE,
+        )
+        self.move(FadeIn(self.layer), seconds=BRISK)
+
+    def warm_up(self):
+        """All of the prompt goes through at once, leaves its keys and values, and the next token
+        comes out.
+        """
+        self.say(f"Prefill: all {self.known} tokens go through the layers together.", "prefill")
+        self.move(
+            FadeIn(self.phase), *[c.animate.look("active") for c in self.chips], seconds=BRISK
+        )
+        self.move(*[c.feed(self.layer) for c in self.chips], seconds=BRISK)
+        self.say("Each leaves a key and a value. Kept in memory, they are the KV cache.", "cache")
+        slots = (*self.keys.slots, *self.values.slots)
+        self.move(
+            FadeIn(self.keys.label, self.values.label),
+            LaggedStart(*[FadeIn(s) for s in slots], lag_ratio=0.02),
+            seconds=BRISK,
+        )
+        self.write(0, 1.2 * MOVE, lag=0.06)
+        bracket = Bracket(VGroup(*self.values.cells), "KV cache")
+        self.move(
+            self.keys.settle(),
+            self.values.settle(),
+            FadeIn(bracket),
+            *[c.animate.look("plain") for c in self.chips[:-1]],
+            seconds=BRISK,
+        )
+        self.rest()
+        self.say("The last token's query reads every key. Out comes the next token.", "query")
+        self.move(FadeOut(bracket), seconds=QUICK)
+        self.read(0, MOVE)
+
+    def feed(self, seconds: float):
+        """The newest token becomes the active one and goes into the layer."""
+        self.move(
+            self.chips[-1].animate.look("active"), self.chips[-1].feed(self.layer), seconds=seconds
+        )
+
+    def write(self, i: int, seconds: float, *others: Animation, lag=0.0):
+        """Step i's keys and values leave the layer and go to their slots."""
+        sources = [self.spot(c, LAYER) for c in self.new(i)]
+        self.move(
+            self.keys.write(sources, lag), self.values.write(sources, lag), *others, seconds=seconds
+        )
+
+    def read(self, i: int, seconds: float, *others: Animation):
+        """Step i's query reads every key; the next token appears."""
+        query = Query(self.spot(self.cached[i].held - 1, QUERY))
+        self.move(query.appear(), *others, seconds=0.5 * seconds)
+        self.move(query.read(self.keys.cells[: self.cached[i].read]), seconds=seconds)
+        self.chips.append(self.chip(self.cached[i].held))
+        self.move(
+            query.leave(),
+            FadeIn(self.chips[-1], shift=0.2 * UP),
+            self.chips[-2].animate.look("plain"),
+            seconds=0.6 * seconds,
+        )
+
+    def new(self, i: int) -> range:
+        """The columns whose keys the cached loop computes at step i."""
+        return range(self.cached[i].held - self.cached[i].computed, self.cached[i].held)
+
+    def first_step(self):
+        """One decode step, slowly."""
+        self.say("Now the loop: only the new token goes in.", "loop")
+        self.move(self.phase.change("Decode: one token a step"), seconds=BRISK)
+        self.feed(BRISK)
+        self.rest()
+        self.say("One key and one value are appended. One query reads them all.", "append")
+        self.write(1, MOVE)
+        self.move(self.keys.settle(), self.values.settle(), seconds=QUICK)
+        self.read(1, MOVE)
+
+    # -- the bill ------------------------------------------------------------------------------------------------------------------
+    def the_bill(self):
+        """The stage moves up; the keys that each loop has computed are counted, a row a step."""
+        self.say("What did the cache save? Count the keys that had to be computed.", "bill")
+        total, length = sum(s.computed for s in self.naive), 3.6
+        self.score = BarPair(
+            "Keys computed so far",
+            ("with the cache", "without"),
+            np.array([FRAME - length - 2.75, TITLE + 0.15, 0]),
+            total,
+            length,
+        )
+        first_column = self.spot(0, LEGEND) - self.low - self.wide / 2 * RIGHT
+        self.legend = Legend(
+            {"stored": "computed for the first time", "again": "computed again"}, first_column
+        )
+        self.legend.add(Label("step", "small", MUTED).beside(self.legend[0]))
+        stage = VGroup(
+            *self.chips, self.layer, self.keys, self.values, *self.keys.cells, *self.values.cells
+        )
+        self.move(stage.animate.shift(-self.low), seconds=MOVE)
+        self.low, self.rows = 0 * LOW, []
+        self.move(FadeIn(self.score, self.legend), seconds=QUICK)
+        self.move(self.row(0), self.tally(0), seconds=MOVE)
+        self.say("Without a cache, the next step computes the whole text again.", "again")
+        self.move(self.row(1), self.tally(1), seconds=1.5 * MOVE)
+        self.rest()
+
+    def row(self, i: int) -> Animation:
+        """Step i's work: a cell for each key that the naive loop computes; navy where the cached
+        loop computes it too.
+        """
+        height = LEDGER_ROOM / len(self.cached)
+        cells = [
+            Cell("stored" if c in self.new(i) else "again", self.wide, height - 0.07).move_to(
+                self.spot(c, LEDGER - (i + 0.5) * height)
+            )
+            for c in range(self.naive[i].computed)
+        ]
+        name = Label(i + 1, "small", MUTED).beside(cells[0])
+        self.rows.append(VGroup(name, *cells))
+        return LaggedStart(FadeIn(name), *[FadeIn(c) for c in cells], lag_ratio=0.3)
+
+    def tally(self, i: int) -> Animation:
+        return self.score.to(
+            sum(s.computed for s in self.cached[: i + 1]),
+            sum(s.computed for s in self.naive[: i + 1]),
+        )
+
+    def repeat(self):
+        """The remaining steps, faster and faster."""
+        self.say("Red is work done before. The cache skips it, at every step.", "repeat")
+        for i in range(2, len(self.cached)):
+            pace = max(0.45, 0.7 - 0.1 * (i - 2))
+            self.feed(QUICK * pace)
+            self.write(i, pace, self.row(i), self.tally(i))
+            self.read(i, pace, self.keys.settle(), self.values.settle())
+        self.rest()
+
+    # -- the point -----------------------------------------------------------------------------------------------------------------
+    def the_shape(self):
+        """The work without the cache stays as it is; the work with it falls into one line."""
+        self.say("Without the cache, the work is a triangle. With it, a single line.", "shape")
+        cache = VGroup(self.layer, self.keys, self.values, *self.keys.cells, *self.values.cells)
+        self.move(
+            FadeOut(cache, self.legend),
+            self.phase.change("Two ways to compute the same text"),
+            seconds=BRISK,
+        )
+        chips = VGroup(*self.chips)
+        self.move(chips.animate.set_y(CHIPS_LAST), seconds=MOVE)
+        first = [row[1 + c] for i, row in enumerate(self.rows) for c in self.new(i)]
+        line = [c.copy() for c in first]
+        name = Label("cached", "small", NAVY, "medium").beside(line[0].copy().set_y(LINE_LAST))
+        naive = Label("without the cache, step by step", "small", MUTED).put(
+            [FRAME - 0.08, self.rows[0].get_y(), 0], RIGHT
+        )
+        self.move(
+            FadeIn(name),
+            LaggedStart(*[c.animate.set_y(LINE_LAST) for c in line], lag_ratio=0.08),
+            seconds=1.4 * MOVE,
+        )
+        self.move(FadeIn(naive), seconds=QUICK)
+
+    def the_gain(self):
+        """What it is worth, measured."""
+        with_cache, without = (results.row("ch02/baseline", variant=v) for v in ("cached", "naive"))
+        multiple, context, new = (with_cache[k] for k in ("multiple", "context", "new"))
+        env = with_cache.document["env"]
+        machine = (
+            env.get("gpu")
+            or re.sub(r"\((R|TM|r|tm)\)|Processor|CPU|\s*@.*|\s+\d+-Core.*", "", env["cpu"]).strip()
+        )
+        threads = (
+            ""
+            if "gpu" in env or "threads" not in env
+            else f", {env['threads']} thread" + "s" * (env["threads"] > 1)
+        )
+        self.say(
+            f"Measured, {context} tokens in and {new} out: {multiple:.1f} times the speed.", "gain"
+        )
+        figure = Label(f"{multiple:.1f}×", "figure", NAVY, "bold").put(
+            [-1.3, FIGURE_LAST, 0], RIGHT
+        )
+        speeds = (
+            f"{with_cache['tokens_per_second']:.1f} tokens a second instead of"
+            f" {without['tokens_per_second']:.1f}"
+        )
+        lines = [
+            Label(speeds, "head", INK, "semibold"),
+            Label(f"SmolLM2-135M, {context} tokens read, {new} written", "small", MUTED),
+            Label(f"measured on {machine}{threads}", "small", MUTED),
+        ]
+        for label, drop in zip(lines, (-0.37, 0.06, 0.4)):
+            label.put([-0.9, FIGURE_LAST - drop, 0], LEFT)
+        self.move(FadeIn(figure, shift=0.15 * UP), seconds=MOVE)
+        self.move(*[FadeIn(label) for label in lines], seconds=BRISK)
+        self.rest()
+
+
+CLIPS = [KVCacheLoop]

@@ -1,0 +1,3 @@
+"""Chapter 09's labs, in the order in which to run them."""
+
+LABS = ("static", "invariance", "traffic")

@@ -1,0 +1,3 @@
+"""Chapter 10's labs, in the order in which to run them."""
+
+LABS = ("pages", "prefix", "preempt", "drills")

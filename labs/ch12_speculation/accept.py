@@ -1,0 +1,215 @@
+"""CH12-ACCEPT: the rule that makes guesses cost the text nothing, two rules that look as good, and
+what an accepted guess is worth.
+
+A rule is right if its tokens are distributed as the target's, whatever the draft: counts, and a
+chi-square test (Pearson 1900), decide.
+"""
+
+from labkit.lab import Lab
+
+SMALL = (0.40, 0.25, 0.15, 0.12, 0.08)  # a target on paper
+# dear: a draft costs 0.4 steps of the target
+RATES, LENGTHS, CHEAP, DEAR = (0.3, 0.5, 0.7, 0.9), (1, 2, 4, 8), 0.05, 0.4
+
+
+def keeps_the_likely(drafts, p, q, g):
+    """Wrong: one draft is kept if the target finds it at least half as likely as its favourite;
+    otherwise the target draws.
+    """
+    return (
+        drafts if p[0, drafts[0]] >= p[0].max() / 2 else p[0].multinomial(1, generator=g).tolist()
+    )
+
+
+def corrects_from_p(drafts, p, q, g):
+    """Wrong: one draft is kept as by the right rule, but in place of a refused one the target draws
+    from p, not from max(0, p - q).
+    """
+    kept = (
+        p.new_empty(()).uniform_(generator=g) * (1 if q is None else q[0, drafts[0]])
+        < p[0, drafts[0]]
+    )
+    return drafts if kept else p[0].multinomial(1, generator=g).tolist()
+
+
+def drafts_for(p):
+    """name -> q [V] that a draft is drawn from, for a target p [V] in falling order; None: the
+    draft is certain, and is p's favourite.
+    """
+    return {
+        "certain": None,
+        "good": 0.8 * p + 0.2 / len(p),
+        "uniform": p.new_full(p.shape, 1 / len(p)),
+        "bad": p.flip(0),
+    }
+
+
+def places(model, tokenizer, n):
+    """SmolLM2's distributions over its five likeliest tokens, at the first n places of a text where
+    each has more than 3 %: [n,5].
+    """
+    from labkit import Sampling, logits
+    from labkit.quant import text
+    from labkit.sampling import probabilities
+
+    top = (
+        probabilities(
+            logits(model, tokenizer.encode(text("course"))[:80]), Sampling(temperature=1.0, top_k=5)
+        )
+        .cpu()
+        .topk(5, dim=-1)
+        .values
+    )
+    return top[top[:, -1] > 0.03][:n]
+
+
+def replies(rule, p, q, k: int, runs: int, seed: int = 0) -> list[list[int]]:
+    """What a rule makes of `runs` checks of k drafts, for the target p [V].
+
+    Drafts are drawn from q [V]; None: all are token 0.
+    """
+    import torch
+
+    g = torch.Generator().manual_seed(seed)
+    drafts = (
+        torch.zeros(runs, k, dtype=torch.long)
+        if q is None
+        else q.multinomial(runs * k, replacement=True, generator=g).view(runs, k)
+    )
+    return [
+        rule(d, p.expand(k + 1, -1), None if q is None else q.expand(k, -1), g)
+        for d in drafts.tolist()
+    ]
+
+
+def p_value(made: list[list[int]], p) -> float:
+    """Of Pearson's test: the chance that first tokens drawn from p [V] are counted as far from it
+    as these, or further.
+    """
+    expected = len(made) * p.double()
+    counts = expected.new_tensor([tokens[0] for tokens in made]).long().bincount(minlength=len(p))
+    statistic = ((counts - expected) ** 2 / expected).sum()
+    return float(statistic.new_tensor((len(p) - 1) / 2).igammac(statistic / 2))
+
+
+def run(device="cpu", quick=False):
+    import torch
+
+    from labkit.tables import progress
+    from labkit.speculative import accept
+    from labkit.weights import smollm2
+
+    runs, rows = 600 if quick else 10_000, []
+    targets = [("on paper", torch.tensor(SMALL))]
+    targets += [
+        (f"SmolLM2, place {i}", p)
+        for i, p in enumerate(places(*smollm2("fp32", device), 1 if quick else 3), 1)
+    ]
+    cases = [(target, p, draft, q) for target, p in targets for draft, q in drafts_for(p).items()]
+    for seed, (target, p, draft, q) in enumerate(progress(cases, "rules")):
+        made = {
+            rule.__name__: replies(rule, p, q, 1, runs, seed)
+            for rule in (accept, keeps_the_likely, corrects_from_p)
+        }
+        rows.append(
+            {
+                "target": target,
+                "draft": draft,
+                "overlap": float(p[0] if q is None else p.minimum(q).sum()),
+                "kept": sum(len(tokens) == 2 for tokens in made["accept"]) / runs,
+                "runs": runs,
+                **{n: p_value(m, p) for n, m in made.items()},
+            }
+        )
+    for a, k in progress([(a, k) for a in RATES for k in LENGTHS], "tokens per check"):
+        made = replies(accept, torch.tensor([1.0, 0.0]), torch.tensor([a, 1 - a]), k, runs // 2)
+        tokens = (1 - a ** (k + 1)) / (1 - a)  # Leviathan et al. (2023), equation 1
+        rows.append(
+            {
+                "a": a,
+                "k": k,
+                "tokens": tokens,
+                "counted": sum(map(len, made)) / len(made),
+                "cheap": tokens / (1 + k * CHEAP),
+                "dear": tokens / (1 + k * DEAR),
+            }
+        )
+    return rows
+
+
+def go(rows):
+    rules = [r for r in rows if "draft" in r]
+    for r in rules:
+        if not r["accept"] > 1e-4:
+            return (
+                f"draft {r['draft']}, {r['target']}: the right rule's p-value is {r['accept']:.0e};"
+                " look at what follows a refusal"
+            )
+    for name in ("keeps_the_likely", "corrects_from_p"):
+        if not any(r[name] < 1e-6 for r in rules):
+            return (
+                f"{name} passes with every draft: a test that catches nothing proves nothing; count"
+                " more checks"
+            )
+    for r in (r for r in rows if "k" in r):
+        if not abs(r["counted"] / r["tokens"] - 1) < 0.1:
+            return (
+                f"{r['k']} drafts at {r['a']} gave {r['counted']:.2f} tokens, by formula"
+                f" {r['tokens']:.2f}: look for the target's own token"
+            )
+
+
+def plot(rows):
+    from labkit import plotting
+
+    series = {
+        "tokens a check": "tokens",
+        f"speed-up, c = {CHEAP}": "cheap",
+        f"speed-up, c = {DEAR}": "dear",
+    }
+    return plotting.lines(
+        LENGTHS,
+        {name: [r[key] for r in rows if r.get("a") == 0.7] for name, key in series.items()},
+        marks={"no drafts": 1.0},
+        x_label="drafts in a check, each kept with probability 0.7",
+        alt=(
+            "Tokens per check rise with more drafts; the speed-up "
+            f"flattens above 2 at c = {CHEAP}, and falls below 1 at c = {DEAR}."
+        ),
+    )
+
+
+LAB = Lab(
+    asks="Does the right rule pass with every draft, and each wrong one fail with some?",
+    title="The rule that loses nothing",
+    minutes=0.6,
+    objective=(
+        "Test the rule of acceptance, and two wrong ones, against the target's distribution; then"
+        " count what an accepted guess is worth."
+    ),
+    notice=(
+        "The right rule passes with every draft; a draft only changes how often it is kept, which"
+        " is the overlap of p and q. Each wrong rule is caught, and each hides behind some draft: a"
+        " good draft is seldom refused, so a wrong correction hardly shows. Test with several."
+        " Tokens per check always grow with more drafts; the speed-up does not, once a draft costs"
+        " something."
+    ),
+    columns={
+        "target": "target",
+        "draft": "draft",
+        "overlap": "overlap of p, q|.3f",
+        "kept": "kept|.3f",
+        "accept": "p-value, right rule|.1e",
+        "keeps_the_likely": "keeps the likely|.1e",
+        "corrects_from_p": "corrects from p|.1e",
+        "a": "acceptance",
+        "k": "drafts",
+        "tokens": "tokens a check|.2f",
+        "counted": "counted|.2f",
+        "cheap": f"speed-up, c = {CHEAP}|.2f",
+        "dear": f"c = {DEAR}|.2f",
+    },
+    run=run,
+    plot=plot,
+    go=go,
+)

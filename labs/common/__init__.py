@@ -1,0 +1,1 @@
+"""What the labs of two chapters or more use."""
