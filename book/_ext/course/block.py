@@ -7,7 +7,9 @@ without JavaScript, from a file and by keyboard.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from docutils import nodes
@@ -97,6 +99,17 @@ class Lowered:
     def to_markdown(cls, page: Page, written: Written) -> str:
         """This block in Markdown; `page.lower` does what is inside. ValueError for what is wrong."""
         raise NotImplementedError
+
+    @classmethod
+    def labels(cls, written: Written) -> dict[str, str]:
+        """{label: title} of what can be linked to here."""
+        label = written.options.get("label") or written.options.get("name")
+        return {label: written.argument} if label else {}
+
+    @classmethod
+    def reads(cls, argument: str) -> Iterable[Path]:
+        """The files that this block is made from, beside what its own file imports."""
+        return ()
 
 
 class Block(Lowered, SphinxDirective):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from docutils import nodes
 from sphinx.environment.collectors import EnvironmentCollector
+
+from course.lower import Book, lower_page
 
 SKIP = (
     nodes.literal_block,
@@ -35,35 +37,36 @@ class SectionCollector(EnvironmentCollector):
     """The text of each section, for the search: {docname: [[anchor, title, text], ...]}."""
 
     def clear_doc(self, app, env, docname):
-        env.__dict__.setdefault("course_sections", {}).pop(docname, None)
+        sections(env).pop(docname, None)
 
     def merge_other(self, app, env, docnames, other):
-        env.__dict__.setdefault("course_sections", {}).update(
-            {d: other.course_sections[d] for d in docnames}
-        )
+        sections(env).update({docname: sections(other)[docname] for docname in docnames})
 
     def process_doc(self, app, doctree):
-        found = [
-            [s["ids"][0], s.next_node(nodes.title).astext(), " ".join(own_text(s).split())]
-            for s in doctree.findall(nodes.section)
+        sections(app.env)[app.env.docname] = [
+            [section["ids"][0], section.next_node(nodes.title).astext(), own_text(section)]
+            for section in doctree.findall(nodes.section)
         ]
-        app.env.__dict__.setdefault("course_sections", {})[app.env.docname] = found
 
 
-def own_text(section) -> str:
+def sections(env) -> dict[str, list]:
+    return env.__dict__.setdefault("course_sections", {})
+
+
+def own_text(section: nodes.section) -> str:
     """The words of a section without its title, its subsections, code and maths."""
     parts = []
     for child in section.children:
         if not isinstance(child, (nodes.section, nodes.title)):
             parts += [
-                t.astext()
-                for t in child.findall(nodes.Text)
-                if not any(isinstance(a, SKIP) for a in ancestors(t, child))
+                text.astext()
+                for text in child.findall(nodes.Text)
+                if not any(isinstance(node, SKIP) for node in ancestors(text, child))
             ]
-    return " ".join(parts)
+    return " ".join(" ".join(parts).split())
 
 
-def ancestors(node, top):
+def ancestors(node: nodes.Node, top: nodes.Node) -> Iterator[nodes.Node]:
     while node is not top:
         node = node.parent
         yield node
@@ -73,32 +76,22 @@ def export(app, exception):
     if exception or app.builder.format != "html":
         return
     out = Path(app.outdir)
-    docs = reading_order(app.env)
-    titles = {d: app.env.titles[d].astext() for d in docs}
+    book = Book(Path(app.srcdir))
+    titles = {docname: app.env.titles[docname].astext() for docname in reading_order(app.env)}
     index = [
-        [d, titles[d], *section] for d in docs for section in app.env.course_sections.get(d, [])
+        [docname, title, *section]
+        for docname, title in titles.items()
+        for section in sections(app.env).get(docname, [])
     ]
-    (out / "search-index.js").write_text(
-        "window.courseIndex = "
-        + json.dumps(index, ensure_ascii=False, separators=(",", ":"))
-        + ";\n"
-    )
-    base = app.config.html_baseurl
-    sys.path.insert(0, str(Path(app.srcdir) / "scripts"))
-    from lower import lower_page
-
-    for docname in docs:
+    packed = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
+    (out / "search-index.js").write_text(f"window.courseIndex = {packed};\n")
+    for docname in titles:
         target = out / f"{docname}.md"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(lower_page(Path(app.env.doc2path(docname)), Path(app.srcdir)))
-    pages = "".join(f"- [{titles[d]}]({base}{d}.md)\n" for d in docs)
-    (out / "llms.txt").write_text(
-        LLMS.format(
-            title=app.config.html_title,
-            pages=pages,
-            repository=app.config.html_theme_options["repository_url"],
-        )
-    )
+        target.write_text(lower_page(Path(app.env.doc2path(docname)), book))
+    pages = "".join(f"- [{title}]({book.site}{docname}.md)\n" for docname, title in titles.items())
+    listed = LLMS.format(title=app.config.html_title, pages=pages, repository=book.repository)
+    (out / "llms.txt").write_text(listed)
 
 
 def reading_order(env) -> list[str]:
@@ -115,9 +108,3 @@ def reading_order(env) -> list[str]:
 def setup(app):
     app.add_env_collector(SectionCollector)
     app.connect("build-finished", export)
-    return {
-        "version": "1",
-        "env_version": 1,
-        "parallel_read_safe": True,
-        "parallel_write_safe": True,
-    }
