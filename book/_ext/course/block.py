@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from labkit import chapters
+
 if TYPE_CHECKING:
     from course.lower import Page
 
@@ -64,6 +66,12 @@ def visit_element(self, node):
 
 def depart_element(self, node):
     self.body.append(f"</{node['tag']}>\n")
+
+
+def checked(config, docname: str) -> bool:
+    """Is this page built in full? All are, unless the build is for the pages of one chapter."""
+    chapter = chapters.of_page(docname)
+    return not config.course_chapter or bool(chapter and chapter.number == config.course_chapter)
 
 
 # -- Markdown's side -----------------------------------------------------------------------------

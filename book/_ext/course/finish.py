@@ -86,13 +86,25 @@ def tables(soup):
             code.clear()
             for part in parts:
                 code.extend([element(soup, "span", part), soup.new_tag("wbr")])
-    for cell in soup.select(":is(td, th)[style='text-align: right;']"):
-        del cell["style"]
-        cell["class"] = ["text-right"]
-        cell.string = cell.get_text().strip()  # padded, for a reader of the source
     for table in soup.select("table"):
+        align(table)
         if table.find_parent(class_="table-box") is None:
             table.wrap(element(soup, "div", class_="table-box"))
+
+
+def align(table: Tag):
+    """A column of numbers says once that it is one, not in each cell; and their padding, for those
+    who read the source, goes.
+    """
+    right = set()
+    for row in table.select("tr"):
+        for i, cell in enumerate(row.find_all(["td", "th"], recursive=False), start=1):
+            if cell.get("style") == "text-align: right;":
+                del cell["style"]
+                cell.string = cell.get_text().strip()
+                right.add(f"right-{i}")
+    if right:
+        table["class"] = [*table.get("class", []), *sorted(right)]
 
 
 def hanging(soup):

@@ -148,7 +148,9 @@ def stamp(app, docname, source):
 
 
 def stamped(text: str, key: Key) -> str:
-    return re.sub(r"^kernelspec:\n", f"kernelspec:\n  key: {key.cells}\n", text, count=1, flags=re.M)
+    return re.sub(
+        r"^kernelspec:\n", f"kernelspec:\n  key: {key.cells}\n", text, count=1, flags=re.M
+    )
 
 
 def forget(app, env, docname):

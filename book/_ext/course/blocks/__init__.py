@@ -37,6 +37,8 @@ def defined(kind: type) -> dict[str, type]:
 
 
 def setup(app):
+    # such as "02": only this chapter's pages are built in full
+    app.add_config_value("course_chapter", "", "env")
     for node in (block.element, block.text_element):
         app.add_node(node, html=(block.visit_element, block.depart_element))
     for name, directive in defined(block.Block).items():

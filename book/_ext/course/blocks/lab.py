@@ -34,7 +34,7 @@ class OneLab(Block):
         label = make("span", nodes.Text(f"Lab {shown.id}"), classes=["label"])
         link = self.line(f"{{ref}}`{shown.title} <{anchor(shown)}>`")
         title = make("p", label, nodes.Text(" "), *link, classes=["lab-title"])
-        return [make("div", title, *body(shown, inline), classes=["lab"])]
+        return [make("div", title, *body(shown, inline), classes=["lab", "boxed"])]
 
     @classmethod
     def to_markdown(cls, page, written):
@@ -58,7 +58,8 @@ class Labs(Block):
         head = self.section(f"labs-{chapter.number}", heading(chapter))
         for each in those:
             head += self.section(anchor(each), each.title)
-            head[-1] += make("div", *body(each, folded_drawing), classes=["lab"])
+            if self.config.course_chapter in ("", each.chapter):
+                head[-1] += make("div", *body(each, folded_drawing), classes=["lab"])
         return head
 
     def section(self, name: str, title: str) -> nodes.section:
@@ -76,7 +77,8 @@ class Labs(Block):
 
     @classmethod
     def labels(cls, written):
-        return {anchor(each): each.title for each in lab.labs().values()}
+        found = {f"labs-{chapter.number}": heading(chapter) for chapter, _ in by_chapter()}
+        return found | {anchor(each): each.title for each in lab.labs().values()}
 
     @classmethod
     def reads(cls, argument):
@@ -116,9 +118,10 @@ def document(shown: Lab) -> dict | None:
 
 def facts(shown: Lab) -> list[str]:
     """How long it takes, and what comes first."""
-    minutes = f"{shown.minutes:g} minute{'' if shown.minutes == 1 else 's'}"
+    whole = round(shown.minutes)
+    minutes = f"about {whole} minute{'s' * (whole > 1)}" if whole else "less than a minute"
     first = [f"after {', '.join(shown.needs)}"] if shown.needs else []
-    return [f"about {minutes}", *first]
+    return [minutes, *first]
 
 
 def measured(doc: dict) -> str:

@@ -106,7 +106,9 @@ def visit_receipt_list(self, node):
         for shown, rows in origins.items()
     )
     many = len(node["receipts"])
-    numbers = f"the {many} numbers of this page come" if many > 1 else "the number of this page comes"
+    numbers = (
+        f"the {many} numbers of this page come" if many > 1 else "the number of this page comes"
+    )
     self.body.append(
         '<aside class="receipts" aria-label="Receipts">'
         f"<details><summary>Where {numbers} from</summary>{blocks}</details></aside>"
