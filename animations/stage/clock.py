@@ -203,11 +203,11 @@ class CourseScene(Scene):
 
     def trace(self, name: str) -> Trace:
         """A recorded Trace of labs/results. FileNotFoundError when it has not been recorded."""
-        path = results.folder() / f"{name}.json"
+        path = results.folder() / f"{name}.trace.json"
         if not path.exists():
             raise FileNotFoundError(
-                f"the clip {self.clip_name} draws the run recorded in labs/results/{path.name},"
-                " which is missing"
+                f"the clip {self.clip_name} draws the run recorded in"
+                f" labs/results/{name}.trace.json, which is missing"
             )
         return Trace.load(path)
 

@@ -19,7 +19,7 @@ from manim import CairoRenderer, tempconfig
 from PIL import Image
 
 import labkit
-from animations import clips
+from animations.scenes import clips
 from animations.stage.clock import CourseScene, write_vtt
 from labkit import results
 
@@ -143,7 +143,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 2 for bad input, said in one line."""
     known = {scene.__name__: scene for scene in clips()}
     parser = argparse.ArgumentParser(
-        prog="python -m animations.stage.render", description="Render a clip: mp4, captions, poster."
+        prog="python -m animations.stage.render",
+        description="Render a clip: mp4, captions, poster.",
     )
     parser.add_argument("scene", choices=sorted(known))
     parser.add_argument("--quality", choices=list(QUALITIES), default="480p")

@@ -84,11 +84,16 @@ def plot(rows):
 def store(folder):
     """Keep the two traces, for the player and the clip."""
     _, recorded = traces()
-    return [trace.save(folder / f"trace_decode_{kind}.json") for kind, trace in recorded.items()]
+    return [
+        trace.save(folder / f"ch02/decode_{kind}.trace.json") for kind, trace in recorded.items()
+    ]
 
 
 LAB = Lab(
-    asks="Does the cached loop compute one key a step, after the first, and read as many as the naive one computes?",
+    asks=(
+        "Does the cached loop compute one key a step, after the first, and read as many as the"
+        " naive one computes?"
+    ),
     title="Two loops, one text",
     minutes=0.5,
     objective="Read the naive and the cached loop line by line, and count what each step does.",

@@ -13,8 +13,8 @@ def run(device="cpu", quick=False):
     import torch
 
     from labkit import bench, formulas
-    from labkit.tables import progress
     from labkit.step import Step
+    from labkit.tables import progress
     from labkit.weights import smollm2
 
     torch.set_num_threads(1)

@@ -135,7 +135,10 @@ def plot(rows):
 
 
 LAB = Lab(
-    asks="Do both ways give the same numbers? Is grouped attention as much faster as the keys are fewer?",
+    asks=(
+        "Do both ways give the same numbers? Is grouped attention as much faster as the keys are"
+        " fewer?"
+    ),
     title="MHA, GQA and MQA side by side",
     minutes=0.5,
     objective=(

@@ -101,7 +101,10 @@ def plot(rows):
 
 
 LAB = Lab(
-    asks="Has a real cache the bytes that the formula says, and is the saving the number of heads left out?",
+    asks=(
+        "Has a real cache the bytes that the formula says, and is the saving the number of heads"
+        " left out?"
+    ),
     title="Cache savings by heads",
     minutes=0.1,
     objective=(

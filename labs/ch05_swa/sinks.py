@@ -138,7 +138,9 @@ def plot(rows):
 
 
 LAB = Lab(
-    asks="Is the window harmless while the text fits into it, and harmful without sinks afterwards?",
+    asks=(
+        "Is the window harmless while the text fits into it, and harmful without sinks afterwards?"
+    ),
     title="Attention sinks",
     minutes=0.8,
     objective=(

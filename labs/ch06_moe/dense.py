@@ -38,9 +38,9 @@ def run(device="cpu", quick=False):
     import torch
 
     from labkit import bench, formulas
-    from labkit.tables import progress
     from labkit.moe import expert_load
     from labkit.step import Step
+    from labkit.tables import progress
     from labkit_labs.common import layer
 
     torch.set_num_threads(1)
@@ -146,7 +146,10 @@ def plot(rows):
 
 
 LAB = Lab(
-    asks="Do the three executions agree, and is gathering what a GPU wants? Does one token profit from the experts it does not use?",
+    asks=(
+        "Do the three executions agree, and is gathering what a GPU wants? Does one token profit"
+        " from the experts it does not use?"
+    ),
     title="Experts against dense layers",
     minutes=0.5,
     objective=(

@@ -143,7 +143,7 @@ def store(folder):
     for job in requests(12, 12):
         engine.add(job.prompt[:40], job.new, stop=())
     engine.run()
-    return [engine.trace().save(folder / "trace_schedule_continuous.json")]
+    return [engine.trace().save(folder / "ch09/schedule_continuous.trace.json")]
 
 
 def go(rows):
@@ -180,7 +180,10 @@ def plot(rows):
 
 
 LAB = Lab(
-    asks="Do right batches change no reply, wrong ones some, and is a slot filled again as soon as it is free?",
+    asks=(
+        "Do right batches change no reply, wrong ones some, and is a slot filled again as soon as"
+        " it is free?"
+    ),
     title="Batches, static and continuous",
     minutes=5,
     objective=(

@@ -18,8 +18,8 @@ def measured(model, quick: bool):
     import statistics
 
     from labkit import Engine
-    from labkit_labs.common import workload as serving
     from labkit_labs.common import simulator
+    from labkit_labs.common import workload as serving
 
     new, traces = 4 if quick else 24, []
     for seats in (1, *((1, 4) if quick else SEATS)):  # the first run warms up
@@ -90,8 +90,8 @@ def comparisons(cost, n: int) -> list[dict]:
     """The frontier; arrivals even, Poisson and in bursts; static and continuous; budgets for chunks
     of long prompts.
     """
-    from labkit_labs.common import workload as serving
     from labkit_labs.common import simulator
+    from labkit_labs.common import workload as serving
     from labkit_labs.common.simulator import Arrival, bursts, poisson
 
     most, rows = capacity(cost, SEATS[-1]), []
@@ -260,7 +260,10 @@ def plot(rows):
 
 
 LAB = Lab(
-    asks="Do bursts and static batches make users wait longer, and does the simulator see what a real engine's users see?",
+    asks=(
+        "Do bursts and static batches make users wait longer, and does the simulator see what a"
+        " real engine's users see?"
+    ),
     title="Arrivals decide latency",
     minutes=2.5,
     objective=(

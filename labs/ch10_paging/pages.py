@@ -149,7 +149,7 @@ def store(folder):
         meta=trace.meta
         | {"prompts": [[tokenizer.decode([t]) for t in prompt] for prompt in prompts]},
     )
-    return [trace.save(folder / "trace_blocks_prefix.json")]
+    return [trace.save(folder / "ch10/blocks_prefix.trace.json")]
 
 
 LAB = Lab(

@@ -95,8 +95,8 @@ def p_value(made: list[list[int]], p) -> float:
 def run(device="cpu", quick=False):
     import torch
 
-    from labkit.tables import progress
     from labkit.speculative import accept
+    from labkit.tables import progress
     from labkit.weights import smollm2
 
     runs, rows = 600 if quick else 10_000, []

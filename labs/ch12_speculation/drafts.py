@@ -42,10 +42,10 @@ def run(device="cpu", quick=False):
     import torch
 
     from labkit import bench
-    from labkit.tables import progress
     from labkit.quant import quantize
     from labkit.quant.linear import kernels
     from labkit.speculative import DraftModel, NGram
+    from labkit.tables import progress
     from labkit.weights import smollm2
     from labkit_labs.ch12_speculation.batch import serve
     from labkit_labs.ch12_speculation.lookup import tasks
@@ -137,7 +137,10 @@ def plot(rows):
 
 
 LAB = Lab(
-    asks="Are the tokens the same whoever guesses, and is a copy with all layers right more often than the first few?",
+    asks=(
+        "Are the tokens the same whoever guesses, and is a copy with all layers right more often"
+        " than the first few?"
+    ),
     title="What a draft costs",
     minutes=3,
     objective=(

@@ -129,7 +129,7 @@ def store(folder):
     }
     return [
         replace(trace, meta=trace.meta | {"reply": reply, "words": words}).save(
-            folder / "trace_speculation_lookup.json"
+            folder / "ch12/speculation_lookup.trace.json"
         )
     ]
 
@@ -164,7 +164,10 @@ def plot(rows):
 
 
 LAB = Lab(
-    asks="Does every task give the tokens that it gives without guesses, and copying more of them a forward than chatting?",
+    asks=(
+        "Does every task give the tokens that it gives without guesses, and copying more of them a"
+        " forward than chatting?"
+    ),
     title="Prompt lookup on six kinds of task",
     minutes=5,
     objective=(

@@ -63,7 +63,7 @@ def jobs() -> list[Job]:
     return [Job(kept["system"] + r["own"], r["new"]) for r in kept["requests"]]
 
 
-# -- ways to serve: each takes jobs and returns their new tokens -----------------------------------------------------------------
+# -- ways to serve: each takes jobs and returns their new tokens -------------------------
 
 
 def greedy(logits, live):

@@ -108,7 +108,9 @@ class Chapter:
     def pages(self) -> list[Path]:
         """All its pages that are there: its own, then `NNb_…`."""
         folder = paths.repository() / "book/chapters"
-        return sorted(folder.glob(f"{self.number}_*.md")) + sorted(folder.glob(f"{self.number}b_*.md"))
+        return sorted(folder.glob(f"{self.number}_*.md")) + sorted(
+            folder.glob(f"{self.number}b_*.md")
+        )
 
     @property
     def is_open(self) -> bool:
@@ -181,8 +183,8 @@ def check() -> None:
             raise ValueError(f"{page.name} is no chapter's page: chapters are {known}")
         if not named[2] and page.stem != owner.stem:
             raise ValueError(
-                f"{page.name} and {owner.stem}.md would both be chapter {owner.number}: a second page"
-                f" of it is called {owner.number}b_{named[3]}.md"
+                f"{page.name} and {owner.stem}.md would both be chapter {owner.number}: a second"
+                f" page of it is called {owner.number}b_{named[3]}.md"
             )
     for chapter in opened():
         if lacking := chapter.missing():
@@ -197,7 +199,10 @@ def lab_id(name: str) -> str:
     return DECK.get(name.upper(), name.upper())
 
 
-def result_name(id: str) -> str:
-    """Where a lab's results lie under labs/results: `CH05-RING` -> `ch05/ring`."""
-    chapter, _, name = lab_id(id).lower().partition("-")
-    return f"{chapter}/{name}"
+def result_name(name: str) -> str:
+    """Where results lie under labs/results: `CH05-RING`, `ch05/ring` -> `ch05/ring`.
+
+    Results of no chapter lie in `bench`: `bench-transformers` -> `bench/transformers`.
+    """
+    folder, _, rest = lab_id(name).lower().replace("/", "-").partition("-")
+    return f"{folder}/{rest}"

@@ -1,7 +1,7 @@
 """A lab: a file that describes itself in a `LAB` and measures in `run`.
 
-Its folder and its file name it: `labs/ch05_swa/ring.py` is `CH05-RING`, and what it measured lies in
-`labs/results/ch05/ring.<machine>.json`.
+Its folder and its file name it: `labs/ch05_swa/ring.py` is `CH05-RING`, and what it measured lies
+in `labs/results/ch05/ring.<machine>.json`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class Lab:
         import torch
 
         sizes = self.sizes["quick" if quick else "full"]
+        if "quick" in inspect.signature(self.run).parameters:
+            sizes = {"quick": quick}
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
@@ -66,7 +68,7 @@ class Lab:
         known = {
             name: p.default
             for name, p in parameters.items()
-            if name != "device" and p.default is not p.empty
+            if name not in ("device", "quick") and p.default is not p.empty
         }
         found = {}
         for pair in pairs:
@@ -88,7 +90,7 @@ class Lab:
         return next((reason for check in checks if check and (reason := check(rows))), None)
 
     def verdict(self, rows: list[dict], device: str = "cpu") -> str:
-        """"go", or "stop: " and the reason."""
+        """ "go", or "stop: " and the reason."""
         reason = self.stops(rows, device)
         return "go" if reason is None else f"stop: {reason}"
 

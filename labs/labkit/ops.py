@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from labkit.step import Step
 
-# -- memory ------------------------------------------------------------------------------------------------------
+# -- memory ------------------------------------------------------------------------------
 
 
 def zeros(shape, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
@@ -28,7 +28,7 @@ def zeros(shape, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tens
     return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).view(shape)
 
 
-# -- norms and positions -----------------------------------------------------------------------------------------
+# -- norms and positions -----------------------------------------------------------------
 
 
 class RMSNorm(nn.Module):
@@ -125,7 +125,7 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(dim // 2, -1), sin)
 
 
-# -- attention ---------------------------------------------------------------------------------------------------
+# -- attention ---------------------------------------------------------------------------
 
 
 def attend(

@@ -17,17 +17,16 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
+
+from labkit import chapters, paths
 
 SCHEMA = 1
 
 
 def folder() -> Path:
     """Where results lie: `labs/results` of a checkout, or the copy inside the installed wheel."""
-    spec = find_spec("labkit_labs")
-    assert spec and spec.origin, "the labs come with labkit"
-    return Path(spec.origin).parent / "results"
+    return paths.results()
 
 
 def environment(device: str = "cpu") -> dict:
@@ -77,7 +76,7 @@ def save(
 ) -> Path:
     """Store `document(name, rows)` in `labs/results` (or `into`) and return its path."""
     doc = document(name, rows, device=device)
-    target = Path(into or folder()) / f"{name}.{machine(doc['env'])}.json"
+    target = Path(into or folder()) / f"{chapters.result_name(name)}.{machine(doc['env'])}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")
     part.write_text(json.dumps(doc, indent=1, ensure_ascii=False) + "\n")
@@ -89,10 +88,14 @@ def load(name: str, machine: str | None = None) -> dict:
     say). Raises ValueError when there is none.
     """
     found = [
-        json.loads(p.read_text()) for p in sorted(folder().glob(f"{name}.{machine or '*'}.json"))
+        json.loads(p.read_text())
+        for p in sorted(folder().glob(f"{chapters.result_name(name)}.{machine or '*'}.json"))
+        if ".trace." not in p.name
     ]
     if not found:
-        known = sorted({p.name.split(".")[0] for p in folder().glob("*.json")})
+        known = sorted(
+            {f"{p.parent.name}/{p.name.split('.')[0]}" for p in folder().glob("*/*.json")}
+        )
         raise ValueError(
             f"no result is stored as {name!r}; stored are: {', '.join(known) or 'none'}"
         )

@@ -65,7 +65,7 @@ class Step:
         step.row_list = [r for r, _, _ in requests]
         return step
 
-    # -- the same facts on the host, read once ---------------------------------------------------------------
+    # -- the same facts on the host, read once -------------------------------------------
     @cached_property
     def lengths(self) -> list[int]:
         return self.cu.diff().tolist()
@@ -84,7 +84,7 @@ class Step:
         """Tokens each request has once this step is written."""
         return [f + n for f, n in zip(self.first, self.lengths)]
 
-    # -- views ------------------------------------------------------------------------------------------------
+    # -- views ---------------------------------------------------------------------------
     @cached_property
     def token_rows(self) -> Tensor:
         """Cache row of each token, [N]."""

@@ -46,7 +46,7 @@ def run(args) -> None:
     import torch
 
     from labkit import results
-    from labkit.cli import progress, table
+    from labkit.tables import progress, table
 
     if (
         args.context < 1

@@ -22,9 +22,9 @@ def arguments(parser) -> None:
 
 
 def run(args) -> None:
-    from labkit.tables import progress
     from labkit.decode import check_tokens, generate
     from labkit.sampling import Sampling
+    from labkit.tables import progress
     from labkit.weights import smollm2
 
     sampling = Sampling(temperature=args.temperature, top_p=args.top_p, seed=args.seed)

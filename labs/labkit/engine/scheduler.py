@@ -92,7 +92,7 @@ class Scheduler:
         self._leave(r) if r.row >= 0 else self.waiting.remove(r)
         r.finished = reason
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- how -----------------------------------------------------------------------------
     def _admit(self, r: Request) -> bool:
         """Give `r` a row, and the blocks that hold its beginning already, if all else that it needs
         now can be had.

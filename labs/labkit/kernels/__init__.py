@@ -102,7 +102,7 @@ def missing(name: str = "linear", *flags: str) -> str:
     return ""
 
 
-# -- linear layers: linear.c ---------------------------------------------------------------------------------------------------------
+# -- linear layers: linear.c -------------------------------------------------------------
 
 
 @cache
@@ -154,7 +154,7 @@ def linear(
     return y
 
 
-# -- attention over a cache, read in place: attention.c ------------------------------------------------------------------------------
+# -- attention over a cache, read in place: attention.c ----------------------------------
 
 
 @cache

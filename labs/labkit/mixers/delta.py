@@ -84,7 +84,7 @@ class GatedDeltaNet(nn.Module):
         for part in step.parts:
             rows = lambda t: t[part.tokens].unflatten(
                 0, (len(part.rows), part.T)
-            )  # noqa: B023 [N,...] -> [R,T,...]
+            )
             past, state = cache.read(part)
             q, k, v, past = self.convolve(rows(u), past)
             one_by_one = self.path == "recurrent" or (

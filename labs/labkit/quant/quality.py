@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from labkit import results
+from labkit import paths
 from labkit.config import UnknownName
 from labkit.decode import check_tokens
 from labkit.model import GPT
@@ -18,10 +18,7 @@ def text(name: str) -> str:
     """A stored text: "course" (this course's prose), "milton" (Areopagitica, 1644) or "calibration"
     (never judged on).
     """
-    known = {
-        p.stem.removeprefix("text_"): p
-        for p in (results.folder().parent / "data").glob("text_*.txt")
-    }
+    known = {p.stem.removeprefix("text_"): p for p in paths.data().glob("text_*.txt")}
     if name not in known:
         raise UnknownName("text", name, known)
     # the first paragraph says where it is from

@@ -1,0 +1,201 @@
+"""Chapter 12's labs: what they count is counted right, and each checkpoint stops at a result that
+should stop it.
+"""
+
+import copy
+
+import pytest
+import torch
+
+from labkit.lab import labs
+from labkit.speculative import accept
+from labkit.trace import Trace
+from labkit_labs.ch12_speculation import accept as lab_12_accept
+from labkit_labs.ch12_speculation import batch as lab_12_batch
+from labkit_labs.ch12_speculation import drafts as lab_12_drafts
+from labkit_labs.ch12_speculation import lookup as lab_12_lookup
+from tests import engines
+
+P = torch.tensor(lab_12_accept.SMALL)
+RULES = (accept, lab_12_accept.keeps_the_likely, lab_12_accept.corrects_from_p)
+
+
+# -- the rule ----------------------------------------------------------------------------
+
+
+def p_values(rule):
+    """Of a rule's tokens, for each kind of draft."""
+    return [
+        lab_12_accept.p_value(lab_12_accept.replies(rule, P, q, 1, 2000), P)
+        for q in lab_12_accept.drafts_for(P).values()
+    ]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_only_the_right_rule_passes_with_every_draft(rule):
+    assert (min(p_values(rule)) > 1e-4) == (rule is accept)
+
+
+def test_a_wrong_rule_passes_with_a_draft_that_suits_it():
+    assert max(p_values(lab_12_accept.corrects_from_p)) > 1e-4  # so one draft does not test a rule
+
+
+@pytest.mark.parametrize(
+    "counts, expected",
+    [((60, 40), 0.0455), ((50, 50), 1.0), ((25, 25, 50), 0.00193)],
+    ids=["4.0", "0", "12.5"],
+)
+def test_the_p_value_is_that_of_a_chi_square_table(counts, expected):
+    """For the statistics named, with 1, 1 and 2 degrees of freedom; for 2 it is exp(-statistic /
+    2).
+    """
+    made = [[token] for token, n in enumerate(counts) for _ in range(n)]
+    assert lab_12_accept.p_value(
+        made, torch.full((len(counts),), 1 / len(counts))
+    ) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_draft_is_kept_as_often_as_it_overlaps_with_its_target():
+    for q in lab_12_accept.drafts_for(P).values():
+        kept = (
+            sum(len(tokens) == 2 for tokens in lab_12_accept.replies(accept, P, q, 1, 4000)) / 4000
+        )
+        assert kept == pytest.approx(
+            float(P[0] if q is None else torch.minimum(P, q).sum()), abs=0.03
+        )
+
+
+# -- serving and counting ----------------------------------------------------------------
+
+
+def served(n: int, *speculation):
+    prompts = engines.prompts()[:n]
+    return lab_12_batch.serve(
+        lab_12_drafts.engine(engines.model(), n, *speculation), [p for p, _ in prompts], 20, stop=()
+    )
+
+
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("forced", [0, 1, 3])
+def test_guesses_change_no_token(n, forced):
+    expected = [alone[:20] for _, alone in engines.prompts()[:n]]
+    assert served(n).tokens == served(n, engines.Guess("full", 0), forced).tokens == expected
+
+
+def test_what_is_forced_happens_in_every_step():
+    got = served(4, engines.Guess("full", 0), 3)
+    firsts = {id: drafts for id, drafts, _ in reversed(got.checks)}
+    assert sorted(firsts) == [0, 1, 2, 3] and all(len(drafts) == 3 for drafts in firsts.values())
+    for id in firsts:  # until the reply has no room for three
+        mine = [(len(drafts), n) for who, drafts, n in got.checks if who == id]
+        left = 19
+        for drafts, n in mine:
+            assert drafts == min(3, left - 1)
+            left -= n + 1
+        assert left in (0, 1)
+
+
+def test_a_forward_without_guesses_gives_one_token():
+    got = served(3)
+    assert len(got.decodes) == 19 and got.checks == [] and 0 < sum(got.decodes) <= got.seconds
+
+
+def test_what_comes_after_a_refusal_was_not_looked_at():
+    assert lab_12_drafts.acceptance([[0, [7, 8, 9], 1], [0, [7], 1], [0, [7, 8], 0]]) == 2 / 4
+    assert (
+        lab_12_drafts.acceptance([[0, [7, 8], 2]]) == 1.0 and lab_12_drafts.acceptance([]) is None
+    )
+
+
+def test_copied_is_the_share_of_runs_of_four_that_stand_in_the_prompt():
+    assert lab_12_lookup.copied([1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 9]) == 0.5
+    assert lab_12_lookup.copied([1, 2, 3], [1, 2, 3]) == 0.0  # too short to say
+
+
+def test_a_price_is_asked_for_each_size():
+    assert sorted(lab_12_batch.prices(engines.model(), 1)) == list(lab_12_batch.SIZES)
+
+
+# -- the trace ---------------------------------------------------------------------------
+
+
+@pytest.mark.smollm2
+def test_the_stored_checks_add_up_to_the_reply(tmp_path):
+    (path,) = lab_12_lookup.store(tmp_path)
+    trace = Trace.load(path)
+    reply, at = trace.meta["reply"], 1  # the prompt's step gives the first token
+    for step in trace.steps[1:]:
+        drafts, n = step.checks[0][1:] if step.checks else ([], 0)
+        assert drafts[:n] == reply[at : at + n] and all(
+            str(i) in trace.meta["words"] for i in drafts
+        )
+        assert n == len(drafts) or reply[at + n] != drafts[n]
+        at += n + 1
+    assert at == len(reply) == 64 and len(trace.steps) < 40 and path.stat().st_size < 30_000
+
+
+# -- checkpoints -------------------------------------------------------------------------
+
+ROWS = {
+    "CH12-ACCEPT": [
+        {
+            "target": "on paper",
+            "draft": "certain",
+            "accept": 0.4,
+            "keeps_the_likely": 0.0,
+            "corrects_from_p": 0.0,
+        },
+        {
+            "target": "on paper",
+            "draft": "good",
+            "accept": 0.01,
+            "keeps_the_likely": 0.3,
+            "corrects_from_p": 0.2,
+        },
+        {"a": 0.5, "k": 1, "tokens": 1.5, "counted": 1.46},
+    ],
+    "CH12-LOOKUP": [
+        {"task": "copy-editing", "tokens_per_forward": 4.0, "same_tokens": True},
+        {"task": "free chat", "tokens_per_forward": 1.0, "same_tokens": True},
+    ],
+    "CH12-DRAFTS": [
+        {"task": task, "draft": draft, "acceptance": a, "same_tokens": True}
+        for task in lab_12_drafts.TASKS
+        for draft, a in (("first 6 layers", 0.0), ("int8 copy", 0.9))
+    ],
+    "CH12-BATCH": [
+        {"tokens": 1, "times_one": 1.0},
+        {"tokens": 64, "times_one": 6.0},
+        {"batch": 2, "same_tokens": True},
+    ],
+}
+DOCTORED = [
+    ("CH12-ACCEPT", 1, {"accept": 1e-9}, "draft good, on paper: the right rule's p-value is 1e-09"),
+    ("CH12-ACCEPT", 1, {"accept": float("nan")}, "p-value is nan"),
+    ("CH12-ACCEPT", 0, {"corrects_from_p": 0.01}, "corrects_from_p passes with every draft"),
+    ("CH12-ACCEPT", 2, {"counted": 1.0}, "gave 1.00 tokens, by formula 1.50"),
+    ("CH12-LOOKUP", 1, {"same_tokens": False}, "free chat: guesses changed the tokens"),
+    ("CH12-LOOKUP", 0, {"tokens_per_forward": 0.9}, "look at what is looked up"),
+    ("CH12-DRAFTS", 0, {"same_tokens": False}, "the drafts of first 6 layers changed the tokens"),
+    (
+        "CH12-DRAFTS",
+        1,
+        {"acceptance": 0.0},
+        "copy-editing: the int8 copy is no more often right than the first 6 layers",
+    ),
+    ("CH12-BATCH", 1, {"times_one": 70.0}, "a forward of 64 tokens takes 70 times one of 1"),
+    ("CH12-BATCH", 2, {"same_tokens": False}, "2 requests: guesses changed the tokens"),
+]
+
+
+@pytest.mark.parametrize("id", ROWS)
+def test_a_checkpoint_says_go_on_a_good_result(id):
+    assert labs()[id].go(ROWS[id]) is None
+
+
+@pytest.mark.parametrize("id, row, change, words", DOCTORED)
+def test_a_checkpoint_stops_at_a_doctored_result(id, row, change, words):
+    rows = copy.deepcopy(ROWS[id])
+    rows[row].update(change)
+    reason = labs()[id].go(rows)
+    assert reason is not None and words in reason and "\n" not in reason
