@@ -56,7 +56,9 @@ def keys() -> dict[str, str]:
 
 
 def forget(old: dict, new: dict) -> None:
-    """Drop what Sphinx would not notice to be stale: every page, when what shapes all has changed."""
+    """Drop what Sphinx would not notice to be stale: every page, when what shapes all of them has
+    changed.
+    """
     if old.get("pages") != new["pages"]:
         for name in (".doctrees", "html", "jupyter_execute"):
             shutil.rmtree(BUILD / name, ignore_errors=True)

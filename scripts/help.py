@@ -6,7 +6,7 @@ from pathlib import Path
 
 CONFIG = Path(__file__).resolve().parent.parent / "_config.yml"
 HELP = """\
-make book               set up, fetch the model, render clips, execute and build the book into _build/html
+make book               set up, fetch the model, render clips, run and build the book: _build/html
 make test               set up, build the book if it is missing, run every test
 make check CHAPTER=02   one chapter: its page, notebook, exercises, labs and clips
 make preview            build, then serve the book on this machine
@@ -18,8 +18,9 @@ make clean              remove what was built; .venv and the downloaded model st
 
 The repository's address stands in one place: repository.url in _config.yml, now
     {url}
-To set it: edit that line (and html.baseurl below it, the website's address), run make book, and commit _config.yml and
-notebooks/. Pages, Colab buttons and notebooks follow; make test says where another file still has an old address."""
+To set it: edit that line (and html.baseurl below it, the website's address), run make book, and
+commit _config.yml and notebooks/. Pages, Colab buttons and notebooks follow; make test says where
+another file still has an old address."""
 
 lines = CONFIG.read_text().splitlines()
 url = next(line.split()[1] for line in lines if line.startswith("  url:"))

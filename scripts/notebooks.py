@@ -15,13 +15,16 @@ import tomllib
 from pathlib import Path
 
 import jupytext
+
 from root import ROOT
 
-from course.lower import Book, Page
+# isort: split
+from course.lower import Book, Page  # which `root` puts on the path
 from labkit import chapters
 
 INSTALL = """\
-# Installs labkit, this course's package, where it is missing (as in Colab). Elsewhere this cell does nothing.
+# Installs labkit, this course's package, where it is missing (as in Colab).
+# Elsewhere this cell does nothing.
 import importlib.util
 
 if importlib.util.find_spec("labkit") is None:

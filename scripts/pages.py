@@ -14,9 +14,9 @@ from pathlib import Path
 
 from jupyter_book.sphinx import build_sphinx
 from jupyter_cache import get_cache
-from root import ROOT
 
 from labkit import chapters
+from root import ROOT
 
 BUILD = ROOT / "_build"
 CACHE = BUILD / ".jupyter_cache"

@@ -6,16 +6,15 @@ import subprocess
 import sys
 
 import nbformat
+import notebooks
 import pytest
 import yaml
 
+from course.lower import Book, Page
+from labkit import chapters
 from tests.conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "scripts"))
-import notebooks
-from lower import Book, Page
-
-CHAPTERS = sorted((ROOT / "book/chapters").glob("[0-9][0-9]_*.md"))
+CHAPTERS = [page for chapter in chapters.every() for page in chapter.pages]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 SITE = CONFIG["html"]["baseurl"]
 MYST = re.compile(r"^\s*:::|^\s*`{3,}\{|\{[a-z][\w:-]*\}`|^\(\S+\)=$|^\+\+\+", re.M)

@@ -105,7 +105,10 @@ class Lowered:
 
     @classmethod
     def to_markdown(cls, page: Page, written: Written) -> str:
-        """This block in Markdown; `page.lower` does what is inside. ValueError for what is wrong."""
+        """This block in Markdown; `page.lower` does what is inside.
+
+        ValueError, in a sentence, for what is wrong.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -152,7 +155,10 @@ class LoweredRole:
 
     @classmethod
     def to_markdown(cls, page: Page, name: str, text: str) -> str:
-        """The role `name` on this text in Markdown. ValueError, in a sentence, for what is wrong."""
+        """The role `name` on this text in Markdown.
+
+        ValueError, in a sentence, for what is wrong.
+        """
         raise NotImplementedError
 
 

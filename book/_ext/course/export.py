@@ -22,7 +22,8 @@ SKIP = (
 LLMS = """\
 # {title}
 
-> An interactive course on the inference of large language models: every number on its pages comes from its package, labkit.
+> An interactive course on the inference of large language models.
+> Every number on its pages comes from its package, labkit.
 
 ## Pages, as Markdown
 

@@ -265,5 +265,8 @@ def indented(line: str, text: str) -> str:
 
 
 def lower_page(path: Path, book: Book) -> str:
-    """A whole page of the book as Markdown: code cells become fenced Python, the front matter goes."""
+    """A whole page of the book as Markdown.
+
+    Code cells become fenced Python, the front matter goes.
+    """
     return Page(book, book.docname(path)).lower(path.read_text()) + "\n"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from docutils import nodes
 from docutils.parsers.rst import directives
 
 from course.block import Block, fold, folded, make, quoted

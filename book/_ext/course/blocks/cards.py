@@ -1,4 +1,7 @@
-"""`{cards}` of `{card}`s: `:link:` is a page of the book or an address, and makes a card clickable."""
+"""`{cards}` of `{card}`s.
+
+`:link:` is a page of the book or an address, and makes all of a card clickable.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ CLIPS = "book/_static/clips"
 # The captions are a data URL, because a browser refuses a caption file to a page opened from a
 # folder.
 VIDEO = """\
-<video controls playsinline preload="none" width="{width}" height="{height}" poster="{clip}.webp" aria-label="{label}">
+<video controls playsinline preload="none" width="{width}" height="{height}"
+ poster="{clip}.webp" aria-label="{label}">
 <source src="{clip}.mp4" type="video/mp4">
 <track kind="captions" srclang="en" label="English" default src="data:text/vtt;base64,{vtt}">
 </video>"""

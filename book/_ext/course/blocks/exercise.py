@@ -1,7 +1,7 @@
 """`{exercise} Title` and its folded `{solution} label`.
 
-An exercise has a `:label:` and two ratings from 1 to 3, `:difficulty:` and `:value:`. It is numbered
-by its place on the page; its solution stands below it.
+An exercise has a `:label:` and two ratings from 1 to 3, `:difficulty:` and `:value:`. It is
+numbered by its place on the page; its solution stands below it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A formula of labkit: the role ``{formula}`name` `` in a line, the block `{formula} name` alone."""
+"""A formula of labkit: ``{formula}`name` `` within a line, `{formula} name` as a block."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`{lab} CH02-FLASH`: what a lab asks and what it measured, where a page discusses it.
 
-`{labs}`: all labs by chapter, those of planned chapters too. Each has an anchor there, `#ch02-flash`.
+`{labs}`: all labs by chapter, those of planned chapters too, each with an anchor: `#ch02-flash`.
 """
 
 from __future__ import annotations

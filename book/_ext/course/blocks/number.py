@@ -14,13 +14,7 @@ from sphinx.transforms import SphinxTransform
 from course.block import Role
 from labkit import results
 
-LABELS = {
-    "machine": "Machine",
-    "versions": "Versions",
-    "date": "Measured",
-    "commit": "Commit",
-    "command": "Command",
-}
+LABELS = {"date": "Measured"}  # others are called as they are
 
 
 class Number(Role):
@@ -74,10 +68,14 @@ def facts(source: dict) -> str:
     shown = {"result": source["result"]} if "result" in source else {}
     shown |= {key: value for key, value in source.items() if key != "spread" and value}
     entries = [
-        f"<div><dt>{escape(LABELS.get(key, key.capitalize()))}</dt><dd>{escape(str(value))}</dd></div>"
+        f"<div><dt>{label(key)}</dt><dd>{escape(str(value))}</dd></div>"
         for key, value in shown.items()
     ]
     return f"<dl>{''.join(entries)}</dl>"
+
+
+def label(key: str) -> str:
+    return LABELS.get(key, key.capitalize())
 
 
 def origin(made: results.Receipt) -> str:
