@@ -1,4 +1,4 @@
-"""The generated notebooks: what the chapters say, in Markdown that Colab reads, and they run there."""
+"""The generated notebooks: what chapters say, in Markdown that Colab reads, and they run there."""
 
 import json
 import re
@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import nbformat
-import notebooks
 import pytest
 import yaml
 
+import notebooks
 from course.lower import Book, Page
 from labkit import chapters
 from tests.conftest import ROOT

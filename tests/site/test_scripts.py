@@ -11,14 +11,14 @@ import sys
 import zipfile
 from types import SimpleNamespace
 
+import pytest
+
 import assets
 import book
 import check
 import pages
-import pytest
 import render
 import setup as set_up
-
 from labkit import chapters
 from tests.conftest import ROOT
 
