@@ -7,6 +7,7 @@ stands in `_toc.yml`, and then it has all its parts; a *planned* one may have la
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from importlib import import_module
@@ -119,16 +120,16 @@ class Chapter:
 
     def missing(self) -> list[str]:
         """The parts that an open chapter lacks."""
-        notebooks = paths.repository() / "notebooks"
+        root = paths.repository()
         parts = {
             "its page": self.page,
             "its checks": self.checks,
             "its clip's scenes": self.scenes,
-            "its tests' data": paths.repository() / "tests/chapters" / f"{self.folder}.py",
-            **{f"the notebook of {p.stem}": notebooks / f"{p.stem}.ipynb" for p in self.pages},
+            "its tests' data": root / "tests/chapters" / f"{self.folder}.py",
+            **{f"the notebook of {p.stem}": root / "notebooks" / f"{p.stem}.ipynb" for p in self.pages},
         }
         lacking = [
-            f"{what} ({path.relative_to(path.parents[2])})"
+            f"{what} ({os.path.relpath(path, root)})"
             for what, path in parts.items()
             if not path.exists()
         ]

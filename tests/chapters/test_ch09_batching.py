@@ -2,13 +2,11 @@
 should stop it.
 """
 
-import copy
 import functools
 
 import pytest
 import torch
 
-from labkit.lab import labs
 from labkit.trace import Trace
 from labkit_labs.ch09_batching import invariance as lab_09_invariance
 from labkit_labs.ch09_batching import static as lab_09_static
@@ -21,71 +19,12 @@ COST = simulator.CostModel(0.02, 0.001, 1e-6)  # about SmolLM2 on two cores
 
 
 @functools.cache
-def quick_rows(id: str) -> list[dict]:
-    return labs()[id].run(device="cpu", quick=True)
-
-
-@functools.cache
 def compared() -> list[dict]:
     return lab_09_traffic.comparisons(COST, 200)
 
 
 def of(what: str, **where) -> list[dict]:
     return [r for r in compared() if r["what"] == what and all(r[k] == v for k, v in where.items())]
-
-
-@pytest.mark.smollm2
-@pytest.mark.parametrize("id", ["CH09-STATIC", "CH09-TRAFFIC", "CH09-INVARIANCE"])
-def test_a_quick_run_gives_every_column_and_a_plot(id):
-    lab, rows = labs()[id], quick_rows(id)
-    assert [key for key in lab.columns if not any(key in r for r in rows)] in (
-        [],
-        ["over_transformers"],
-    )
-    assert "<svg" in lab.plot(rows)._repr_html_() and lab.go(rows) is None
-
-
-@pytest.mark.smollm2
-@pytest.mark.parametrize(
-    "id,where,change,words",
-    [
-        (
-            "CH09-STATIC",
-            {"variant": "continuous"},
-            {"agreement": 0.5},
-            "50% of the replies are not those of the request alone",
-        ),
-        (
-            "CH09-STATIC",
-            {"variant": "static, padded without a mask"},
-            {"agreement": 1.0},
-            "whether the prompts of a batch differ",
-        ),
-        ("CH09-STATIC", {"variant": "continuous"}, {"forwards": 99}, "who is done must leave"),
-        (
-            "CH09-TRAFFIC",
-            {"setting": "static"},
-            {"ttft_p99": 0.0},
-            "static does not make users wait longer",
-        ),
-        (
-            "CH09-TRAFFIC",
-            {"what": "live"},
-            {"requests": 100, "tpot_p50": 99.0},
-            "times the simulator's",
-        ),
-        (
-            "CH09-INVARIANCE",
-            {"dtype": "fp32", "what": "prompts of mixed length"},
-            {"same_tokens": 0.5},
-            "only 50% of the tokens stay",
-        ),
-    ],
-)
-def test_a_checkpoint_stops_at_a_doctored_result(id, where, change, words):
-    rows = copy.deepcopy(quick_rows(id))
-    next(r for r in rows if all(r.get(k) == v for k, v in where.items())).update(change)
-    assert words in labs()[id].go(rows)
 
 
 # -- static and continuous ---------------------------------------------------------------

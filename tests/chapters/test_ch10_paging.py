@@ -2,18 +2,14 @@
 checkpoints can stop.
 """
 
-import copy
 import functools
-import json
 
 import pytest
 
 import labkit
 from labkit import Engine, formulas, presets
-from labkit.lab import Lab
 from labkit.trace import Trace
 from labkit_labs.ch10_paging import bills as prices
-from labkit_labs.ch10_paging import drills as lab_10_drills
 from labkit_labs.ch10_paging import incidents as drills
 from labkit_labs.ch10_paging import pages as lab_10_pages
 from labkit_labs.ch10_paging import paging as pages
@@ -22,85 +18,7 @@ from labkit_labs.ch10_paging import prefix as lab_10_prefix
 from labkit_labs.common import workload as serving
 from labkit_labs.common.workload import Job
 from tests import engines
-
-LABS = {
-    module.LAB.id: module.LAB
-    for module in (lab_10_pages, lab_10_prefix, lab_10_preempt, lab_10_drills)
-}
-
-
-@functools.cache
-def quick_rows(id: str) -> list[dict]:
-    """One quick run of a lab, shared by the tests."""
-    return LABS[id].run(device="cpu", quick=True)
-
-
-@pytest.mark.smollm2
-@pytest.mark.parametrize("lab", LABS.values(), ids=LABS)
-def test_a_quick_run_gives_what_the_lab_promises(lab: Lab):
-    rows = quick_rows(lab.id)
-    assert [key for key in lab.columns if not any(key in row for row in rows)] == []
-    assert (
-        json.loads(json.dumps(rows)) == rows
-        and lab.stops(rows) is None
-        and len(lab.plot(rows).alt) > 30
-    )
-
-
-DOCTORED = [
-    ("CH10-PAGES", {"way": "blocks of 16"}, {"in_use": 0.8}, "only 80% of the blocks' memory"),
-    ("CH10-PAGES", {"way": "engine, blocks of 16"}, {"same_tokens": False}, "writes other tokens"),
-    (
-        "CH10-PAGES",
-        {"way": "engine, blocks of 16"},
-        {"n": 5, "multiple": 0.8},
-        "0.80 times the static cache's speed",
-    ),
-    (
-        "CH10-PREFIX",
-        {"what": "known beginning"},
-        {"computed": 84},
-        "84 tokens were computed where 20 were new",
-    ),
-    ("CH10-PREFIX", {"what": "known beginning"}, {"n": 7, "multiple": 2.0}, "is worth 2.0 times"),
-    ("CH10-PREFIX", {"case": "head"}, {"found": 16}, "with the time at the head 16"),
-    (
-        "CH10-PREEMPT",
-        {"case": "100% of what is asked for"},
-        {"preemptions": 2},
-        "yet 2 requests were preempted",
-    ),
-    (
-        "CH10-PREEMPT",
-        {"case": "30% of what is asked for"},
-        {"recomputed": 0},
-        "nothing was computed twice",
-    ),
-    ("CH10-PREEMPT", {"what": "engine"}, {"same_tokens": False}, "its tokens are others"),
-    ("CH10-PREEMPT", {"what": "engine"}, {"preemptions": 0}, "preempted 0 times"),
-    (
-        "CH10-DRILLS",
-        {"cause": "pool too small"},
-        {"found": "healthy"},
-        "the counts speak for healthy",
-    ),
-    (
-        "CH10-DRILLS",
-        {"cause": "healthy"},
-        {"found": "prefix not found"},
-        "healthy: the cause is healthy",
-    ),
-]
-
-
-@pytest.mark.smollm2
-@pytest.mark.parametrize("id,where,to,words", DOCTORED)
-def test_a_checkpoint_stops_at_a_doctored_result(id, where, to, words):
-    rows = copy.deepcopy(quick_rows(id))
-    next(r for r in rows if where.items() <= r.items()).update(to)
-    reason = LABS[id].stops(rows)
-    assert reason is not None and words in reason and "\n" not in reason
-
+from tests.cases import quick_rows
 
 # -- pages -------------------------------------------------------------------------------
 

@@ -2,12 +2,9 @@
 should stop it.
 """
 
-import copy
-
 import pytest
 import torch
 
-from labkit.lab import labs
 from labkit.speculative import accept
 from labkit.trace import Trace
 from labkit_labs.ch12_speculation import accept as lab_12_accept
@@ -132,70 +129,3 @@ def test_the_stored_checks_add_up_to_the_reply(tmp_path):
         assert n == len(drafts) or reply[at + n] != drafts[n]
         at += n + 1
     assert at == len(reply) == 64 and len(trace.steps) < 40 and path.stat().st_size < 30_000
-
-
-# -- checkpoints -------------------------------------------------------------------------
-
-ROWS = {
-    "CH12-ACCEPT": [
-        {
-            "target": "on paper",
-            "draft": "certain",
-            "accept": 0.4,
-            "keeps_the_likely": 0.0,
-            "corrects_from_p": 0.0,
-        },
-        {
-            "target": "on paper",
-            "draft": "good",
-            "accept": 0.01,
-            "keeps_the_likely": 0.3,
-            "corrects_from_p": 0.2,
-        },
-        {"a": 0.5, "k": 1, "tokens": 1.5, "counted": 1.46},
-    ],
-    "CH12-LOOKUP": [
-        {"task": "copy-editing", "tokens_per_forward": 4.0, "same_tokens": True},
-        {"task": "free chat", "tokens_per_forward": 1.0, "same_tokens": True},
-    ],
-    "CH12-DRAFTS": [
-        {"task": task, "draft": draft, "acceptance": a, "same_tokens": True}
-        for task in lab_12_drafts.TASKS
-        for draft, a in (("first 6 layers", 0.0), ("int8 copy", 0.9))
-    ],
-    "CH12-BATCH": [
-        {"tokens": 1, "times_one": 1.0},
-        {"tokens": 64, "times_one": 6.0},
-        {"batch": 2, "same_tokens": True},
-    ],
-}
-DOCTORED = [
-    ("CH12-ACCEPT", 1, {"accept": 1e-9}, "draft good, on paper: the right rule's p-value is 1e-09"),
-    ("CH12-ACCEPT", 1, {"accept": float("nan")}, "p-value is nan"),
-    ("CH12-ACCEPT", 0, {"corrects_from_p": 0.01}, "corrects_from_p passes with every draft"),
-    ("CH12-ACCEPT", 2, {"counted": 1.0}, "gave 1.00 tokens, by formula 1.50"),
-    ("CH12-LOOKUP", 1, {"same_tokens": False}, "free chat: guesses changed the tokens"),
-    ("CH12-LOOKUP", 0, {"tokens_per_forward": 0.9}, "look at what is looked up"),
-    ("CH12-DRAFTS", 0, {"same_tokens": False}, "the drafts of first 6 layers changed the tokens"),
-    (
-        "CH12-DRAFTS",
-        1,
-        {"acceptance": 0.0},
-        "copy-editing: the int8 copy is no more often right than the first 6 layers",
-    ),
-    ("CH12-BATCH", 1, {"times_one": 70.0}, "a forward of 64 tokens takes 70 times one of 1"),
-    ("CH12-BATCH", 2, {"same_tokens": False}, "2 requests: guesses changed the tokens"),
-]
-
-
-@pytest.mark.parametrize("id", ROWS)
-def test_a_checkpoint_says_go_on_a_good_result(id):
-    assert labs()[id].go(ROWS[id]) is None
-
-
-@pytest.mark.parametrize("id, row, change, words", DOCTORED)
-def test_a_checkpoint_stops_at_a_doctored_result(id, row, change, words):
-    rows = copy.deepcopy(ROWS[id])
-    rows[row].update(change)
-    reason = labs()[id].go(rows)
-    assert reason is not None and words in reason and "\n" not in reason

@@ -1,0 +1,67 @@
+"""What a chapter tells the tests of every chapter (`tests/every`) about itself: data, no tests.
+
+`tests/chapters/ch05_swa.py` holds
+
+    LABS    {file of a lab: LabCase}
+    WRONG   (right answers) -> [(exercise, wrong answer, words of the hint)]
+    CLIPS   {clip: words that must be seen in it}
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
+
+from labkit import chapters
+from labkit.chapters import Chapter
+from labkit.lab import labs
+
+
+@dataclass(frozen=True)
+class LabCase:
+    """How one lab is tested."""
+
+    real: bool = False  # it runs SmolLM2
+    # its checkpoint asks for what no clock decides: a quick run says go, wherever it is run
+    steady: bool = False
+    # in the first row that has these values, others; and words of the reason why to stop
+    doctored: list[tuple[dict, dict, str]] = field(default_factory=list)
+    # in all rows that have these values, others for keys they have: the clock taken out of it, as a
+    # quiet machine would give the rows
+    calm: list[tuple[dict, dict]] = field(default_factory=list)
+    rows: list[dict] | None = (
+        None  # made by hand, where a quick run is too small for its checkpoint
+    )
+
+
+def of(chapter: Chapter) -> ModuleType:
+    """A chapter's module of data. LookupError, in one sentence, when it has none."""
+    try:
+        return import_module(f"tests.chapters.{chapter.folder}")
+    except ModuleNotFoundError:
+        raise LookupError(
+            f"chapter {chapter.number} has labs or a page, so tests/chapters/{chapter.folder}.py"
+            " must say how they are tested"
+        ) from None
+
+
+def lab_cases() -> dict[str, LabCase]:
+    """Every lab's case by the lab's id. LookupError for a lab that has none."""
+    found = {}
+    for chapter in chapters.every():
+        if not chapter.lab_names:
+            continue
+        cases = of(chapter).LABS
+        for name in chapter.lab_names:
+            if name not in cases:
+                raise LookupError(f"tests/chapters/{chapter.folder}.py has no LabCase for {name!r}")
+            found[f"CH{chapter.number}-{name.upper()}"] = cases[name]
+    return found
+
+
+@functools.cache
+def quick_rows(id: str) -> list[dict]:
+    """One quick run of a lab, shared by all tests of a process. Copy it before you change it."""
+    return labs()[id].measure(quick=True)

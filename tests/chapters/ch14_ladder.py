@@ -1,0 +1,13 @@
+"""What the tests of every chapter need to know about chapter 14."""
+
+from tests.cases import LabCase
+
+LABS = {
+    "ladder": LabCase(
+        real=True,
+        doctored=[
+            ({"rung": "packed weights"}, {"agreement": 0.9}, "the very tokens of the naive loop"),
+        ],
+    ),
+    "ends": LabCase(real=True),
+}
