@@ -26,7 +26,7 @@ def table() -> str:
     against = [results.load("bench/transformers", machine) for machine in MACHINES]
     cached = next(r for r in loops["rows"] if r["variant"] == "cached")
     lines = [
-        f"| SmolLM2-135M, tokens/s | {' | '.join(name(a) for a in against)} |",
+        f"| SmolLM2-135M, tokens/s | {' | '.join(results.where(a) for a in against)} |",
         "|---|" + "---:|" * len(against),
     ]
     for row in (r for r in against[0]["rows"] if r["engine"] == "labkit"):
@@ -39,8 +39,10 @@ def table() -> str:
             )
             + " |"
         )
-    versions = "; ".join(f"{name(a)}: torch {a['env']['torch']}, {a['date']}" for a in against)
-    beside = "".join(f" On {name(a)}, {a['note']}." for a in against if "note" in a)
+    versions = "; ".join(
+        f"{results.where(a)}: torch {a['env']['torch']}, {a['date']}" for a in against
+    )
+    beside = "".join(f" On {results.where(a)}, {a['note']}." for a in against if "note" in a)
     return "\n".join(
         [
             *lines,
@@ -54,7 +56,7 @@ def table() -> str:
             (
                 "With a KV cache, 300 tokens of prompt and 128 new ones take"
                 f" **{cached['multiple']:.1f} times** less time than without. Measured on"
-                f" {where(loops)}: `labkit lab CH02-BASELINE`."
+                f" {measured(loops)}: `labkit lab CH02-BASELINE`."
             ),
             "",
             *ladder(),
@@ -67,7 +69,7 @@ def ladder() -> list[str]:
     """The throughput ladder, with where it was climbed."""
     kept = results.load("ch14/ladder")
     elsewhere = results.load("ch14/ends")
-    busy = results.load("ch14/ends-busy")
+    busy = results.load("ch14/ends", "intel-xeon-2core-busy")
     head = [
         "The ladder: 48 requests, two threads",
         "dtype",
@@ -93,8 +95,8 @@ def ladder() -> list[str]:
             "Each rung keeps what the ones above it switched on. One user alone gets up to"
             f" **{top(kept, 'one user'):.0f} times** the naive loop's tokens per second, and"
             f" **{top(kept, 'one user, copy-editing'):.0f} times** when a text is to be corrected."
-            f" Measured on {where(kept)}: `labkit ladder`. The ladder's two ends on"
-            f" {where(elsewhere)}: the 48 requests are served"
+            f" Measured on {measured(kept)}: `labkit ladder`. The ladder's two ends on"
+            f" {measured(elsewhere)}: the 48 requests are served"
             f" **{top(elsewhere, 'throughput', 'fp32'):.0f} times** as fast as the naive loop in"
             f" fp32 and **{top(elsewhere, 'throughput', 'bf16'):.0f} times** in bf16, one user"
             f" {top(elsewhere, 'one user'):.0f} and a text to be corrected"
@@ -107,27 +109,8 @@ def ladder() -> list[str]:
     ]
 
 
-def name(result: dict) -> str:
-    env = result["env"]
-    return (
-        env["gpu"]
-        if "gpu" in env
-        else f"{env['cpu']}, {env['cores']} core{'s' * (env['cores'] > 1)}"
-    )
-
-
-def where(result: dict) -> str:
-    env = result["env"]
-    return (
-        ", ".join(
-            [
-                env["cpu"],
-                f"{env['cores']} cores",
-                *([env["capability"]] if "capability" in env else []),
-            ]
-        )
-        + f" ({result['date']})"
-    )
+def measured(result: dict) -> str:
+    return f"{results.where(result)} ({result['date']})"
 
 
 def main() -> int:

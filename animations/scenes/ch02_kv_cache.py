@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 from manim import DOWN, LEFT, RIGHT, UP, Animation, FadeIn, FadeOut, LaggedStart, VGroup
 
@@ -273,10 +271,7 @@ class KVCacheLoop(CourseScene):
         with_cache, without = (results.row("ch02/baseline", variant=v) for v in ("cached", "naive"))
         multiple, context, new = (with_cache[k] for k in ("multiple", "context", "new"))
         env = with_cache.document["env"]
-        machine = (
-            env.get("gpu")
-            or re.sub(r"\((R|TM|r|tm)\)|Processor|CPU|\s*@.*|\s+\d+-Core.*", "", env["cpu"]).strip()
-        )
+        machine = results.where(with_cache.document)
         threads = (
             ""
             if "gpu" in env or "threads" not in env

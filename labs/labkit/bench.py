@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from labkit.formulas import Hardware
-from labkit.results import environment
+from labkit.environment import environment
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,18 +59,18 @@ def closure(*paths: Path | str, without: Iterable[str] = ()) -> list[Path]:
     """These files and all that they import, directly or through others, sorted; with what a
     reached package carries beside its Python (C, JavaScript).
 
-    without: modules neither counted nor followed, such as "labkit.plotting"; a package stands for
-    all that is in it.
+    without: imported modules that are neither counted nor followed, such as "labkit.plotting"; a
+    package stands for all that is in it.
     """
     roots = packages()
     barred = {_place(name, roots) for name in without}
-    left = [Path(path).resolve() for path in paths]
+    left = {Path(path).resolve() for path in paths}
     found: set[Path] = set()
     while left:
         path = left.pop()
-        if path not in found and barred.isdisjoint([path, *path.parents]):
-            found.add(path)
-            left += _imports(path, roots)
+        found.add(path)
+        imported = _imports(path, roots) - found
+        left |= {p for p in imported if barred.isdisjoint([p, *p.parents])}
     reached = {path.parent for path in found if (path.parent / "__init__.py").is_file()}
     carried = {p for folder in reached for p in folder.iterdir() if p.suffix in CARRIED}
     return sorted(found | carried)
@@ -234,37 +234,30 @@ def _tree(source: str, name: str) -> ast.Module:
 # -- what it says ----------------------------------------------------------------------------------
 
 
-def digest(*paths: Path | str, but: Iterable[str] = ()) -> str:
+def digest(*paths: Path | str, see: Callable[[ast.Module], ast.Module] | None = None) -> str:
     """One short hash of what these files say: of Python its syntax tree without docstrings, of C
     its text without comments, of the rest their bytes. Where a file lies and what it is called
     doesn't count. Raises ValueError for a file that isn't Python.
 
-    but: names that top-level statements give (functions, assignments) to be left out.
+    see: makes of each syntax tree the one that counts, and leaves the given one as it is.
     """
-    left_out = frozenset(but)
-    each = sorted(_said(Path(path), left_out) for path in paths)
+    each = sorted(_said(Path(path), see) for path in paths)
     return hashlib.sha256("\n".join(each).encode()).hexdigest()[:16]
 
 
-def _said(path: Path, left_out: frozenset[str]) -> str:
+def _said(path: Path, see: Callable | None) -> str:
     if path.suffix == ".py":
-        return _hash_of_python(path.read_text(), path.name, left_out)
-    said = _without_comments(path.read_text()).encode() if path.suffix in (".c", ".h") else None
-    return hashlib.sha256(path.read_bytes() if said is None else said).hexdigest()
+        return _hash_of_python(path.read_text(), path.name, see)
+    said = path.read_bytes()
+    if path.suffix in (".c", ".h"):
+        said = _without_comments(said.decode()).encode()
+    return hashlib.sha256(said).hexdigest()
 
 
 @cache
-def _hash_of_python(source: str, name: str, left_out: frozenset[str]) -> str:
-    body = [node for node in _tree(source, name).body if not left_out & _gives(node)]
-    return hashlib.sha256(_shape(body).encode()).hexdigest()
-
-
-def _gives(node: ast.stmt) -> set[str]:
-    """The names that a top-level statement defines."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return {node.name}
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+def _hash_of_python(source: str, name: str, see: Callable | None) -> str:
+    tree = _tree(source, name)
+    return hashlib.sha256(_shape(see(tree) if see else tree).encode()).hexdigest()
 
 
 def _shape(value) -> str:

@@ -1,6 +1,5 @@
-"""Records: a trace tells what ran, a result where it is from, a measurement is taken fairly."""
+"""Records: a trace tells what ran, a measurement is taken fairly."""
 
-import json
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 import labkit
-from labkit import bench, results
+from labkit import bench
 from labkit.trace import DecodeStep, Trace, record_decode
 from tests import oracles
 
@@ -51,104 +50,7 @@ def test_a_broken_trace_is_refused(model):
         Trace("attention", "", {}, [DecodeStep("a", [], 1, 1, 1, 1)])
 
 
-# -- results -----------------------------------------------------------------------------
-
-
-def test_a_result_carries_its_provenance(tmp_path, monkeypatch):
-    path = results.save(
-        "demo", [{"variant": "a", "multiple": 2.5, "iqr": 0.1, "n": 5}], into=tmp_path
-    )
-    doc = json.loads(path.read_text())
-    assert doc["schema"] == 1 and doc["rows"][0]["multiple"] == 2.5
-    assert (
-        {"env", "command", "commit", "date"} <= set(doc)
-        and doc["env"]["cpu"]
-        and path.name == f"demo.{results.machine(doc['env'])}.json"
-    )
-    assert "/" not in doc["command"].split()[0]
-    monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    receipt = results.receipt('row("demo", variant="a")["multiple"] | .1f')
-    assert (
-        receipt.text == "2.5"
-        and receipt.details["commit"] == doc["commit"]
-        and "5 runs" in receipt.details["spread"]
-    )
-    with pytest.raises(ValueError, match="0 rows of 'demo' match"):
-        results.row("demo", variant="b")
-    with pytest.raises(ValueError, match="no result is stored as 'dmo'; stored are: demo"):
-        results.load("dmo")
-
-
-def test_of_several_machines_the_newest_processor_speaks_unless_one_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    doc = json.loads(results.save("demo", [{"x": 0}]).read_text())
-
-    def keep(x, date, **env):
-        (tmp_path / f"demo.{results.machine(env)}.json").write_text(
-            json.dumps(doc | {"env": env, "date": date, "rows": [{"x": x}]})
-        )
-
-    keep(1, "2026-01-01", cpu="AMD EPYC", cores=2)
-    keep(2, "2999-01-01", cpu="Intel Xeon", cores=2)
-    keep(3, "2999-12-31", cpu="Intel Xeon", cores=16, gpu="NVIDIA H200")
-    assert [results.row("demo", machine)["x"] for machine in (None, "amd-*2core", "nvidia-*")] == [
-        2,
-        1,
-        3,
-    ]
-
-
-def test_cores_are_those_that_the_process_may_use(monkeypatch):
-    monkeypatch.setattr(results.os, "sched_getaffinity", lambda pid: {3, 5}, raising=False)
-    assert results.environment()["cores"] == 2
-
-
-def test_a_receipt_names_the_processors_vectors(tmp_path, monkeypatch):
-    """AVX2 or AVX512 decides what a CPU's number means; results from before it was noted do
-    without.
-    """
-    monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    doc = json.loads((path := results.save("demo", [{"x": 1}])).read_text())
-    machine = lambda: results.receipt('row("demo")["x"]').details["machine"]
-    assert doc["env"]["capability"] == torch.backends.cpu.get_cpu_capability()
-    path.write_text(
-        json.dumps(
-            doc | {"env": doc["env"] | {"cpu": "AMD EPYC", "cores": 2, "capability": "AVX2"}}
-        )
-    )
-    assert machine() == "AMD EPYC, 2 cores, AVX2"
-    path.write_text(json.dumps(doc | {"env": {"cpu": "AMD EPYC", "cores": 2}}))
-    assert machine() == "AMD EPYC, 2 cores"
-
-
-def test_a_receipt_says_what_else_went_on_while_it_was_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    doc = json.loads((path := results.save("demo", [{"x": 1}])).read_text())
-    assert "note" not in results.receipt('row("demo")["x"]').details
-    path.write_text(json.dumps(doc | {"note": "others ran beside it"}))
-    assert results.receipt('row("demo")["x"]').details["note"] == "others ran beside it"
-
-
-def test_a_receipt_evaluates_formulas_and_nothing_else():
-    assert results.receipt('kv_cache_bytes(presets["llama3-70b"], 1)').text == "327,680"
-    assert results.receipt("sum(t for t in range(1, 4)) | 04d").text == "0006"
-    for evil in (
-        '__import__("os").getcwd()',
-        'open("x")',
-        'kv_cache_bytes(presets["lama3-70b"], 1)',
-    ):
-        with pytest.raises(ValueError, match="cannot be made"):
-            results.receipt(evil)
-
-
-@pytest.mark.parametrize("rows", [[], 3, None, [3], {"a": 1}])
-def test_a_result_without_rows_is_refused(tmp_path, rows):
-    with pytest.raises(ValueError, match="at least one row"):
-        results.save("demo", rows, into=tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-# -- bench -------------------------------------------------------------------------------
+# -- bench -----------------------------------------------------------------------------------------
 
 
 def test_interleaving_alternates_and_warms_up():
@@ -272,20 +174,3 @@ def test_importing_labkit_is_light():
         ).stdout.strip()
         == "[]"
     )
-
-
-def test_no_result_keeps_a_path_of_the_machine_that_made_it():
-    assert (
-        results._command(["/usr/bin/labkit", "lab", "X", "--plot", "/home/me/x.png", "--store"])
-        == "labkit lab X --store"
-    )
-    assert (
-        results._command(["labkit", "lab", "X", "--store", "--plot=/home/me/x.png"])
-        == "labkit lab X --store"
-    )
-    # python -m labkit.cli
-    assert results._command(["/usr/lib/labkit/cli/__main__.py", "bench"]) == "labkit bench"
-    commands = [
-        json.loads(p.read_text()).get("command", "") for p in results.folder().glob("*.json")
-    ]
-    assert any(commands) and not [c for c in commands if "/" in c]

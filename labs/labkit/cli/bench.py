@@ -46,6 +46,7 @@ def run(args) -> None:
     import torch
 
     from labkit import results
+    from labkit.environment import load_average
     from labkit.tables import progress, table
 
     if (
@@ -60,15 +61,16 @@ def run(args) -> None:
             " is all prefill"
         )
     torch.set_num_threads(args.threads)
-    name = "bench/transformers" if args.against else "bench"
+    name = f"bench/{args.against or 'labkit'}"
+    given = {"device": args.device, "load": load_average()}
     rows = []
     for dtype in progress(args.dtype, "dtypes"):
         rows += measure(
             dtype, args.batch, args.context, args.new, args.repeats, args.device, bool(args.against)
         )
-    stored = results.save(name, rows, device=args.device) if args.store else None
+    stored = results.save(name, rows, **given) if args.store else None
     if args.json:
-        print(json.dumps(results.document(name, rows, device=args.device)))
+        print(json.dumps(results.document(name, rows, **given)))
         return
     shown = [
         row

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from labkit import lab as house
 from labkit import results
+from labkit.environment import load_average
 from labkit.tables import table
 
 
@@ -48,10 +49,11 @@ def run(args) -> None:
     if not args.json:
         needs = ", ".join(lab.needs) or "nothing"
         print(f"{lab.id}  {lab.title}\n\nObjective: {lab.objective}\nNeeds: {needs}\n")
+    given = provenance(lab, args.device)
     rows = lab.measure(args.device, args.quick, **changed)
-    stored = store(lab, rows, args.device) if args.store else []
+    stored = store(lab, rows, given) if args.store else []
     if args.json:
-        print(json.dumps(results.document(lab.result, rows, device=args.device)))
+        print(json.dumps(results.document(lab.result, rows, **given)))
         return
     print(table(rows, lab.columns))
     print(f"\nWhat to notice: {lab.noticed(rows)}")
@@ -79,9 +81,14 @@ def check_plot(file: str) -> None:
         )
 
 
-def store(lab: house.Lab, rows: list[dict], device: str) -> list[Path]:
+def provenance(lab: house.Lab, device: str) -> dict:
+    """What a document can't find out once the lab has run; to be taken before it runs."""
+    return {"device": device, "load": load_average(), "threads": lab.threads}
+
+
+def store(lab: house.Lab, rows: list[dict], given: dict) -> list[Path]:
     """Keep a lab's rows, and its recordings: they show what happens, and need one machine."""
-    stored = [results.save(lab.result, rows, device=device)]
-    if lab.store and device == "cpu":
+    stored = [results.save(lab.result, rows, **given)]
+    if lab.store and given["device"] == "cpu":
         stored += lab.store(results.folder())
     return stored

@@ -11,7 +11,7 @@ import time
 
 from labkit import chapters
 from labkit import lab as house
-from labkit.cli.lab import store
+from labkit.cli.lab import provenance, store
 from labkit.config import UnknownName
 from labkit.tables import table
 
@@ -86,10 +86,11 @@ def one(lab: house.Lab, args) -> dict:
     """
     start, rows = time.perf_counter(), []
     try:
+        given = provenance(lab, args.device)
         rows = lab.measure(args.device, args.quick)
         says = lab.verdict(rows, args.device)
         if args.store and says == "go":
-            store(lab, rows, args.device)
+            store(lab, rows, given)
     except Exception as e:
         if not args.keep_going and not isinstance(e, ValueError | OSError):
             raise

@@ -68,10 +68,10 @@ def bet(
     """A question whose answer is hidden until the reader has locked a prediction, or asks to be
     shown.
 
-    answer_key: a receipt expression, `row("ch02/baseline", variant="cached")["multiple"] | .1f`, that
-    gives the number and its provenance; without one, `answer` is the number. A slider runs from
-    `low` to `high`, by factors if `log`; with `options` the reader picks one, and `answer` says
-    which is right (or the key's text does). explain: one sentence, `**bold**` allowed. Raises
+    answer_key: a receipt expression, `row("ch02/baseline", variant="cached")["multiple"] | .1f`,
+    that gives the number and its provenance; without one, `answer` is the number. A slider runs
+    from `low` to `high`, by factors if `log`; with `options` the reader picks one, and `answer`
+    says which is right (or the key's text does). explain: one sentence, `**bold**` allowed. Raises
     ValueError for a missing or ambiguous answer, or one that the slider cannot reach.
     """
     if answer_key is None and answer is None:
@@ -102,25 +102,18 @@ def bet(
             raise ValueError(
                 f"the answer {shown} is off the slider, which runs from {low:g} to {high:g}"
             )
-    details = found.details if found else {}
-    provenance = (
-        f"Measured on {details['machine']}, {details['date']}, commit {details['commit']}:"
-        f" {details['command']}"
-        if details
-        else f"Computed: {answer_key}"
-        if answer_key
-        else ""
-    )
+    measured = " ".join(found.measured) if found else ""
+    computed = f"Computed: {answer_key}" if answer_key else ""
     spec = {
         "title": question,
         "key": hashlib.sha256(question.encode()).hexdigest()[:12],
         "answer": number,
         "shown": shown,
-        "truth": "measured" if details else "answer",
+        "truth": "measured" if measured else "answer",
         "unit": unit,
         "range": [low, high, log],
         "options": options or [],
         "explain": explain,
-        "provenance": provenance,
+        "provenance": measured or computed,
     }
     return Bet(spec=spec)

@@ -125,17 +125,13 @@ class Panel(w.VBox):
         return yours + ("<p><b>Ours</b></p>" + self._ours() if self._stored else "")
 
     def _ours(self) -> str:
-        source = next((r.details for r in self._stored.values() if r.details), None)
         lines = "".join(
             f"<li>{escape(label)}: <b>{escape(r.text)}</b></li>"
             for label, r in self._stored.items()
         )
-        where = (
-            f"Measured on {source['machine']}, {source['date']}, commit {source['commit']}."
-            if source
-            else ""
-        )
-        return f"<ul>{lines}</ul>" + paragraph(where, "lk-source")
+        # one sentence for each origin, however many of the numbers share it
+        origins = dict.fromkeys(line for r in self._stored.values() for line in r.measured)
+        return f"<ul>{lines}</ul>" + paragraph(" ".join(origins), "lk-source")
 
     def fallback(self) -> str:
         """What a page shows in the panel's place."""
