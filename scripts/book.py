@@ -73,11 +73,12 @@ def run(what: str, *command: str, quiet: bool = False) -> None:
 
 
 def check_house() -> None:
-    """One sentence for a chapter that is open and not whole, a result that belongs to no lab."""
-    from labkit import chapters
+    """One sentence for a chapter that is open and not whole, or a result that fits no lab."""
+    from labkit import chapters, results
 
     try:
         chapters.check()
+        results.check()
     except ValueError as e:
         sys.exit(f"book: {e}")
 
@@ -113,6 +114,17 @@ def build() -> None:
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
         raise
     KEYS.write_text(json.dumps(new))
+    for line in old_numbers():
+        print(f"book: {line}")
+
+
+def old_numbers() -> list[str]:
+    """The results of processors that pages quote and whose code has changed since, each with the
+    command that measures it again.
+    """
+    from labkit import results
+
+    return results.to_measure_again()
 
 
 def serve() -> None:

@@ -179,6 +179,7 @@ def checkout(monkeypatch, tmp_path):
     monkeypatch.setattr(book, "check_house", lambda: None)
     monkeypatch.setattr(book, "fetch_model", lambda: None)
     monkeypatch.setattr(book, "run", run)
+    monkeypatch.setattr(book, "old_numbers", lambda: [])
     return SimpleNamespace(root=tmp_path, ran=ran)
 
 
@@ -252,6 +253,13 @@ def test_a_chapter_that_is_not_whole_stops_the_build_in_a_sentence(checkout, mon
     with pytest.raises(SystemExit, match="^book: chapter 05_swa is open and lacks its checks$"):
         book.build()
     assert checkout.ran == []
+
+
+def test_numbers_older_than_their_code_are_named_with_the_command(checkout, monkeypatch, capsys):
+    line = "ch02/flash was measured before the code changed; measure it again: labkit lab CH02-FLASH"
+    monkeypatch.setattr(book, "old_numbers", lambda: [line])
+    book.build()
+    assert f"book: {line}" in capsys.readouterr().out
 
 
 def test_a_stale_notebook_fails_even_though_building_the_book_writes_it_anew(monkeypatch, capsys):

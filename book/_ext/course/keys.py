@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from course import blocks
 from course.block import Lowered, LoweredRole
-from labkit import chapters, modules, results
+from labkit import chapters, machines, modules, results
 
 CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?::[^\n]*\n)*(.*?)^```$", re.M | re.S)
 DIRECTIVE = re.compile(r"^[ \t]*(?:`{3,}|:{3,})\{([\w-]+)\}[ \t]*(.*)$", re.M)
@@ -43,13 +44,14 @@ def key_of(path: Path) -> Key:
         shown = sorted(listed(source))
     except ValueError as e:
         raise ValueError(f"{path.name}: {e}") from e
-    quoted = sorted({*own_results(path), *named_results(text, run), *data(run)})
+    quoted = sorted({*own_results(path), *named_results(text, run)})
     # a listing has its comments and its line numbers, so of what is shown each byte counts
     said = [hashlib.sha256(p.read_bytes()).hexdigest() for p in shown]
     locked = modules.packages()["labkit_labs"].parent / "constraints.txt"
-    cells = joined(modules.digest(*run, *quoted, locked), *said)
+    cells = joined(modules.digest(*run, *data(run), *quoted, locked), *said, *states(quoted))
     drawn, read = drawing(text)
-    return Key(cells, joined(cells, modules.digest(*modules.closure(*drawn), *read)))
+    page = modules.digest(*modules.closure(*drawn), *read)
+    return Key(cells, joined(cells, page, *states(read)))
 
 
 def joined(*parts: str) -> str:
@@ -100,7 +102,19 @@ def named_results(text: str, run: list[Path]) -> Iterator[Path]:
     labs = modules.packages()["labkit_labs"]
     texts = [text, *(path.read_text() for path in run if labs in path.parents)]
     for name in {name for text in texts for name in RESULT.findall(text)}:
-        yield from results.folder().glob(f"{chapters.result_name(name)}.*.json")
+        stored = results.canonical(name).partition(".")[0]
+        yield from results.folder().glob(f"{stored}.*.json")
+
+
+def states(stored: list[Path]) -> list[str]:
+    """Whose numbers are quoted, and for each result whether its code has changed since: a receipt
+    says so.
+    """
+    rows = [p for p in stored if p.suffix == ".json" and not p.name.endswith(".trace.json")]
+    if not rows:
+        return []
+    said = results.folder() / machines.FILE
+    return [said.read_text(), *(results.code_state(json.loads(p.read_text())) for p in rows)]
 
 
 def data(run: list[Path]) -> Iterator[Path]:

@@ -125,7 +125,8 @@ def facts(shown: Lab) -> list[str]:
 
 
 def measured(doc: dict) -> str:
-    return f"Measured on {results.where(doc)}, {doc['date']}."
+    old = ", before the code changed" if results.stale(doc) else ""
+    return f"Measured on {results.where(doc)}, {doc['date']}{old}."
 
 
 # -- on the site -----------------------------------------------------------------------------------

@@ -64,12 +64,10 @@ def depart_receipt(self, node):
 
 def facts(source: dict) -> str:
     """Where and when one result was measured."""
-    # the result names the block, and a spread belongs to its number
-    shown = {"result": source["result"]} if "result" in source else {}
-    shown |= {key: value for key, value in source.items() if key != "spread" and value}
     entries = [
-        f"<div><dt>{label(key)}</dt><dd>{escape(str(value))}</dd></div>"
-        for key, value in shown.items()
+        f"<div><dt>{label(key)}</dt><dd>{escape(fact)}</dd></div>"
+        for key, fact in source.items()
+        if key != "spread"  # which belongs to its number
     ]
     return f"<dl>{''.join(entries)}</dl>"
 
