@@ -2,9 +2,10 @@
 
 `tests/chapters/ch05_swa.py` holds
 
-    LABS    {file of a lab: LabCase}
-    WRONG   (right answers) -> [(exercise, wrong answer, words of the hint)]
-    CLIPS   {clip: words that must be seen in it}
+    LABS                    {file of a lab: LabCase}
+    wrong_answers(right)    [(exercise, a wrong answer, words of the hint)] for {exercise: answer}
+
+and what only one chapter tests lies beside it, in `tests/chapters/test_ch05_swa.py`.
 """
 
 from __future__ import annotations
@@ -65,3 +66,11 @@ def lab_cases() -> dict[str, LabCase]:
 def quick_rows(id: str) -> list[dict]:
     """One quick run of a lab, shared by all tests of a process. Copy it before you change it."""
     return labs()[id].measure(quick=True)
+
+
+@functools.cache
+def report(scene_class: type):
+    """What the audit says of a scene: each is inspected once, whatever is asked of it."""
+    from animations.stage.audit import inspect
+
+    return inspect(scene_class)

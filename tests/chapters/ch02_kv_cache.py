@@ -1,5 +1,7 @@
 """What the tests of every chapter need to know about chapter 02."""
 
+import numpy as np
+
 from tests.cases import LabCase
 
 LABS = {
@@ -41,3 +43,37 @@ LABS = {
         ],
     ),
 }
+
+
+def wrong_answers(right: dict) -> list[tuple]:
+    """(exercise, a wrong answer, words of the hint), given the right answers."""
+    return [
+        ("02.1", 12, "a cache that works"),
+        ("02.1", 8, "own token"),
+        ("02.1", "nine", "whole number"),
+        (
+            "02.2",
+            lambda c, t, b, s: right["02.2"](c, t, b, s) * c.n_heads // c.n_kv_heads,
+            "query heads",
+        ),
+        ("02.2", lambda c, t, b, s: right["02.2"](c, t, b, s) // 2, "half of it"),
+        (
+            "02.2",
+            lambda c, t, b, s: 2 * c.n_layers * c.n_kv_heads * (c.d_model // c.n_heads) * t * b * s,
+            "head_dim",
+        ),
+        ("02.3", lambda c, b: right["02.3"](c, b) + 1, "not the first"),
+        ("02.3", lambda c, b: right["02.3"](c, b) - 1, "still lighter"),
+        ("02.4", lambda T, past: np.ones((T, T), bool), "hides the cache"),
+        ("02.4", lambda T, past: np.tri(past + T, dtype=bool), "queries that are not there"),
+        ("02.4", lambda T, past: np.tri(T, past + T, dtype=bool), "shift the triangle"),
+        ("02.4", lambda T, past: right["02.4"](T, past).astype(int), "dtype"),
+        (
+            "02.5",
+            lambda x, w, b, e: x / np.sqrt((x**2).mean(-1, keepdims=True) + e) * w,
+            "this is RMSNorm",
+        ),
+        ("02.5", lambda x, w, b, e: right["02.5"](x, w, 0, e), "bias is missing"),
+        ("02.6", lambda a, b: (max(a[0], b[0]), a[1] + b[1], a[2] + b[2]), "scaled by exp"),
+        ("02.6", lambda a, b: (a[0], a[1]), "three things"),
+    ]

@@ -1,4 +1,4 @@
-"""Each lab gives the columns it promises, and its checkpoint stops at a result that should stop it."""
+"""Each lab gives the columns it promises; its checkpoint stops at a result that should stop it."""
 
 import copy
 import json

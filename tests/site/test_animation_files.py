@@ -12,7 +12,8 @@ from animations.stage.clock import LINE, Cue, NarrationClock, fold, write_vtt
 from animations.stage.mobjects import Cell
 from animations.stage.render import main, render
 from labkit import results
-from tests.site.test_animations import gallery, report, scene
+from tests.cases import report
+from tests.site.test_animations import gallery, scene
 
 
 def test_sentences_fold_into_balanced_captions():
