@@ -256,7 +256,9 @@ def test_a_chapter_that_is_not_whole_stops_the_build_in_a_sentence(checkout, mon
 
 
 def test_numbers_older_than_their_code_are_named_with_the_command(checkout, monkeypatch, capsys):
-    line = "ch02/flash was measured before the code changed; measure it again: labkit lab CH02-FLASH"
+    line = (
+        "ch02/flash was measured before the code changed; measure it again: labkit lab CH02-FLASH"
+    )
     monkeypatch.setattr(book, "old_numbers", lambda: [line])
     book.build()
     assert f"book: {line}" in capsys.readouterr().out

@@ -12,8 +12,9 @@ PARTS = ("site", "blocks", "widgets", "finish", "export", "keys")
 
 
 def setup(app):
-    # sphinx-external-toc loads it in any case, and it does not say that it minds no second reader
-    app.extensions["sphinx_multitoc_numbering"].parallel_read_safe = True
+    # sphinx-external-toc loads it, and it does not say that pages may be read two at a time
+    if numbering := app.extensions.get("sphinx_multitoc_numbering"):
+        numbering.parallel_read_safe = True
     for name in PARTS:
         import_module(f"course.{name}").setup(app)
     return {

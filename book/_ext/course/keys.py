@@ -99,8 +99,8 @@ def own_results(page: Path) -> Iterator[Path]:
 
 def named_results(text: str, run: list[Path]) -> Iterator[Path]:
     """The results that a page, or a lab that it imports, names."""
-    labs = modules.packages()["labkit_labs"]
-    texts = [text, *(path.read_text() for path in run if labs in path.parents)]
+    package = modules.packages()["labkit"]  # which only has them as examples
+    texts = [text, *(path.read_text() for path in run if package not in path.parents)]
     for name in {name for text in texts for name in RESULT.findall(text)}:
         stored = results.canonical(name).partition(".")[0]
         yield from results.folder().glob(f"{stored}.*.json")
@@ -130,13 +130,17 @@ def drawing(text: str) -> tuple[list[Path], list[Path]]:
     made_by, read = set(), set()
     for name, argument in DIRECTIVE.findall(text):
         if name in directives:
-            made_by.add(Path(inspect.getfile(directives[name])))
+            made_by.add(file_of(directives[name]))
             read.update(directives[name].reads(argument.strip()))
     for name in ROLE.findall(text):
         if name in roles:
-            made_by.add(Path(inspect.getfile(roles[name])))
+            made_by.add(file_of(roles[name]))
     python = {path for path in read if path.suffix == ".py"}
     return sorted(made_by | python), sorted(read - python)
+
+
+def file_of(made: type) -> Path:
+    return Path(inspect.getfile(made))
 
 
 # -- what Sphinx does with it ----------------------------------------------------------------------

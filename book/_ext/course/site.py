@@ -166,6 +166,14 @@ def page_context(app, pagename, templatename, context, doctree):
     }
 
 
+def renamed(app, env) -> list[str]:
+    """All pages, when a title has changed: each shows them all."""
+    titles = {docname: env.titles[docname].astext() for docname in env.titles}
+    before = env.__dict__.get("course_titles", titles)
+    env.course_titles = titles
+    return [] if titles == before else list(titles)
+
+
 def file_name(asset) -> str:
     return str(getattr(asset, "filename", asset) or "").rsplit("/", 1)[-1]
 
@@ -198,6 +206,7 @@ def setup(app):
     app.add_html_theme("course", str(HERE / "theme"))
     app.connect("builder-inited", prepare)
     app.connect("source-read", read_source)
+    app.connect("env-updated", renamed)
     # after the widgets' assets are known
     app.connect("html-page-context", page_context, priority=950)
     app.connect("build-finished", minify, priority=900)  # after all have written theirs
