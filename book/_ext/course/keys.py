@@ -40,18 +40,28 @@ def key_of(path: Path) -> Key:
     text = path.read_text()
     source = "\n".join(CELL.findall(text))
     try:
-        run = modules.closure(*modules.imports_of(source), *checks(path))
-        shown = sorted(listed(source))
+        cells = key_of_cells(path, source)
     except ValueError as e:
         raise ValueError(f"{path.name}: {e}") from e
-    quoted = sorted({*own_results(path), *named_results(text, run)})
-    # a listing has its comments and its line numbers, so of what is shown each byte counts
-    said = [hashlib.sha256(p.read_bytes()).hexdigest() for p in shown]
+    return Key(cells, joined(cells, key_of_blocks(text)))
+
+
+def key_of_cells(page: Path, source: str) -> str:
+    run = modules.closure(*modules.imports_of(source), *checks(page))
+    package = modules.packages()["labkit"]  # its docstrings name results as examples
+    ours = [path.read_text() for path in run if package not in path.parents]
+    quoted = sorted({*own_results(page), *named_results(source, *ours)})
     locked = modules.packages()["labkit_labs"].parent / "constraints.txt"
-    cells = joined(modules.digest(*run, *data(run), *quoted, locked), *said, *states(quoted))
+    said = modules.digest(*run, *data(run), *quoted, locked)
+    # a listing has its comments and its line numbers, so of what is shown each byte counts
+    shown = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(listed(source))]
+    return joined(said, *states(quoted), *shown)
+
+
+def key_of_blocks(text: str) -> str:
     drawn, read = drawing(text)
-    page = modules.digest(*modules.closure(*drawn), *read)
-    return Key(cells, joined(cells, page, *states(read)))
+    quoted = sorted({*read, *named_results(text)})
+    return joined(modules.digest(*modules.closure(*drawn), *quoted), *states(quoted))
 
 
 def joined(*parts: str) -> str:
@@ -97,10 +107,8 @@ def own_results(page: Path) -> Iterator[Path]:
         yield from (results.folder() / f"ch{chapter.number}").glob("*.json")
 
 
-def named_results(text: str, run: list[Path]) -> Iterator[Path]:
-    """The results that a page, or a lab that it imports, names."""
-    package = modules.packages()["labkit"]  # which only has them as examples
-    texts = [text, *(path.read_text() for path in run if package not in path.parents)]
+def named_results(*texts: str) -> Iterator[Path]:
+    """The results that these texts name."""
     for name in {name for text in texts for name in RESULT.findall(text)}:
         stored = results.canonical(name).partition(".")[0]
         yield from results.folder().glob(f"{stored}.*.json")
