@@ -64,7 +64,7 @@
     for (const script of document.querySelectorAll(STATE)) {
       const page = JSON.parse(script.textContent);
       Object.assign(states, page.state);
-      Object.assign(shared, page.modules); // widgets_ext ships a module once, whatever the number of widgets
+      Object.assign(shared, page.modules); // course.widgets ships a module once, whatever the number of widgets
     }
     const open = (view) => {
       const id = JSON.parse(view.textContent).model_id, entry = states[id];

@@ -282,6 +282,15 @@ def test_a_drawing_of_a_lab_follows_the_theme(visit):
 # -- the sources -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_a_pages_code_fits_its_column(name):
+    """78 columns, as the library's code that pages show: nothing is wrapped again."""
+    text = (ROOT / f"{name}.md").read_text()
+    fenced = re.findall(r"^```(?:\{code-cell\}|python|bash).*?^```$", text, re.M | re.S)
+    wide = [line for block in fenced for line in block.splitlines() if len(line) > 78]
+    assert wide == []
+
+
 def test_titles_keep_their_case_and_carry_no_latex(html):
     titles = re.findall(r"^  title = (.*),$", (ROOT / "book/references.bib").read_text(), re.M)
     shown = [entry.get_text() for entry in soup(html, "book/references").select(".citation")]

@@ -70,7 +70,7 @@ class Card(anywidget.AnyWidget):
 
 
 def still(kind: str, title: str, *parts: str) -> str:
-    """The frame of a fallback; `widgets_ext` and the host find it by its class."""
+    """The frame of a fallback; the book and the host find it by its class."""
     name = escape(title)
     return (
         f'<div class="lk lk-{kind} lk-still" role="group" aria-label="{name}"><p'
