@@ -7,6 +7,7 @@ import http.server
 import os
 import re
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -74,6 +75,16 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in set(drop)]
     for item in items:
         item.add_marker(pytest.mark.xdist_group(chapter_of(item) or str(item.path)))
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """A test that changes the process's number of threads changes it for itself only."""
+    torch = sys.modules.get("torch")
+    before = torch and torch.get_num_threads()
+    yield
+    if before and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

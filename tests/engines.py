@@ -12,6 +12,7 @@ import torch
 import labkit
 from labkit.config import LAYER_TYPES
 from labkit.speculative import Speculation
+from tests import oracles
 
 NEW = 24
 SMALL = dict(
@@ -87,8 +88,12 @@ def prompts(name: str = "full") -> list[tuple[list[int], list[int]]]:
 
 @functools.cache
 def alone(name: str, prompt: tuple, new: int = NEW) -> list[int]:
-    """The greedy tokens of one request, without an engine."""
-    return labkit.generate(model(name), [list(prompt)], new, stop=())[0]
+    """The greedy tokens of one request, without an engine; no order of sums may change them."""
+    reply = labkit.generate(model(name), [list(prompt)], new, stop=())[0]
+    assert oracles.lead(model(name), list(prompt), reply) > 2 * oracles.gate(name), (
+        "two tokens are nearly equal: choose another prompt"
+    )
+    return reply
 
 
 class Guess:

@@ -47,6 +47,7 @@ class KVCacheLoop(CourseScene):
         "ch02/decode_cached.trace.json",
         "ch02/decode_naive.trace.json",
         "ch02/baseline.*.json",
+        "machines.json",
     )
 
     def construct(self):

@@ -31,16 +31,14 @@ def decode(model, prompts: list[list[int]], new: int):
     """Greedy replies of a batch, and the logits behind every token: [new,R,V]."""
     import torch
 
-    from labkit.decode import cached
-    from labkit_labs.common.workload import greedy
+    from labkit.decode import replies, stream
 
-    kept = []
-
-    def choose(logits, live):
-        kept.append(logits.float().clone())
-        return greedy(logits, live)
-
-    return cached(model, prompts, new, choose), torch.stack(kept)
+    tokens = []
+    logits = []
+    for step in stream(model, prompts, new, stop=()):
+        tokens.append(step.tokens)
+        logits.append(step.logits.float().clone())
+    return replies(tokens), torch.stack(logits)
 
 
 def compare(alone: list, replies: list[list[int]], logits) -> dict:

@@ -5,7 +5,7 @@ continuous batches.
 from functools import partial
 from importlib.util import find_spec
 
-from labkit.lab import Lab
+from labkit.lab import Lab, Recorded
 
 # tokens of the system prompt that all requests begin with; slots; tokens a step; transformers' page
 SHARED, SLOTS, BUDGET, PAGE = 256, 8, 512, 256
@@ -55,8 +55,8 @@ def transformers_continuous(twin, work, slots: int) -> list[list[int]]:
 
 def ways(device: str, slots: int) -> dict:
     """(way, dtype) -> (slots, the model, a function from jobs to replies)."""
-    from labkit.cli.bench import transformers_twin
     from labkit.linear import has_bf16
+    from labkit.rivals import transformers_twin
     from labkit.weights import smollm2
     from labkit_labs.common import workload as serving
 
@@ -127,23 +127,23 @@ def run(device="cpu", quick=False):
         theirs = times.get(("transformers, continuous", way[1]))
         if way[0] == "continuous" and theirs:
             rows[-1]["over_transformers"] = bench.multiple(theirs, m)
-    return rows
+    _, model, _ = found["continuous", "fp32"]
+    return Recorded(rows, schedule_continuous=short_schedule(model))
 
 
-def store(folder):
-    """Keep the schedule of a short continuous run, for the player and the clip: prompts in chunks,
-    slots that are filled again.
+def short_schedule(model):
+    """The schedule of a continuous run that is short enough to watch: prompts in chunks, slots that
+    are filled again.
     """
     from labkit import Engine
-    from labkit.weights import smollm2
 
     engine = Engine(
-        smollm2()[0], max_batch=4, n_blocks=32, block_size=16, token_budget=32, prefix_cache=False
+        model, max_batch=4, n_blocks=32, block_size=16, token_budget=32, prefix_cache=False
     )
     for job in requests(12, 12):
         engine.add(job.prompt[:40], job.new, stop=())
     engine.run()
-    return [engine.trace().save(folder / "ch09/schedule_continuous.trace.json")]
+    return engine.trace()
 
 
 def go(rows):
@@ -208,6 +208,5 @@ LAB = Lab(
     },
     run=run,
     plot=plot,
-    store=store,
     go=go,
 )

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from labkit import decode
+from labkit.decode import generate
 from labkit.engine import Engine
 from labkit.quant import text
-from labkit.sampling import Sampling, pick
 from labkit.speculative import Speculation
 
 WORKLOAD = Path(__file__).parent / "data" / "workload.json"
@@ -66,13 +65,9 @@ def jobs() -> list[Job]:
 # -- ways to serve: each takes jobs and returns their new tokens -------------------------
 
 
-def greedy(logits, live):
-    return pick(logits, [Sampling()] * len(live), [None] * len(live))
-
-
 def one_by_one(model, work: list[Job]) -> list[list[int]]:
     """A cache, and one user at a time."""
-    return [decode.cached(model, [job.prompt], job.new, greedy)[0] for job in work]
+    return [generate(model, [job.prompt], job.new, stop=())[0] for job in work]
 
 
 def static(model, work: list[Job], slots: int, padded: bool = False) -> list[list[int]]:
@@ -87,7 +82,7 @@ def static(model, work: list[Job], slots: int, padded: bool = False) -> list[lis
         batch = work[i : i + slots]
         longest = max(len(job.prompt) for job in batch)
         prompts = [[0] * (longest - len(job.prompt)) * padded + job.prompt for job in batch]
-        replies = decode.cached(model, prompts, max(job.new for job in batch), greedy)
+        replies = generate(model, prompts, max(job.new for job in batch), stop=())
         out += [reply[: job.new] for reply, job in zip(replies, batch)]
     return out
 

@@ -7,6 +7,7 @@ stands in `_toc.yml`, and then it has all its parts; a *planned* one may have la
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from dataclasses import dataclass
@@ -101,6 +102,19 @@ class Chapter:
         return paths.repository() / "animations/scenes" / f"{self.folder}.py"
 
     @property
+    def clips(self) -> list[str]:
+        """The scene classes that its modules list in CLIPS, read without running them."""
+        folder = paths.repository() / "animations/scenes"
+        sources = [p.read_text() for p in sorted(folder.glob(f"ch{self.number}*_*.py"))]
+        return [
+            ast.unparse(scene)
+            for source in sources
+            for node in ast.parse(source).body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CLIPS"
+            for scene in node.value.elts
+        ]
+
+    @property
     def page(self) -> Path:
         """Its page, there or not."""
         return paths.repository() / "book/chapters" / f"{self.stem}.md"
@@ -126,7 +140,10 @@ class Chapter:
             "its checks": self.checks,
             "its clip's scenes": self.scenes,
             "its tests' data": root / "tests/chapters" / f"{self.folder}.py",
-            **{f"the notebook of {p.stem}": root / "notebooks" / f"{p.stem}.ipynb" for p in self.pages},
+            **{
+                f"the notebook of {p.stem}": root / "notebooks" / f"{p.stem}.ipynb"
+                for p in self.pages
+            },
         }
         lacking = [
             f"{what} ({os.path.relpath(path, root)})"

@@ -43,8 +43,8 @@ def environment(
         if str(device).startswith("cuda"):
             env["gpu"] = torch.cuda.get_device_name()
             env["cuda"] = torch.version.cuda
-    # without that module no kernel of ours has run
-    if "labkit.kernels" in sys.modules:
+    # they are for processors, and without that module none has run
+    if "gpu" not in env and "labkit.kernels" in sys.modules:
         env["kernels"] = own_kernels()
     return env
 

@@ -12,8 +12,9 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
+
+from labkit import paths
 
 # what a package carries beside its Python: read when the package is
 CARRIED = (".c", ".h", ".js", ".css")
@@ -25,14 +26,9 @@ def packages() -> dict[str, Path]:
     """The course's own packages, each with its folder; the clips' and the book's only in a
     checkout.
     """
-    labs = find_spec("labkit_labs")
-    assert labs and labs.origin, "the labs come with labkit"
-    found = {
-        "labkit": Path(__file__).resolve().parent,
-        "labkit_labs": Path(labs.origin).resolve().parent,
-    }
-    root = found["labkit_labs"].parent
-    beside = (root / "animations", root / "book" / "_ext" / "course")
+    labs = paths.labs().resolve()
+    found = {"labkit": Path(__file__).resolve().parent, "labkit_labs": labs}
+    beside = (labs.parent / "animations", labs.parent / "book/_ext/course")
     return found | {folder.name: folder for folder in beside if folder.is_dir()}
 
 

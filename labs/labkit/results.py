@@ -8,7 +8,6 @@ carries its machine, date, commit and command. Whose numbers they are is named i
 
 from __future__ import annotations
 
-import ast
 import datetime
 import fnmatch
 import json
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from labkit import chapters, machines, modules, paths
+from labkit import chapters, machines, paths, timed
 from labkit.environment import environment, file_name
 
 SCHEMA = 1
@@ -31,8 +30,6 @@ OLD_NAMES = {
     "ch14-ladder-ends": "ch14/ends",
     "ch14-ladder-ends-busy": "ch14/ends.intel-xeon-2core-busy",
 }
-# what belongs to no chapter is measured by `labkit bench`
-BENCH = "labkit/cli/bench.py"
 
 
 def folder() -> Path:
@@ -72,7 +69,7 @@ def document(
     name = canonical(name)
     for i, row in enumerate(rows):
         _check_finite(row, f"{_label(i, row)} of {name!r}")
-    code = code_of(name)
+    code = timed.code_of(name)
     return {
         "schema": SCHEMA,
         "name": name,
@@ -194,81 +191,7 @@ def _name_of(path: Path) -> str:
     return path.relative_to(folder()).as_posix().split(".")[0]
 
 
-# -- what was timed --------------------------------------------------------------------------------
-
-# these print, draw and store: no number depends on them
-FRAME = (
-    "labkit.chapters",
-    "labkit.checks",
-    "labkit.cli",
-    "labkit.environment",
-    "labkit.lab",
-    "labkit.machines",
-    "labkit.modules",
-    "labkit.palette",
-    "labkit.paths",
-    "labkit.plotting",
-    "labkit.results",
-    "labkit.source",
-    "labkit.tables",
-    "labkit.widgets",
-)
-# what a LAB says of its rows, and doesn't do to make them
-TELLS = (
-    "title",
-    "objective",
-    "asks",
-    "notice",
-    "columns",
-    "minutes",
-    "go",
-    "pays",
-    "plot",
-    "needs",
-)
-
-
-def source_of(name: str) -> Path | None:
-    """The file that measures a result; None if there is none by that name."""
-    labs = modules.packages()["labkit_labs"]
-    chapter, _, stem = canonical(name).partition(".")[0].partition("/")
-    if chapter == "bench":
-        return labs / BENCH
-    found = [p for p in labs.glob(f"{chapter}_*/{stem}.py") if "\nLAB" in p.read_text()]
-    return found[0] if stem and found else None
-
-
-def code_of(name: str) -> str | None:
-    """A hash of what a result times: the syntax trees of its lab and of all that it imports, less
-    what prints, draws and stores. None where nothing measures a result of this name.
-    """
-    source = source_of(name)
-    if source is None:
-        return None
-    return modules.digest(*modules.closure(source, without=FRAME), see=_measuring)
-
-
-def _measuring(tree: ast.Module) -> ast.Module:
-    """A lab without what it only says of its rows: a word in a title times nothing."""
-    lab = next((node for node in tree.body if _is_lab(node)), None)
-    if lab is None:
-        return tree
-    told = [k for k in lab.value.keywords if k.arg in TELLS]
-    names = {k.value.id for k in told if isinstance(k.value, ast.Name)}
-    kept = [k for k in lab.value.keywords if k not in told]
-    call = ast.Call(lab.value.func, lab.value.args, kept)
-    body = [node for node in tree.body if getattr(node, "name", None) not in names]
-    at = body.index(lab)
-    return ast.Module([*body[:at], ast.Assign(lab.targets, call), *body[at + 1 :]], [])
-
-
-def _is_lab(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.Assign)
-        and getattr(node.targets[0], "id", "") == "LAB"
-        and isinstance(node.value, ast.Call)
-    )
-
+# -- has its code changed --------------------------------------------------------------------------
 
 UNMARKED = "from before results carried a hash of their code"
 CHANGED = "measured before the code changed"
@@ -279,7 +202,7 @@ def code_state(doc: dict) -> str:
     """Is the code of today that which a document timed? One of the three sentences above."""
     if "code" not in doc:
         return UNMARKED
-    return SAME if doc["code"] == code_of(doc["name"]) else CHANGED
+    return SAME if doc["code"] == timed.code_of(doc["name"]) else CHANGED
 
 
 def stale(doc: dict) -> bool:
@@ -417,7 +340,7 @@ def check() -> None:
                 f"labs/results/{machines.FILE} quotes for {key!r}, which is no chapter"
             )
     for name in (*_names(), *said.exceptions):
-        if source_of(name) is None:
+        if timed.source_of(name) is None:
             raise ValueError(
                 f"no lab measures {name!r}, which labs/results has a file or a quote of"
             )

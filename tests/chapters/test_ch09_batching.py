@@ -7,6 +7,8 @@ import functools
 import pytest
 import torch
 
+import labkit
+from labkit import results
 from labkit.trace import Trace
 from labkit_labs.ch09_batching import invariance as lab_09_invariance
 from labkit_labs.ch09_batching import static as lab_09_static
@@ -60,8 +62,9 @@ def test_the_numbers_of_forwards_in_the_notice_follow_from_the_replies():
 
 
 @pytest.mark.smollm2
-def test_the_stored_schedule_shows_chunks_and_slots_that_are_filled_again(tmp_path):
-    [path] = lab_09_static.store(tmp_path)
+def test_the_short_schedule_shows_chunks_and_slots_that_are_filled_again(tmp_path):
+    trace = lab_09_static.short_schedule(labkit.weights.smollm2()[0])
+    path = trace.save(tmp_path / "a.trace.json")
     steps = Trace.load(path).steps
     rows = [row for step in steps for row in step.rows]
     assert (
@@ -111,6 +114,11 @@ def test_small_chunks_shorten_the_longest_step_and_large_ones_the_wait():
 def test_static_batches_make_users_wait():
     continuous, static = of("batches")
     assert static["ttft_p50"] > 2 * continuous["ttft_p50"]
+
+
+def test_a_hundred_thousand_requests_were_simulated_in_less_than_a_minute():
+    row = results.row("ch09/traffic", what="long")
+    assert row["requests"] == 100_000 and row["simulated_in"] < 60
 
 
 # -- batch invariance --------------------------------------------------------------------

@@ -196,6 +196,34 @@ def test_the_digest_of_a_syntax_tree_is_pinned(tmp_path):
     assert modules.digest(path) == "816800b8e625caec"
 
 
+# Rooms of labkit (a module, or a package as a whole) from the ground up: an import goes down. A new
+# room stands one floor above the highest that it imports.
+FLOORS = (
+    "config dtypes machines palette paths sampling step tables",
+    "chapters formulas kernels modules plotting published source speculative",
+    "checks environment linear ops reference timed",
+    "caches ffn mixers results",
+    "moe",
+    "model",
+    "decode weights",
+    "bench traces",
+    "lab quant rivals trace",
+    "cli engine widgets",
+)
+
+
+def test_no_import_in_labkit_runs_up_its_floors():
+    rooms = modules.rooms(modules.graph())
+    floor = {room: i for i, names in enumerate(FLOORS) for room in names.split()}
+    assert not set(rooms) - set(floor), "these rooms stand on no floor"
+    up = [f"{a} -> {b}" for a in rooms for b in rooms[a] if floor[a] <= floor[b]]
+    assert not up, "these imports don't go down"
+
+
+def test_no_circle_in_labkit():
+    graphlib.TopologicalSorter(modules.graph()).prepare()
+
+
 def test_what_is_not_python_is_refused(tmp_path):
     path = tmp_path / "lab.py"
     path.write_text("x = 1\nfor\n")

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from labkit import environment, machines, modules, results
+from labkit import environment, machines, modules, results, timed
 
 AMD = {"cpu": "AMD EPYC", "cores": 2, "capability": "AVX2"}
 INTEL = {"cpu": "Intel Xeon", "cores": 8}
@@ -280,10 +280,10 @@ def test_stored_results_fit_labs_and_machines(folder, say):
 
 
 def test_a_helper_measures_nothing():
-    assert results.source_of("ch02/baseline").name == "baseline.py"
-    assert results.source_of("ch02/checks") is None
-    assert results.source_of("ch02/") is None
-    assert results.source_of("demo") is None
+    assert timed.source_of("ch02/baseline").name == "baseline.py"
+    assert timed.source_of("ch02/checks") is None
+    assert timed.source_of("ch02/") is None
+    assert timed.source_of("demo") is None
 
 
 def test_the_courses_own_results_fit():
@@ -376,11 +376,12 @@ def lab(tmp_path, monkeypatch):
     files = {
         "ch02_kv_cache/timed.py": LAB,
         "ch02_kv_cache/helper.py": HELPER,
+        "ch02_kv_cache/__init__.py": 'LABS = ("timed",)\nONE = 1\n',
         "labkit/lab.py": "Lab = dict\n",
         "labkit/plotting.py": "",
         "labkit/cli.py": "",
     }
-    for name in (*files, *(f"{m.replace('.', '/')}.py" for m in results.FRAME)):
+    for name in (*files, *(f"{m.replace('.', '/')}.py" for m in timed.FRAME)):
         path = tmp_path / "labs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(files.get(name, ""))
@@ -409,6 +410,8 @@ def lab(tmp_path, monkeypatch):
         ("ch02_kv_cache/timed.py", "A lab", "The lab", True),  # says, doesn't measure
         ("ch02_kv_cache/timed.py", "See.", "Look.", True),
         ("ch02_kv_cache/timed.py", "    from labkit import plotting", "    pass", True),
+        ("ch02_kv_cache/__init__.py", '"timed",', '"timed", "other"', True),
+        ("ch02_kv_cache/__init__.py", "ONE = 1", "ONE = 2", False),
         ("labkit/plotting.py", "", "x = 1", True),
         ("labkit/lab.py", "dict", "list", True),
     ],
@@ -455,8 +458,8 @@ def test_rows_older_than_the_rule_are_marked_and_no_hash_is_invented(lab):
 
 def test_every_stored_result_has_code_that_measures_it():
     for name in results._names():
-        assert results.code_of(name), name
-    reached = {p.name for p in modules.closure(results.source_of("ch02/baseline"))}
+        assert timed.code_of(name), name
+    reached = {p.name for p in modules.closure(timed.source_of("ch02/baseline"))}
     assert {"baseline.py", "decode.py", "model.py", "linear.c"} <= reached
 
 
@@ -563,6 +566,10 @@ def test_an_environment_says_load_threads_and_kernels(monkeypatch):
 
 
 def test_what_ran_without_our_kernels_does_not_speak_of_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    env = environment.environment("cuda")
+    assert env["gpu"] == "NVIDIA H200"
+    assert "kernels" not in env
     monkeypatch.delitem(environment.sys.modules, "labkit.kernels", raising=False)
     assert "kernels" not in environment.environment()
 

@@ -1,6 +1,7 @@
 """The runbook: labs in the order in which each rests on the one before, and a stop that stops."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -136,6 +137,17 @@ def test_what_said_go_is_stored_and_what_said_stop_is_not(capsys, monkeypatch, t
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
     run(capsys, "--store")
     assert sorted(p.name.split(".")[0] for p in tmp_path.rglob("*.json")) == ["a", "b"]
+
+
+def test_what_is_stored_says_how_loaded_the_machine_was_and_the_labs_own_threads(
+    capsys, monkeypatch, tmp_path
+):
+    use(monkeypatch, replace(a_lab("CH01-A"), threads=3))
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    monkeypatch.setattr("labkit.cli.lab.load_average", lambda: 0.75)
+    run(capsys, "--store")
+    env = json.loads(next(tmp_path.rglob("*.json")).read_text())["env"]
+    assert (env["load"], env["threads"]) == (0.75, 3)
 
 
 @pytest.mark.parametrize(

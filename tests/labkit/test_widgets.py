@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from labkit import palette, results, widgets
-from labkit.reference.attention import record_attention
-from labkit.trace import DecodeStep, Trace
+from labkit.trace import DecodeStep, Trace, record_attention
 from labkit.widgets import base, bet, explore, panel, play, plot
 
 ROOT = Path(__file__).parents[2]

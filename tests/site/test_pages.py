@@ -11,7 +11,6 @@ import pytest
 
 import labkit
 from labkit import palette, plotting
-from labkit_labs.ch02_kv_cache import flash as lab_02_online_softmax
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,23 +125,3 @@ def test_each_drawn_edge_names_a_test_that_joins_its_two_ends():
             )
         edges += 1
     assert edges >= 9
-
-
-def test_the_flash_labs_notice_holds_for_what_is_stored():
-    """Four times the context: about fifteen times the memory with scores written out, three to six
-    times fused; under 1% at 4,096.
-    """
-    peak = {
-        (r["kind"], r["context"]): r["peak_bytes"]
-        for r in labkit.results.load("ch02/flash")["rows"]
-    }
-    notice = lab_02_online_softmax.LAB.notice
-    assert (
-        "about fifteen times the memory" in notice
-        and "three to six times" in notice
-        and "less than a hundredth" in notice
-    )
-    for context in (256, 512, 1024):
-        assert 14.5 <= peak["written out", 4 * context] / peak["written out", context] <= 16
-        assert 3 <= round(peak["fused", 4 * context] / peak["fused", context]) <= 6
-    assert peak["fused", 4096] < peak["written out", 4096] / 100

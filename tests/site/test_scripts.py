@@ -19,7 +19,7 @@ import check
 import pages
 import render
 import setup as set_up
-from labkit import chapters
+from labkit import chapters, results
 from tests.conftest import ROOT
 
 
@@ -179,7 +179,7 @@ def checkout(monkeypatch, tmp_path):
     monkeypatch.setattr(book, "check_house", lambda: None)
     monkeypatch.setattr(book, "fetch_model", lambda: None)
     monkeypatch.setattr(book, "run", run)
-    monkeypatch.setattr(book, "old_numbers", lambda: [])
+    monkeypatch.setattr(results, "to_measure_again", list)
     return SimpleNamespace(root=tmp_path, ran=ran)
 
 
@@ -259,7 +259,7 @@ def test_numbers_older_than_their_code_are_named_with_the_command(checkout, monk
     line = (
         "ch02/flash was measured before the code changed; measure it again: labkit lab CH02-FLASH"
     )
-    monkeypatch.setattr(book, "old_numbers", lambda: [line])
+    monkeypatch.setattr(results, "to_measure_again", lambda: [line])
     book.build()
     assert f"book: {line}" in capsys.readouterr().out
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import time
 from collections import deque
 from dataclasses import replace
@@ -13,15 +12,18 @@ from torch import Tensor
 
 from labkit import caches
 from labkit.config import whole
-from labkit.decode import check_tokens
+from labkit.decode import check_prompt, check_stop
 from labkit.dtypes import DTYPES
-from labkit.engine.request import Event, QueueFull, Request
+from labkit.engine.request import Event, QueueFull, Request, Stats
 from labkit.engine.scheduler import Scheduler
 from labkit.engine.storage import BlockCache, Int8Blocks
 from labkit.sampling import Sampling, probabilities
 from labkit.speculative import Speculation
 from labkit.step import Step
-from labkit.trace import BlocksStep, ScheduleStep, SpeculationStep, Stats, Trace
+from labkit.traces import Trace
+from labkit.traces.blocks import BlocksStep
+from labkit.traces.schedule import ScheduleStep
+from labkit.traces.speculation import SpeculationStep
 
 CACHE_DTYPES = (*DTYPES, "int8")
 
@@ -102,15 +104,12 @@ class Engine:
         ValueError for a bad argument, or if it can never fit the blocks; QueueFull when max_waiting
         requests wait.
         """
-        try:
-            prompt = [operator.index(t) for t in prompt]
-            stop = tuple(map(operator.index, self.model.config.stop if stop is None else stop))
-        except TypeError:
-            raise ValueError("prompt and stop must be lists of token ids") from None
+        config = self.model.config
         whole(max_new_tokens=max_new_tokens)
+        prompt = check_prompt(config, prompt, max_new_tokens)
+        stop = check_stop(config, stop)
         if not isinstance(sampling, Sampling | None):
             raise ValueError(f"sampling must be a labkit.Sampling, not {sampling!r}")
-        check_tokens(self.model.config, prompt, max_new_tokens)
         need = self.scheduler.blocks_for(len(prompt) + max_new_tokens - 1)
         blocks = self.scheduler.pool.n
         if need > blocks:
@@ -248,23 +247,13 @@ class Engine:
                 self.events.append(Event(r.id, new, r.finished))
         if not any(kind == "prefill" for _, _, kind, *_ in did):
             self.speculation.observe(sum(n for _, n in work), now - started, checks)
-        s = self.scheduler
         seconds = now - started
-        ended = {r.id: r.finished for r, _ in work if r.finished}
         self.log.append(
-            (
-                ScheduleStep(seconds, did, [r.id for r in s.waiting], s.preempted, ended),
-                BlocksStep(
-                    {r.id: list(r.blocks) for r in s.running},
-                    len(s.pool.free),
-                    list(s.pool.kept),
-                    s.copies,
-                    s.hit_tokens,
-                ),
-                SpeculationStep(
-                    seconds, [[r.id, draft, accepted] for r, draft, accepted in checks]
-                ),
-            )
+            {
+                "schedule": ScheduleStep.of(self.scheduler, work, did, seconds),
+                "blocks": BlocksStep.of(self.scheduler),
+                "speculation": SpeculationStep.of(checks, seconds),
+            }
         )
 
     def _end(self, r: Request, reason: str, message: str = "") -> None:
@@ -305,6 +294,4 @@ class Engine:
             "block_size": s.block_size,
             "token_budget": s.token_budget,
         }
-        return Trace(
-            kind, "labkit.Engine.step", meta, [step[kinds.index(kind)] for step in self.log]
-        )
+        return Trace(kind, "labkit.Engine.step", meta, [step[kind] for step in self.log])

@@ -71,7 +71,7 @@ class Panel(w.VBox):
             self._models = {dtype: self._load(dtype)}
         model, tokenizer = self._models[dtype]
         ids = getattr(tokenizer, "chat", tokenizer.encode)(self.prompt.value)
-        decode.check_tokens(model.config, ids, new)
+        decode.check_prompt(model.config, ids, new)
         bench.time_decode(model, [ids], 2, self.cache.value)  # nothing is timed cold
         times = bench.time_decode(model, [ids] * batch, new, self.cache.value)
         label = (
