@@ -28,7 +28,8 @@ with suppress(ImportError):
     settings.load_profile("everywhere")
 
 ROOT = Path(__file__).parents[1]
-HTML = ROOT / "_build/html"
+# `make check CHAPTER=02` builds a site of its own
+HTML = Path(os.environ.get("COURSE_HTML", ROOT / "_build/html"))
 PHONE = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
 CHROMIUM = [
     "--headless",
@@ -57,13 +58,14 @@ def pytest_addoption(parser):
 
 def chapter_of(item) -> str | None:
     """The number of the chapter that a test is about: of its file, or of what it is run for
-    (`CH02-LOOPS`, `02_kv_cache`, `02.1`).
+    (`CH02-LOOPS`, `02_kv_cache`, `02.1`, the page `book/chapters/02_kv_cache`).
     """
     if found := re.match(r"test_ch(\d\d)_", item.path.name):
         return found[1]
-    if item.path.parent.name != "every" or not hasattr(item, "callspec"):
+    if item.path.parent.name not in ("every", "site") or not hasattr(item, "callspec"):
         return None
-    found = re.match(r"(?:CH)?(\d\d)(?=b?[-._])", item.callspec.id)
+    page = re.search(r"book/chapters/(\d\d)b?_", item.callspec.id)
+    found = page or re.match(r"(?:CH)?(\d\d)(?=b?[-._])", item.callspec.id)
     return found[1] if found else None
 
 

@@ -81,7 +81,7 @@
     for (const script of document.querySelectorAll(STATE)) {
       const page = JSON.parse(script.textContent);
       Object.assign(states, page.state);
-      // widgets_ext ships a module once, whatever the number of widgets
+      // course.widgets ships a module once, whatever the number of widgets
       Object.assign(shared, page.modules);
     }
     function open(view) {

@@ -591,7 +591,7 @@ def site(tmp_path_factory):
     (source / "conf.py").write_text("")
     (source / "panel.ipynb").write_text(json.dumps(notebook(panel())))
     config = {
-        "extensions": ["myst_nb", "widgets_ext"],
+        "extensions": ["myst_nb", "course.widgets"],
         "nb_execution_mode": "off",
         "nb_ipywidgets_js": {"widget-host.js": {}},
         "html_static_path": [str(ROOT / "book" / "_static" / "widget-host.js")],

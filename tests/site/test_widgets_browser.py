@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from widgets_ext import STATE, VIEW, slim
 
+from course.widgets import STATE, VIEW, slim
 from labkit.widgets import base, bet, explore, play, scene
 from tests.labkit.test_widgets import ROOT, decode, line, tiles
 

@@ -111,4 +111,3 @@ def setup(app):
     app.add_post_transform(JoinViews)
     app.connect("html-page-context", embed, priority=900)
     app.connect("build-finished", write_css)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
