@@ -3,7 +3,8 @@
     python scripts/new_chapter.py 05 swa
 
 Writes the page, the checks, a first lab, the scene, the tests' data and the notebook. What is left
-to edit is `_toc.yml` (a page that stands there is an open chapter), `references.bib`, `glossary.md`.
+to edit is `_toc.yml` (a page that stands there is an open chapter), `references.bib`,
+`glossary.md`.
 """
 
 from __future__ import annotations
