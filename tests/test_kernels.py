@@ -163,8 +163,14 @@ def test_the_engine_and_the_loops_use_them(monkeypatch):
     monkeypatch.setattr(kernels, "attend", counted)
 
     def serve():
-        engine = labkit.Engine(engines.model(), max_batch=8, n_blocks=200, block_size=4)
-        engine.speculation = engines.always(engines.Guess("full", 0))
+        engine = labkit.Engine(
+            engines.model(),
+            max_batch=8,
+            n_blocks=200,
+            block_size=4,
+            speculative=engines.Guess("full", 0),
+            drafts=3,
+        )
         ids = [engine.add(p, 20, stop=()) for p, _ in prompts]
         return [engine.run()[i] for i in ids], labkit.generate(
             engines.model(), [p for p, _ in prompts], 20, stop=()

@@ -70,8 +70,7 @@ def run(device="cpu", quick=False):
     from labkit import bench
     from labkit.tables import progress
     from labkit.weights import smollm2
-    from labkit_labs.ch12_speculation.batch import serve
-    from labkit_labs.ch12_speculation.drafts import acceptance, engine
+    from labkit_labs.ch12_speculation.watch import acceptance, engine, serve
 
     torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)
@@ -116,8 +115,7 @@ def store(folder):
     player and the clip.
     """
     from labkit.weights import smollm2
-    from labkit_labs.ch12_speculation.batch import serve
-    from labkit_labs.ch12_speculation.drafts import engine
+    from labkit_labs.ch12_speculation.watch import engine, serve
 
     model, tokenizer = smollm2()
     one = engine(model, 1, "ngram")
