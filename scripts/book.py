@@ -113,6 +113,15 @@ def build() -> None:
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
         raise
     KEYS.write_text(json.dumps(new))
+    name_what_to_measure_again()
+
+
+def name_what_to_measure_again() -> None:
+    """A line for each quoted result whose code has changed since: a warning, no failure."""
+    from labkit.results import to_measure_again
+
+    for line in to_measure_again():
+        print(f"book: {line}", flush=True)
 
 
 def serve() -> None:

@@ -154,7 +154,7 @@ class Page:
     def _indented(line: str, text: str) -> str:
         return textwrap.indent(text, line[: len(line) - len(line.lstrip())])
 
-    # -- inside a line ----------------------------------------------------------------------------------------------
+    # -- inside a line -------------------------------------------------------------------
 
     def _inline(self, lines: list[str], start: int, end: int, token) -> None:
         """Rewrite roles and relative links of an inline token, left to right, in the source itself."""
@@ -245,7 +245,7 @@ class Page:
             )
         return plain[name]
 
-    # -- blocks -----------------------------------------------------------------------------------------------------
+    # -- blocks --------------------------------------------------------------------------
 
     def directive(self, token) -> str:
         name, _, argument = token.info[1:].partition("}")

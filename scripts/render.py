@@ -39,7 +39,7 @@ def current(scene) -> bool:
 
 def draw(name: str) -> str:
     """Render one clip, in a process of its own. Returns a line to print."""
-    from animations import clips
+    from animations.scenes import clips
     from animations.stage.render import render
 
     scene = next(s for s in clips() if s.clip_name == name)
@@ -49,7 +49,7 @@ def draw(name: str) -> str:
 
 
 def main() -> None:
-    from animations import clips
+    from animations.scenes import clips
 
     OUT.mkdir(parents=True, exist_ok=True)
     scenes = clips()

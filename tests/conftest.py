@@ -5,7 +5,9 @@ browser.
 import functools
 import http.server
 import os
+import re
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -38,15 +40,49 @@ def pages() -> list[str]:
     ]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--chapter", help="run only the tests of this chapter: --chapter 02")
+
+
+def chapter_of(item) -> str | None:
+    """The number of the chapter that a test is about: of its file, or of what it is run for
+    (`CH02-LOOPS`, `02_kv_cache`, `02.1`).
+    """
+    if found := re.match(r"test_ch(\d\d)_", item.path.name):
+        return found[1]
+    if item.path.parent.name != "every" or not hasattr(item, "callspec"):
+        return None
+    found = re.match(r"(?:CH)?(\d\d)(?=b?[-._])", item.callspec.id)
+    return found[1] if found else None
+
+
 def pytest_collection_modifyitems(config, items):
-    """CUDA tests are for machines that have it (`make gpu`): elsewhere they are not collected."""
-    cuda = [item for item in items if item.get_closest_marker("cuda")]
-    if cuda:
+    """CUDA tests are for machines that have it (`make gpu`): elsewhere they are not collected.
+
+    Tests of one chapter, and tests of one file, share what they made: they run in one process.
+    """
+    wanted = config.getoption("chapter")
+    drop = [item for item in items if wanted and chapter_of(item) != wanted]
+    if any(item.get_closest_marker("cuda") for item in items):
         import torch
 
         if not torch.cuda.is_available():
-            config.hook.pytest_deselected(items=cuda)
-            items[:] = [item for item in items if item not in cuda]
+            drop += [item for item in items if item.get_closest_marker("cuda")]
+    if drop:
+        config.hook.pytest_deselected(items=drop)
+        items[:] = [item for item in items if item not in set(drop)]
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(chapter_of(item) or str(item.path)))
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """A test that changes the process's number of threads changes it for itself only."""
+    torch = sys.modules.get("torch")
+    before = torch and torch.get_num_threads()
+    yield
+    if before and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 from manim import DOWN, LEFT, RIGHT, UP, Animation, FadeIn, FadeOut, LaggedStart, VGroup
 
@@ -45,7 +43,12 @@ class KVCacheLoop(CourseScene):
         " clip."
     )
     poster_at = "repeat"
-    reads = ("trace_decode_cached.json", "trace_decode_naive.json", "ch02/baseline.*.json")
+    reads = (
+        "ch02/decode_cached.trace.json",
+        "ch02/decode_naive.trace.json",
+        "ch02/baseline.*.json",
+        "machines.json",
+    )
 
     def construct(self):
         self.load()
@@ -60,7 +63,7 @@ class KVCacheLoop(CourseScene):
 
     def load(self):
         """The recorded runs. ValueError if they can't be shown side by side."""
-        cached, naive = self.trace("trace_decode_cached"), self.trace("trace_decode_naive")
+        cached, naive = self.trace("ch02/decode_cached"), self.trace("ch02/decode_naive")
         self.cached, self.naive = cached.steps, naive.steps
         self.tokens, other = (
             [*t.meta["prompt"], *(s.token for s in t.steps)] for t in (cached, naive)
@@ -86,7 +89,7 @@ class KVCacheLoop(CourseScene):
     def chip(self, i: int) -> Chip:
         return Chip(self.tokens[i], self.wide, cap=self.cap).move_to(self.spot(i, CHIPS))
 
-    # -- the loop ------------------------------------------------------------------------------------------------------------------
+    # -- the loop ------------------------------------------------------------------------
     def prompt(self):
         """The prompt and the layer."""
         heading = Label("The KV cache loop", "title", NAVY, "bold").put([-FRAME, TITLE, 0], LEFT)
@@ -180,7 +183,7 @@ class KVCacheLoop(CourseScene):
         self.move(self.keys.settle(), self.values.settle(), seconds=QUICK)
         self.read(1, MOVE)
 
-    # -- the bill ------------------------------------------------------------------------------------------------------------------
+    # -- the bill ------------------------------------------------------------------------
     def the_bill(self):
         """The stage moves up; the keys that each loop has computed are counted, a row a step."""
         self.say("What did the cache save? Count the keys that had to be computed.", "bill")
@@ -239,7 +242,7 @@ class KVCacheLoop(CourseScene):
             self.read(i, pace, self.keys.settle(), self.values.settle())
         self.rest()
 
-    # -- the point -----------------------------------------------------------------------------------------------------------------
+    # -- the point -----------------------------------------------------------------------
     def the_shape(self):
         """The work without the cache stays as it is; the work with it falls into one line."""
         self.say("Without the cache, the work is a triangle. With it, a single line.", "shape")
@@ -269,10 +272,7 @@ class KVCacheLoop(CourseScene):
         with_cache, without = (results.row("ch02/baseline", variant=v) for v in ("cached", "naive"))
         multiple, context, new = (with_cache[k] for k in ("multiple", "context", "new"))
         env = with_cache.document["env"]
-        machine = (
-            env.get("gpu")
-            or re.sub(r"\((R|TM|r|tm)\)|Processor|CPU|\s*@.*|\s+\d+-Core.*", "", env["cpu"]).strip()
-        )
+        machine = results.where(with_cache.document)
         threads = (
             ""
             if "gpu" in env or "threads" not in env

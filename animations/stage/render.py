@@ -11,7 +11,6 @@ import sys
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass
-from inspect import getsourcefile
 from pathlib import Path
 
 import av
@@ -19,7 +18,7 @@ from manim import CairoRenderer, tempconfig
 from PIL import Image
 
 import labkit
-from animations import clips
+from animations.scenes import clips
 from animations.stage.clock import CourseScene, write_vtt
 from labkit import results
 
@@ -135,15 +134,15 @@ def sources(scene_class: type[CourseScene]) -> list[Path]:
     measured = [
         path for pattern in scene_class.reads for path in sorted(results.folder().glob(pattern))
     ]
-    called = [Path(getsourcefile(function)) for function in scene_class.runs]
-    return [own, *shared, Path(labkit.__file__).parent / "palette.py", *called, *measured]
+    return [own, *shared, Path(labkit.__file__).parent / "palette.py", *measured]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 2 for bad input, said in one line."""
     known = {scene.__name__: scene for scene in clips()}
     parser = argparse.ArgumentParser(
-        prog="python -m animations.stage.render", description="Render a clip: mp4, captions, poster."
+        prog="python -m animations.stage.render",
+        description="Render a clip: mp4, captions, poster.",
     )
     parser.add_argument("scene", choices=sorted(known))
     parser.add_argument("--quality", choices=list(QUALITIES), default="480p")

@@ -43,7 +43,7 @@ class NumberRole(SphinxRole):
         kept = self.env.temp_data.setdefault("receipts", {})
         key = next((k for k, r in kept.items() if r == made), None) or f"n{len(kept) + 1}"
         kept[key] = made
-        return [receipt(self.rawtext, made.text, key=key, measured=bool(made.details))], []
+        return [receipt(self.rawtext, made.text, key=key, measured=bool(made.sources))], []
 
 
 class FormulaRole(SphinxRole):
@@ -96,23 +96,21 @@ def depart_receipt(self, node):
     self.body.append("</a>")
 
 
-def facts(details: dict) -> str:
-    """Where and when a result was measured."""
-    shown = {"how": "computed by labkit when the page was built"}
-    if details:
-        shown = {"result": details["result"]} | {k: v for k, v in details.items() if k != "spread"}
+def facts(sources: list[dict]) -> str:
+    """Where and when a number was measured: of a ratio of two results, both."""
+    computed = [{"how": "computed by labkit when the page was built"}]
     return "".join(
-        f"<div><dt>{escape(LABELS.get(k, k.capitalize()))}</dt><dd>{escape(str(v))}</dd></div>"
-        for k, v in shown.items()
-        if v
+        f"<div><dt>{escape(LABELS.get(k, k.capitalize()))}</dt><dd>{escape(v)}</dd></div>"
+        for source in sources or computed
+        for k, v in source.items()
+        if k != "spread"
     )
 
 
 def row(key: str, made: results.Receipt) -> str:
     """One number: its text, how it was made, its spread."""
-    spread = (
-        f"<small>{escape(made.details['spread'])}</small>" if made.details.get("spread") else ""
-    )
+    spreads = "; ".join(source["spread"] for source in made.sources if "spread" in source)
+    spread = f"<small>{escape(spreads)}</small>" if spreads else ""
     return (
         f'<li id="{key}"><b>{escape(made.text)}</b>'
         f" <code>{escape(made.expression)}</code>{spread}</li>"
@@ -125,7 +123,7 @@ def visit_receipt_list(self, node):
     """
     origins = {}
     for key, made in node["receipts"].items():
-        origins.setdefault(facts(made.details), []).append(row(key, made))
+        origins.setdefault(facts(made.sources), []).append(row(key, made))
     blocks = "".join(
         f'<div class="origin"><dl>{shown}</dl><ul>{"".join(rows)}</ul></div>'
         for shown, rows in origins.items()

@@ -6,12 +6,14 @@ The formulas are proved first: on small models torch's own counter must find the
 FLOP.
 """
 
-from labkit import formulas, presets
+from labkit import formulas, plotting, presets
 from labkit.lab import Lab
+from labkit.tables import span, where
 
 MODELS = ["gpt2-124m", "smollm2-135m", "llama3-8b", "qwen3-30b-a3b", "deepseek-v3"]
 CONTEXTS = [1024, 8192, 131072]
 PROOFS = ["tiny", "tiny-gpt2", "tiny-mla", "tiny-moe"]
+PROMPT = 96  # tokens of a proof
 PARTS = {
     "projections": ("attention", "latent attention", "delta rule"),
     "ffn": ("dense FFN", "router", "routed experts", "shared experts"),
@@ -23,27 +25,29 @@ def by_component(name: str, context: int) -> dict:
     """FLOPs of one decoded token and the shares of projections, attention over the context,
     feed-forward layers and head.
     """
-    c, held = presets[name], formulas.parts(presets[name])
+    config = presets[name]
+    held = formulas.parts(config)
     work = {
-        group: sum(2 * held[p].matrices for p in parts if p in held)
+        group: sum(2 * held[part].matrices for part in parts if part in held)
         for group, parts in PARTS.items()
     }
-    if "routed experts" in held:  # a token meets A of X
-        work["ffn"] -= (
-            2 * held["routed experts"].matrices // c.n_experts * (c.n_experts - c.n_active_experts)
-        )
-    work["attention"] = formulas.attention_flops(c, 1, context)
+    if "routed experts" in held:
+        # a token meets A of X
+        expert = 2 * held["routed experts"].matrices // config.n_experts
+        work["ffn"] -= expert * (config.n_experts - config.n_active_experts)
+    work["attention"] = formulas.attention_flops(config, 1, context)
     total = sum(work.values())
-    return {
+    row = {
         "model": name,
         "context": context,
         "work": "one decoded token",
-        "parameters": formulas.parameters(c),
-        "active": formulas.active_parameters(c),
+        "parameters": formulas.parameters(config),
+        "active": formulas.active_parameters(config),
         "flops": total,
-        "formula": formulas.decode_flops(c, context),
-        "per_parameter": total / formulas.active_parameters(c),
-    } | {f"share_{group}": n / total for group, n in work.items()}
+        "formula": formulas.decode_flops(config, context),
+        "per_parameter": total / formulas.active_parameters(config),
+    }
+    return row | {f"share_{group}": flops / total for group, flops in work.items()}
 
 
 def counted(name: str, tokens: int, device: str) -> dict:
@@ -79,11 +83,10 @@ def counted(name: str, tokens: int, device: str) -> dict:
     }
 
 
-def run(device="cpu", quick=False):
-    proofs = [counted(name, 96, device) for name in (PROOFS[:2] if quick else PROOFS)]
-    return proofs + [
-        by_component(name, T) for name in (MODELS[1:3] if quick else MODELS) for T in CONTEXTS
-    ]
+def run(device, *, proofs, models):
+    """Rows of the proofs, then of the models at each of CONTEXTS."""
+    proved = [counted(name, PROMPT, device) for name in proofs]
+    return proved + [by_component(name, context) for name in models for context in CONTEXTS]
 
 
 def go(rows):
@@ -96,13 +99,8 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
-    shares = {
-        r["model"]: 100 * r["share_attention"]
-        for r in rows
-        if "share_attention" in r and r["context"] == 8192
-    }
+    tokens = where(rows, work="one decoded token", context=8192)
+    shares = {r["model"]: 100 * r["share_attention"] for r in tokens}
     return plotting.bars(
         shares,
         form="{:.0f} %",
@@ -112,19 +110,29 @@ def plot(rows):
     )
 
 
+def notice(rows):
+    short = where(rows, work="one decoded token", context=CONTEXTS[0])
+    long = where(rows, work="one decoded token", context=CONTEXTS[-1])
+    each = span([r["per_parameter"] for r in short], ".1f")
+    feed_forward = span([r["share_ffn"] for r in short], ".0%")
+    attention = span([r["share_attention"] for r in long], ".0%")
+    return (
+        f"At {CONTEXTS[0]:,} tokens a token costs {each} FLOPs for each parameter it meets: two for"
+        " each number that it is multiplied with, none for an embedding that is only looked up, and"
+        f" attention. Feed-forward layers take {feed_forward} of them. At {CONTEXTS[-1]:,} tokens"
+        f" attention takes {attention}, and the more the less a token does besides: in small"
+        " models, and in mixtures of experts."
+    )
+
+
 LAB = Lab(
-    asks="Do the components add up to the formula, and does torch count the same?",
     title="Where the FLOPs go",
-    minutes=0.1,
     objective=(
         "Count the parameters of real models and the FLOPs of one decoded token by component, and"
         " prove the count with torch's own."
     ),
-    notice=(
-        "At short contexts a token costs two FLOPs for each parameter it meets, and most of them"
-        " lie in the feed-forward layers. At long contexts attention takes over, first where a"
-        " token does little else: in small models, and in mixtures of experts."
-    ),
+    asks="Do the components add up to the formula, and does torch count the same?",
+    notice=notice,
     columns={
         "model": "model",
         "work": "work",
@@ -139,6 +147,11 @@ LAB = Lab(
         "share_head": "head|.0%",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"proofs": PROOFS, "models": MODELS},
+        "quick": {"proofs": PROOFS[:2], "models": MODELS[1:3]},
+    },
     go=go,
+    plot=plot,
+    minutes=0.1,
 )

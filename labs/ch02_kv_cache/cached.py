@@ -2,64 +2,55 @@
 goes.
 """
 
+from functools import partial
+
+from labkit import bench, formulas, plotting
 from labkit.lab import Lab
+from labkit.tables import progress
+from labkit_labs.ch02_kv_cache.memory import growth
 
-CONTEXTS = [64, 300, 1024, 2048]
 
-
-def growth(prompt: list[int], new: int, device: str) -> int:
-    """Bytes that this process grows by while it generates: call it in a fresh one, where no memory
-    freed earlier could hide a copy.
-    """
-    from labkit import bench
+def generation(prompt: list[int], new: int, device: str):
+    """A function that generates, on a model that is loaded and warm."""
     from labkit.weights import smollm2
 
     model, _ = smollm2("fp32", device)
     bench.time_decode(model, [prompt[:8]], 2)
-    before = bench.resident_bytes()
-    with bench.PeakMemory() as peak:
-        bench.time_decode(model, [prompt], new)
-    return peak.bytes - before
+    return partial(bench.time_decode, model, [prompt], new)
 
 
-def run(device="cpu", quick=False):
-    import multiprocessing
-
-    import torch
-
-    from labkit import bench, formulas
-    from labkit.tables import progress
+def run(device, *, contexts, new, repeats):
+    """A row for each number of tokens in the prompt. new: tokens generated. repeats: rounds."""
     from labkit.weights import smollm2
 
-    torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)
-    config, new, rows = model.config, 4 if quick else 32, []
+    config = model.config
     ceilings = bench.hardware("fp32", device)
-    text = (
-        tokenizer.encode(
-            "A cache keeps a copy of what was slow to get, close to where it is needed again. "
-        )
-        * 200
+    prompts = {context: bench.prompt(tokenizer, context) for context in contexts}
+
+    def generate(context, new=new):
+        return partial(bench.time_decode, model, [prompts[context]], new)
+
+    runs = bench.rounds(
+        {context: generate(context) for context in contexts},
+        repeats=repeats,
+        warmup={contexts[0]: generate(contexts[0], new=4)},
+        label="rounds",
     )
-    contexts = CONTEXTS[:2] if quick else CONTEXTS
-    taken = {context: [] for context in contexts}
-    bench.time_decode(model, [text[:64]], 4)  # warm up
-    for _ in progress(range(1 if quick else 3), "rounds"):
-        for context in contexts:
-            taken[context].append(bench.time_decode(model, [text[:context]], new))
-    grown = {}
-    for context in progress(contexts, "memory"):
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            grown[context] = pool.apply(growth, (text[:context], new, device))
-    for context, runs in taken.items():
-        last = context + new
+    grown = {
+        context: growth(generation, prompt, new, device)
+        for context, prompt in progress(prompts.items(), "memory")
+    }
+    rows = []
+    for context, times in runs.items():
+        middle = context + new // 2
         decode = bench.summarise(
-            [s for r in runs for s in r.each],
-            flops=formulas.decode_flops(config, context + new // 2),
-            bytes=formulas.decode_bytes(config, context + new // 2, 1, "fp32"),
+            [seconds for t in times for seconds in t.each],
+            flops=formulas.decode_flops(config, middle),
+            bytes=formulas.decode_bytes(config, middle, 1, "fp32"),
             hardware=ceilings,
         )
-        prefill = bench.summarise([r.first for r in runs])
+        prefill = bench.summarise([t.first for t in times])
         rows.append(
             decode.to_row(
                 context=context,
@@ -67,7 +58,7 @@ def run(device="cpu", quick=False):
                 prefill_seconds=prefill.median,
                 tokens_per_second=1 / decode.median,
                 prefill_tokens_per_second=context / prefill.median,
-                cache_bytes=formulas.kv_cache_bytes(config, last, 1, "fp32"),
+                cache_bytes=formulas.kv_cache_bytes(config, context + new, 1, "fp32"),
                 activation_bytes=round(formulas.activation_bytes(config, context, "fp32")),
                 grown_bytes=grown[context],
             )
@@ -85,33 +76,41 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
+    contexts = [r["context"] for r in rows]
+    milliseconds = [1e3 * r["median"] for r in rows]
     return plotting.lines(
-        [r["context"] for r in rows],
-        {"a decoded token": [r["median"] * 1e3 for r in rows]},
+        contexts,
+        {"a decoded token": milliseconds},
         x_label="tokens of context",
         y_label="milliseconds",
-        alt=(
-            "Milliseconds per decoded token by context: the weights' share is constant, the cache's"
-            " grows."
-        ),
+        alt="Milliseconds per decoded token by context: "
+        + ", ".join(f"{ms:.1f} at {context:,}" for context, ms in zip(contexts, milliseconds)),
+    )
+
+
+def notice(rows):
+    short = rows[0]
+    long = rows[-1]
+    return (
+        f"Every step reads the whole cache: a token takes {long['median'] / short['median']:.2f}"
+        f" times as long at {long['context']:,} tokens as at {short['context']:,}. Prefill does"
+        " many tokens for one reading of the weights: there, it takes"
+        f" {long['prefill_tokens_per_second'] / long['tokens_per_second']:.0f} times as many a"
+        f" second. Memory grew by {long['grown_bytes'] / 1e6:,.1f} MB, where the cache takes"
+        f" {long['cache_bytes'] / 1e6:,.1f} MB and a prompt's activations"
+        f" {long['activation_bytes'] / 1e6:,.1f} MB: were the cache copied, it would be in there"
+        " twice. Watched is the process: what lies in a GPU's own memory is not in it."
     )
 
 
 LAB = Lab(
-    asks="Does prefill take more tokens a second than decode?",
     title="Cached generation: speed and memory",
-    minutes=2,
     objective=(
         "Generate with a cache on SmolLM2-135M; record tokens per second for prefill and decode,"
         " and what the memory grows by."
     ),
-    notice=(
-        "Decode slows as the context grows, because the cache is read at every step; prefill does"
-        " many tokens for one reading of the weights. Memory grows by the cache and by a prompt's"
-        " activations, and by little else: nothing copies the cache."
-    ),
+    asks="Does prefill take more tokens a second than decode?",
+    notice=notice,
     columns={
         "context": "context",
         "prefill_tokens_per_second": "prefill tokens/s|,.0f",
@@ -123,6 +122,12 @@ LAB = Lab(
         "grown_bytes": "memory grew|,",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"contexts": [64, 300, 1024, 2048], "new": 32, "repeats": 3},
+        "quick": {"contexts": [64, 300], "new": 4, "repeats": 1},
+    },
+    threads=1,
     go=go,
+    plot=plot,
+    minutes=2,
 )

@@ -1,25 +1,33 @@
 """CH02-FLASH: what attention costs in memory and time, with and without the T x T scores.
 
 Two ways to the same numbers on one layer of SmolLM2's shape: scores written out, and torch's fused
-kernel (tiles and online softmax inside). Peak memory is measured in a process of its own.
+kernel (tiles and online softmax inside). Peak memory is measured in a process of its own. All on
+the CPU, whatever the device. Beside it a few tokens go through the course's own tiles: their trace
+drives the player and the clip.
 """
 
-from labkit.lab import Lab
+from labkit import bench, plotting
+from labkit.lab import Lab, Recorded
+from labkit.tables import only, progress, series
+from labkit_labs.ch02_kv_cache.memory import growth
 
-CONTEXTS = [256, 512, 1024, 2048, 4096]
+HEADS, HEAD_DIM = 9, 64  # SmolLM2's
+KINDS = ("written out", "fused")
+SMALL = {"tokens": 12, "head_dim": 4, "tile": 4}  # to watch: the page's example, and its clip's
 
 
 def attend(kind: str, T: int):
-    """One causal attention of 9 heads of 64, SmolLM2's, over T tokens."""
+    """A function that does one causal attention over T tokens."""
     import torch
     import torch.nn.functional as F
 
-    q, k, v = torch.randn(3, 1, 9, T, 64, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, HEADS, T, HEAD_DIM, generator=generator)
     causal = torch.ones(T, T, dtype=torch.bool).tril()
 
     def written_out():
-        scores = (q @ k.transpose(-1, -2) / 8).masked_fill(~causal, float("-inf"))
-        return scores.softmax(-1) @ v
+        scores = q @ k.transpose(-1, -2) / HEAD_DIM**0.5
+        return scores.masked_fill(~causal, float("-inf")).softmax(-1) @ v
 
     def fused():
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -27,97 +35,94 @@ def attend(kind: str, T: int):
     return {"written out": written_out, "fused": fused}[kind]
 
 
-def peak(kind: str, T: int) -> int:
-    """Bytes the process grew by while attending once, in this process: call it in a fresh one."""
-    from labkit import bench
-
+def warm(kind: str, T: int):
+    """The same, once a small one has been done."""
     attend(kind, 64)()
-    fn = attend(kind, T)
-    before = bench.resident_bytes()
-    with bench.PeakMemory() as measured:
-        fn()
-    return max(0, measured.bytes - before)
+    return attend(kind, T)
 
 
-def run(device="cpu", quick=False):
-    import multiprocessing
+def small_example():
+    """A few tokens in tiles, recorded."""
+    import numpy as np
 
-    import torch
+    from labkit.trace import record_attention
 
-    from labkit import bench
-    from labkit.tables import progress
+    shape = (3, SMALL["tokens"], SMALL["head_dim"])
+    q, k, v = np.random.default_rng(0).standard_normal(shape)
+    return record_attention(q, k, v, SMALL["tile"])
 
-    torch.set_num_threads(1)
+
+def run(device, *, contexts, repeats):
+    """A row for each context and kind."""
     rows = []
-    for T in progress(CONTEXTS[:2] if quick else CONTEXTS, "contexts"):
-        fns = {kind: attend(kind, T) for kind in ("written out", "fused")}
+    for T in progress(contexts, "contexts"):
+        fns = {kind: attend(kind, T) for kind in KINDS}
         gap = (fns["written out"]() - fns["fused"]()).abs().max().item()
-        times = bench.interleave(fns, repeats=2 if quick else 7)
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            grown = {kind: pool.apply(peak, (kind, T)) for kind in fns}
+        times = bench.interleave(fns, repeats=repeats)
         for kind, m in times.items():
             rows.append(
                 m.to_row(
                     kind=kind,
                     context=T,
-                    peak_bytes=grown[kind],
-                    score_bytes=9 * T * T * 4,
+                    peak_bytes=growth(warm, kind, T),
+                    score_bytes=HEADS * T * T * 4,
                     gap=gap,
                     multiple=bench.multiple(times["written out"], m),
                 )
             )
-    return rows
+    return Recorded(rows, online_softmax=small_example())
 
 
 def go(rows):
     for r in rows:
         if not r["gap"] <= 1e-4:
             return f"at {r['context']:,} tokens the two differ by {r['gap']:.1e}: look at the mask"
-        other = next(o for o in rows if o["context"] == r["context"] and o["kind"] == "written out")
-        if r["kind"] == "fused" and r["context"] >= 2048 and r["peak_bytes"] >= other["peak_bytes"]:
-            return (
-                f"at {r['context']:,} tokens the fused kernel takes as much memory as the scores"
-                " written out: look which kernel torch chose"
-            )
+        if r["kind"] == "fused" and r["context"] >= 2048:
+            other = only(rows, kind="written out", context=r["context"])
+            if r["peak_bytes"] >= other["peak_bytes"]:
+                return (
+                    f"at {r['context']:,} tokens the fused kernel takes as much memory as the"
+                    " scores written out: look which kernel torch chose"
+                )
 
 
 def plot(rows):
-    from labkit import plotting
-
     contexts = sorted({r["context"] for r in rows})
-    series = {
-        kind: [
-            next(r["peak_bytes"] for r in rows if r["kind"] == kind and r["context"] == T) / 1e6
-            for T in contexts
-        ]
-        for kind in ("written out", "fused")
-    }
+    megabytes = series(rows, "kind", "peak_bytes", 1e-6)
     return plotting.lines(
         contexts,
-        series,
+        megabytes,
         x_label="tokens",
         y_label="MB at the peak",
-        alt=(
-            "Peak memory of one attention by context: written out "
-            "it grows with the square of the context, fused with the context."
+        alt=f"Peak memory of one attention over {contexts[0]:,} to {contexts[-1]:,} tokens: "
+        + "; ".join(
+            f"{kind} from {mb[0]:,.1f} to {mb[-1]:,.1f} MB" for kind, mb in megabytes.items()
         ),
     )
 
 
+def notice(rows):
+    short = min(r["context"] for r in rows)
+    long = max(r["context"] for r in rows)
+    megabytes = series(rows, "kind", "peak_bytes", 1e-6)
+    grows = {kind: f"from {mb[0]:,.1f} to {mb[-1]:,.1f} MB" for kind, mb in megabytes.items()}
+    return (
+        "The fused kernel saves at most half of the multiplications (tiles behind the diagonal)."
+        f" What it saves is bytes: from {short:,} to {long:,} tokens, {long / short:.0f} times the"
+        f" context, the written-out form's memory grows {grows['written out']}, the fused one's"
+        f" {grows['fused']}. At {long:,} tokens that is"
+        f" {megabytes['fused'][-1] / megabytes['written out'][-1]:.1%} of it."
+    )
+
+
 LAB = Lab(
-    asks="Are the two attentions one function, and does the fused one need less memory?",
     title="Online softmax: the scores that are never written",
-    minutes=2,
     objective=(
         "Compare attention with its scores written out to the fused kernel: same numbers, other"
         " memory."
     ),
-    notice=(
-        "The fused kernel saves at most half of the multiplications (tiles behind the diagonal)."
-        " What it saves is bytes: four times the context costs the written-out form about fifteen"
-        " times the memory, and the fused one three to six times. At 4,096 tokens the fused one"
-        " takes less than a hundredth."
-    ),
+    asks="Are the two attentions one function, and does the fused one need less memory?",
+    notice=notice,
     columns={
         "context": "tokens",
         "kind": "attention",
@@ -128,6 +133,12 @@ LAB = Lab(
         "gap": "largest difference|.1e",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"contexts": [256, 512, 1024, 2048, 4096], "repeats": 7},
+        "quick": {"contexts": [256, 512], "repeats": 2},
+    },
+    threads=1,
     go=go,
+    plot=plot,
+    minutes=2,
 )

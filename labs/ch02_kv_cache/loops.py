@@ -5,34 +5,30 @@ checks that they write the same tokens, and counts what each step feeds, compute
 Its traces drive the chapter's player and its clip.
 """
 
-from labkit import formulas
-from labkit.lab import Lab
+from labkit import formulas, plotting
+from labkit.lab import Lab, Recorded
 
-PROMPT, NEW = "A cache is a place to", 6
+PROMPT = "A cache is a place to"
+NEW = 6
 
 
-def traces(device="cpu"):
-    """The naive and the cached decode of the same prompt, recorded."""
+def run(device):
+    """A row for each step, and the traces of both loops."""
     from labkit.trace import record_decode
     from labkit.weights import smollm2
 
     model, tokenizer = smollm2("fp32", device)
-    prompt = tokenizer.encode(PROMPT)
-    return model.config, {
-        kind: record_decode(model, prompt, NEW, cache=cache, decode=tokenizer.decode)
-        for kind, cache in (("naive", "none"), ("cached", "static"))
-    }
-
-
-def run(device="cpu", quick=False):
-    config, recorded = traces(device)
-    naive, cached = recorded["naive"].steps, recorded["cached"].steps
-    if [s.token for s in naive] != [s.token for s in cached]:
+    config, prompt = model.config, tokenizer.encode(PROMPT)
+    naive, cached = (
+        record_decode(model, prompt, NEW, cache=cache, decode=tokenizer.decode)
+        for cache in ("none", "static")
+    )
+    if [s.token for s in naive.steps] != [s.token for s in cached.steps]:
         raise ValueError("the two loops wrote different tokens: a cache must not change the text")
-    rows, spent = [], 0
-    for i, (n, c) in enumerate(zip(naive, cached)):
-        spent += n.computed
-        context = len(naive[0].fed) + i
+    rows = []
+    for i, (n, c) in enumerate(zip(naive.steps, cached.steps)):
+        context = len(prompt) + i
+        whole = formulas.prefill_flops(config, context)
         rows.append(
             {
                 "step": i + 1,
@@ -42,15 +38,12 @@ def run(device="cpu", quick=False):
                 "read": c.read,
                 "written": c.written,
                 "held": c.held,
-                "naive_flops": formulas.prefill_flops(config, context),
-                "cached_flops": (
-                    formulas.prefill_flops(config, context)
-                    if i == 0
-                    else formulas.decode_flops(config, context)
-                ),
+                "naive_flops": whole,
+                # its first step is the prefill
+                "cached_flops": formulas.decode_flops(config, context) if i else whole,
             }
         )
-    return rows
+    return Recorded(rows, decode_naive=naive, decode_cached=cached)
 
 
 def go(rows):
@@ -63,39 +56,36 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
-    series = {
-        "naive": [r["naive_computed"] for r in rows],
-        "cached": [r["cached_computed"] for r in rows],
-    }
+    computed = {kind: [r[f"{kind}_computed"] for r in rows] for kind in ("naive", "cached")}
     chart = plotting.lines(
         [r["step"] for r in rows],
-        series,
+        computed,
         x_label="step",
         y_label="keys and values computed",
         alt="Keys and values computed in each step: "
-        + "; ".join(f"{k} {', '.join(map(str, n))}" for k, n in series.items()),
+        + "; ".join(f"{kind} {', '.join(map(str, keys))}" for kind, keys in computed.items()),
     )
     chart.figure.axes[0].set_ylim(bottom=0)
     return chart
 
 
-def store(folder):
-    """Keep the two traces, for the player and the clip."""
-    _, recorded = traces()
-    return [trace.save(folder / f"trace_decode_{kind}.json") for kind, trace in recorded.items()]
+def notice(rows):
+    naive, cached = (sum(r[f"{kind}_computed"] for r in rows) for kind in ("naive", "cached"))
+    return (
+        "From step 2 on, the cached loop computes one key and value where the naive one computes"
+        f" them all again: {cached} in all where it takes {naive}. Both queries read equally many."
+        " The tokens are the same."
+    )
 
 
 LAB = Lab(
-    asks="Does the cached loop compute one key a step, after the first, and read as many as the naive one computes?",
     title="Two loops, one text",
-    minutes=0.5,
     objective="Read the naive and the cached loop line by line, and count what each step does.",
-    notice=(
-        "From step 2 on, the cached loop computes one key and value where the naive one computes"
-        " them all again; both queries read equally many. The tokens are the same."
+    asks=(
+        "Does the cached loop compute one key a step, after the first, and read as many as the"
+        " naive one computes?"
     ),
+    notice=notice,
     columns={
         "step": "step",
         "token": "token",
@@ -107,7 +97,7 @@ LAB = Lab(
         "cached_flops": "cached|,",
     },
     run=run,
-    plot=plot,
-    store=store,
     go=go,
+    plot=plot,
+    minutes=0.5,
 )

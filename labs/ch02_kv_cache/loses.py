@@ -4,53 +4,55 @@ How much slower a decoded token gets as what it reads grows, and where the cache
 model.
 """
 
+from functools import partial
+
+from labkit import bench, formulas, plotting
 from labkit.lab import Lab
 
-CONTEXTS = [128, 512, 1024, 2048, 4096, 8000]
 
-
-def run(device="cpu", quick=False):
+def run(device, *, contexts, repeats):
+    """A row for each number of tokens in the cache."""
     import torch
 
-    from labkit import bench, formulas
-    from labkit.tables import progress
     from labkit.step import Step
     from labkit.weights import smollm2
 
-    torch.set_num_threads(1)
     model, _ = smollm2("fp32", device)
-    contexts = CONTEXTS[:2] if quick else CONTEXTS
+    config = model.config
     caches = model.caches("static", 1, max(contexts) + 1)
     for cache in caches:
         for buffer in cache.buffers:
             # keys of any text: reading them costs the same
             buffer.normal_(generator=torch.Generator(device).manual_seed(0))
 
-    def step_at(context):
-        def fn():
-            with torch.inference_mode():
-                model(Step.of([(0, context - 1, [1])], model.device), caches, None)
+    @torch.inference_mode()
+    def token_at(context):
+        model(Step.of([(0, context - 1, [1])], model.device), caches, None)
 
-        return fn
-
-    ceilings, config = bench.hardware("fp32", device), model.config
-    with progress(None, "rounds of all contexts", 2 + (3 if quick else 15)) as bar:
-        fns = {context: step_at(context) for context in contexts}
-        fns[contexts[-1]] = lambda last=fns[contexts[-1]]: (last(), bar.update(1))[0]
-        times = bench.interleave(fns, warmup=2, repeats=3 if quick else 15, device=device)
-    base = times[contexts[0]]
-    return [
-        bench.Measurement(m.median, m.iqr, m.n).to_row(
-            context=c,
-            tokens_per_second=1 / m.median,
-            cache_bytes=formulas.kv_cache_bytes(config, c, 1, "fp32"),
-            cache_share=formulas.kv_cache_bytes(config, c, 1, "fp32")
-            / formulas.decode_bytes(config, c, 1, "fp32"),
-            mbu=formulas.decode_bytes(config, c, 1, "fp32") / m.median / ceilings.bytes_per_second,
-            multiple=m.median / base.median,
+    ceilings = bench.hardware("fp32", device)
+    runs = bench.rounds(
+        {context: partial(token_at, context) for context in contexts},
+        warmup=2,
+        repeats=repeats,
+        device=device,
+        label="rounds of all contexts",
+    )
+    times = {context: bench.summarise(seconds) for context, seconds in runs.items()}
+    rows = []
+    for context, m in times.items():
+        cache = formulas.kv_cache_bytes(config, context, 1, "fp32")
+        read = formulas.decode_bytes(config, context, 1, "fp32")
+        rows.append(
+            m.to_row(
+                context=context,
+                tokens_per_second=1 / m.median,
+                cache_bytes=cache,
+                cache_share=cache / read,
+                mbu=read / m.median / ceilings.bytes_per_second,
+                multiple=m.median / times[contexts[0]].median,
+            )
         )
-        for c, m in times.items()
-    ]
+    return rows
 
 
 def pays(rows):
@@ -63,32 +65,39 @@ def pays(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
+    contexts = [r["context"] for r in rows]
+    milliseconds = [1e3 * r["median"] for r in rows]
     chart = plotting.lines(
-        [r["context"] for r in rows],
-        {"one token": [r["median"] * 1e3 for r in rows]},
+        contexts,
+        {"one token": milliseconds},
         x_label="tokens of context",
         y_label="milliseconds",
-        alt="Milliseconds for one decoded token by context.",
+        alt="Milliseconds for one decoded token by context: "
+        + ", ".join(f"{ms:.1f} at {context:,}" for context, ms in zip(contexts, milliseconds)),
     )
     chart.figure.axes[0].set_ylim(bottom=0)
     return chart
 
 
+def notice(rows):
+    short = rows[0]
+    long = rows[-1]
+    return (
+        "A cached token is not free and not constant: it reads the whole cache. At"
+        f" {long['context']:,} tokens that is {long['cache_share']:.0%} of the bytes read, and a"
+        f" token takes {long['multiple']:.2f} times as long as at {short['context']:,}. The share"
+        " says where the next chapters (fewer heads, windows, states, fewer bits) start to pay."
+    )
+
+
 LAB = Lab(
-    asks="Does a token cost more once the cache outweighs the model?",
     title="The cache's own bill",
-    minutes=2,
     objective=(
         "Measure one decoded token at growing contexts, and see the cache take over from the"
         " weights."
     ),
-    notice=(
-        "A cached token is not free and not constant: it reads the whole cache. The share of bytes"
-        " that is cache says where the next chapters (fewer heads, windows, states, fewer bits)"
-        " start to pay."
-    ),
+    asks="Does a token cost more where a large share of what it reads is cache?",
+    notice=notice,
     columns={
         "context": "context",
         "median": "s per token|.4f",
@@ -99,6 +108,12 @@ LAB = Lab(
         "mbu": "MBU|.0%",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"contexts": [128, 512, 1024, 2048, 4096, 8000], "repeats": 15},
+        "quick": {"contexts": [128, 512], "repeats": 3},
+    },
+    threads=1,
     pays=pays,
+    plot=plot,
+    minutes=2,
 )

@@ -3,13 +3,15 @@ only the key/value heads differ.
 
 One layer of Llama-3-8B's attention, from its cache. Grouped attention reads each key once for all
 the queries that share it. *Expanded* attention first copies keys and values out to every query
-head, as many programs do: it keeps the small cache and gives its speed away.
+head, as many programs do: it keeps the small cache, and reads and writes the large one.
 """
 
-from labkit import presets
+from labkit import bench, formulas, plotting, presets
 from labkit.lab import Lab
+from labkit.tables import only, progress, series
 
-CONTEXTS, VARIANTS = [1024, 2048, 4096, 8000], {"MHA": 32, "GQA": 8, "MQA": 1}
+LLAMA = presets["llama3-8b"]
+VARIANTS = {"MHA": 32, "GQA": 8, "MQA": 1}  # and its key/value heads
 
 
 def attention(G: int, context: int, device: str):
@@ -21,7 +23,7 @@ def attention(G: int, context: int, device: str):
     from labkit_labs.common import layer
 
     # narrow: only its attention is timed
-    mixer = layer.make(presets["llama3-8b"].replace(n_kv_heads=G, d_model=64), device=device)
+    mixer = layer.make(LLAMA.replace(n_kv_heads=G, d_model=64), device=device)
     cache = layer.full_cache(mixer, context)
     q = torch.randn(1, mixer.H, mixer.E, generator=torch.Generator().manual_seed(1)).to(device)
     copies = mixer.H // G
@@ -35,48 +37,42 @@ def attention(G: int, context: int, device: str):
     def expanded():
         step = Step.of([(0, context - 1, [0])], device)
         k, v, kpos = cache.read(step)
-        return attend(
-            q,
-            k.repeat_interleave(copies, 2),
-            v.repeat_interleave(copies, 2),
-            kpos,
-            step,
-            mixer.scale,
-        )
+        k = k.repeat_interleave(copies, 2)
+        v = v.repeat_interleave(copies, 2)
+        return attend(q, k, v, kpos, step, mixer.scale)
 
     return {"grouped": grouped, "expanded": expanded}, cache.allocated_bytes
 
 
-def run(device="cpu", quick=False):
-    import torch
-
-    from labkit import bench, formulas
-    from labkit.tables import progress
-
-    torch.set_num_threads(1)
-    ceilings, rows = bench.hardware("fp32", device), []
-    for T in progress(CONTEXTS[:1] if quick else CONTEXTS, "contexts"):
-        fns, held, gap = {}, {}, {}
+def run(device, *, contexts, repeats):
+    """A row for each context, variant and way; MHA has nothing to expand."""
+    ceilings = bench.hardware("fp32", device)
+    rows = []
+    for T in progress(contexts, "contexts"):
+        fns = {}
+        held = {}
+        gap = {}
         for name, G in VARIANTS.items():
             ways, held[name] = attention(G, T, device)
             gap[name] = (ways["grouped"]() - ways["expanded"]()).abs().max().item()
-            fns |= {(name, way): fn for way, fn in ways.items() if G < 32 or way == "grouped"}
-        flops = formulas.symbols.attention_flops(1, T, 32, 128)
+            if name == "MHA":
+                del ways["expanded"]
+            fns |= {(name, way): fn for way, fn in ways.items()}
         # copies are written, then read
-        moved = {
-            (name, way): held[name] + (2 * held["MHA"] if way == "expanded" else 0)
-            for name, way in fns
-        }
+        copied = {"grouped": 0, "expanded": 2 * held["MHA"]}
         times = bench.interleave(
             fns,
             warmup=2,
-            repeats=5 if quick else 15,
+            repeats=repeats,
             device=device,
-            flops=dict.fromkeys(fns, flops),
-            bytes=moved,
+            flops=dict.fromkeys(
+                fns, formulas.symbols.attention_flops(1, T, LLAMA.n_heads, LLAMA.head_dim)
+            ),
+            bytes={(name, way): held[name] + copied[way] for name, way in fns},
             hardware=ceilings,
         )
         for (name, way), m in times.items():
+            expanded = times.get((name, "expanded"))
             rows.append(
                 m.to_row(
                     variant=name,
@@ -86,11 +82,7 @@ def run(device="cpu", quick=False):
                     cache_bytes=held[name],
                     gap=gap[name],
                     multiple=bench.multiple(times["MHA", "grouped"], m),
-                    over_expanded=(
-                        bench.multiple(times[name, "expanded"], m)
-                        if (name, "expanded") in times
-                        else None
-                    ),
+                    over_expanded=bench.multiple(expanded, m) if expanded else None,
                 )
             )
     return rows
@@ -117,36 +109,46 @@ def pays(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
-    series = {}
-    for r in rows:
-        series.setdefault(f"{r['variant']}, {r['way']}", []).append(r["median"] * 1e3)
+    named = [r | {"name": f"{r['variant']}, {r['way']}"} for r in rows]
+    contexts = sorted({r["context"] for r in rows})
+    milliseconds = series(named, "name", "median", 1e3)
     return plotting.lines(
-        sorted({r["context"] for r in rows}),
-        series,
+        contexts,
+        milliseconds,
         x_label="tokens of context",
         y_label="milliseconds",
-        alt=(
-            "Milliseconds of one layer's attention by context: expanded GQA is slower than MHA,"
-            " grouped GQA several times faster."
-        ),
+        alt=f"Milliseconds of one layer's attention at {contexts[-1]:,} tokens of context: "
+        + "; ".join(f"{name} {ms[-1]:.2f}" for name, ms in milliseconds.items()),
+    )
+
+
+def notice(rows):
+    long = max(r["context"] for r in rows)
+    mha, grouped, expanded = (
+        only(rows, variant=variant, way=way, context=long)
+        for variant, way in (("MHA", "grouped"), ("GQA", "grouped"), ("GQA", "expanded"))
+    )
+    return (
+        "All rows do the same FLOPs; what differs is how many bytes they move. At"
+        f" {long:,} tokens GQA's cache is {mha['cache_bytes'] / grouped['cache_bytes']:.0f} times"
+        f" smaller than MHA's, and its attention runs at {grouped['multiple']:.2f} times MHA's"
+        " speed. Expanded, it first writes out what MHA had stored, and runs at"
+        f" {expanded['multiple']:.2f} times that speed. A small cache makes a fast decode only if"
+        " nobody unpacks it."
     )
 
 
 LAB = Lab(
-    asks="Do both ways give the same numbers? Is grouped attention as much faster as the keys are fewer?",
     title="MHA, GQA and MQA side by side",
-    minutes=0.5,
     objective=(
         "Decode one token over the same context with 32, 8 and 1 key/value heads, grouped and"
         " expanded, and compare time and bytes."
     ),
-    notice=(
-        "All rows do the same FLOPs. Time follows the bytes: fewer heads, fewer bytes, less time."
-        " Expanded GQA is slower than MHA, because it writes what MHA had stored. A small cache"
-        " makes a fast decode only if nobody unpacks it."
+    asks=(
+        "Do both ways give the same numbers, and is grouped attention faster than expanded, as its"
+        " fewer bytes promise?"
     ),
+    notice=notice,
     columns={
         "variant": "variant",
         "kv_heads": "key/value heads",
@@ -163,7 +165,13 @@ LAB = Lab(
         "gap": "largest difference|.1e",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"contexts": [1024, 2048, 4096, 8000], "repeats": 15},
+        "quick": {"contexts": [1024], "repeats": 5},
+    },
+    threads=1,
     go=go,
     pays=pays,
+    plot=plot,
+    minutes=0.5,
 )

@@ -3,14 +3,18 @@
 The key/value heads of a trained model are averaged into fewer, and what that costs is measured.
 
 Ainslie et al. (2023, section 2.1) start their GQA models this way, and then train on. Here nobody
-trains on: this is the price before repair. Where `labs/recall.py` is present, its trained MHA is
-pooled too, and scored by what it recalls.
+trains on: this is the price before repair. Two models pay it: SmolLM2, scored by its perplexity,
+and a small MHA that was trained to recall, scored by what it recalls.
 """
 
 import math
-from importlib.util import find_spec
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
+from labkit import bench, formulas, plotting
 from labkit.lab import Lab
+from labkit.tables import where
 
 
 def pool(model, n_kv_heads: int):
@@ -31,84 +35,80 @@ def pool(model, n_kv_heads: int):
     made = labkit.GPT(old.replace(n_kv_heads=n_kv_heads)).to(model.device, model.dtype).eval()
     H, G, E = old.n_heads, old.n_kv_heads, old.head_dim
     weights = model.state_dict()
-    for name, t in weights.items():
+    for name, weight in weights.items():
         if ".mixer.qkv." in name:
-            heads = t.unflatten(0, (-1, E))  # queries, keys, values (and gates), head by head
-            q, kv, rest = heads[:H], heads[H : H + 2 * G], heads[H + 2 * G :]
-            weights[name] = torch.cat(
-                [q, kv.unflatten(0, (2 * n_kv_heads, -1)).mean(1), rest]
-            ).flatten(0, 1)
+            # queries, keys, values (and gates), head by head
+            heads = weight.unflatten(0, (-1, E))
+            queries = heads[:H]
+            pooled = heads[H : H + 2 * G].unflatten(0, (2 * n_kv_heads, -1)).mean(1)
+            gates = heads[H + 2 * G :]
+            weights[name] = torch.cat([queries, pooled, gates]).flatten(0, 1)
     made.load_state_dict(weights)
     return made
 
 
-def subjects(device: str, tokens: int) -> list[tuple]:
-    """[(model's name, model, what is scored, score: model -> number, numbers of heads), …]"""
+@dataclass(frozen=True)
+class Subject:
+    """A trained model, how it is scored, and the numbers of heads that it is pooled into."""
+
+    name: str
+    model: object
+    unit: str
+    score: Callable
+    heads: tuple[int, ...]  # its own number first
+
+
+def subjects(device: str, tokens: int) -> list[Subject]:
+    """The two models. tokens: how much text perplexity is measured on."""
     from labkit.weights import smollm2
-    from labkit_labs.common import corpus as text
+    from labkit_labs.common import corpus, recall
 
     model, tokenizer = smollm2("fp32", device, packed=False)
-    prose = text.prose(tokenizer, tokens)
-    found = [
-        (
-            "smollm2-135m",
-            model,
-            "perplexity",
-            lambda m: math.exp(text.losses(m, prose).mean()),
-            (3, 1),
-        )
+    prose = corpus.prose(tokenizer, tokens)
+
+    def perplexity(model) -> float:
+        return math.exp(corpus.losses(model, prose).mean())
+
+    trained, recalled = recall.trained("MHA", device)
+    heads = trained.config.n_heads
+    return [
+        Subject("smollm2-135m", model, "perplexity", perplexity, (3, 1)),
+        Subject("recall, MHA", trained, "recall", recalled, (heads, heads // 2, 1)),
     ]
-    if find_spec("labkit_labs.common.recall"):
-        from labkit_labs.common import recall
 
-        # a GPT with H key/value heads, and: model -> share recalled
-        trained, score = recall.trained("MHA", device)
-        heads = trained.config.n_heads
-        found.append(
-            (
-                "recall, MHA",
-                trained,
-                "recall",
-                score,
-                tuple(h for h in (heads, heads // 2, 1) if heads % h == 0),
-            )
+
+def run(device, *, tokens, context, new, repeats):
+    """A row for each model and number of heads.
+
+    tokens: of the text that is scored. context, new: tokens of the prompt, and those generated.
+    """
+    rows = []
+    for subject in subjects(device, tokens):
+        models = {G: pool(subject.model, G) for G in subject.heads}
+        asked = min(context, subject.model.config.max_context - 9)
+        runs = bench.rounds(
+            {G: partial(bench.time_decode, m, [[1] * asked], new) for G, m in models.items()},
+            repeats=repeats,
+            device=device,
+            label="rounds",
         )
-    return found
-
-
-def run(device="cpu", quick=False):
-    import torch
-
-    from labkit import bench, formulas
-    from labkit.tables import progress
-
-    torch.set_num_threads(1)
-    rows, context = [], 64 if quick else 1024
-    for name, model, unit, score, heads in subjects(device, 200 if quick else 1024):
-        models = {G: pool(model, G) for G in heads}
-        asked, longest = min(context, model.config.max_context - 9), 5 if quick else 9
-        runs = {G: [] for G in heads}
-        for round_ in progress(range(-1, 1 if quick else 3), "rounds"):
-            for G, m in models.items():
-                took = bench.time_decode(m, [[1] * asked], longest)
-                runs[G] += took.each if round_ >= 0 else []
-        before = score(model)
-        for G, m in models.items():
+        before = subject.score(subject.model)
+        for G, model in models.items():
             time = bench.summarise(
-                runs[G],
-                flops=formulas.decode_flops(m.config, asked),
-                bytes=formulas.decode_bytes(m.config, asked, 1, "fp32"),
+                [seconds for times in runs[G] for seconds in times.each],
+                flops=formulas.decode_flops(model.config, asked),
+                bytes=formulas.decode_bytes(model.config, asked, 1, "fp32"),
             )
             rows.append(
                 time.to_row(
-                    model=name,
+                    model=subject.name,
                     kv_heads=G,
-                    unit_of_score=unit,
-                    score=score(m),
+                    unit_of_score=subject.unit,
+                    score=subject.score(model),
                     before=before,
                     context=asked,
-                    cache_bytes=formulas.kv_cache_bytes(m.config, asked, 1, "fp32"),
-                    parameters=formulas.parameters(m.config),
+                    cache_bytes=formulas.kv_cache_bytes(model.config, asked, 1, "fp32"),
+                    parameters=formulas.parameters(model.config),
                 )
             )
     return rows
@@ -116,7 +116,7 @@ def run(device="cpu", quick=False):
 
 def go(rows):
     for name in {r["model"] for r in rows}:
-        same, *fewer = sorted((r for r in rows if r["model"] == name), key=lambda r: -r["kv_heads"])
+        same, *fewer = sorted(where(rows, model=name), key=lambda r: -r["kv_heads"])
         if abs(same["score"] - same["before"]) > 1e-3 * abs(same["before"]):
             return (
                 f"{name} pooled into its own {same['kv_heads']} heads scores {same['score']:.4g}"
@@ -136,30 +136,44 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
-    rows = [r for r in rows if r["model"] == rows[0]["model"]]
+    first = where(rows, model=rows[0]["model"])
+    scores = {f"G = {r['kv_heads']}": r["score"] for r in first}
+    unit = first[0]["unit_of_score"]
     return plotting.bars(
-        {f"{r['kv_heads']} heads": r["score"] for r in rows},
-        x_label=rows[0]["unit_of_score"],
-        alt=f"{rows[0]['unit_of_score']} of {rows[0]['model']} by key/value heads kept: "
-        + ", ".join(f"{r['kv_heads']} heads {r['score']:,.3g}" for r in rows),
+        scores,
+        x_label=f"{unit} by key/value heads kept",
+        form="{:,.4g}",
+        alt=f"{unit} of {first[0]['model']} by key/value heads kept: "
+        + ", ".join(f"{heads} {score:,.4g}" for heads, score in scores.items()),
+    )
+
+
+def notice(rows):
+    def price(name) -> str:
+        same, *_, fewest = where(rows, model=name)
+        less = same["cache_bytes"] / fewest["cache_bytes"]
+        return (
+            f"{name} with {fewest['kv_heads']} of {same['kv_heads']} heads stores {less:.0f} times"
+            f" less, and its {fewest['unit_of_score']} goes from {fewest['before']:,.4g} to"
+            f" {fewest['score']:,.4g}"
+        )
+
+    prices = "; ".join(price(name) for name in dict.fromkeys(r["model"] for r in rows))
+    return (
+        f"The cache shrinks at once; what it costs is the score: {prices}. Heads that learned"
+        " different things don't average. Decide the number of heads before training, or pay for"
+        " some training after."
     )
 
 
 LAB = Lab(
-    asks="Does pooling into as many heads change nothing, and into fewer something?",
     title="Pooling a trained model's heads",
-    minutes=1.2,
     objective=(
         "Average SmolLM2's 3 key/value heads into 1 and measure what is saved, and what is lost"
         " when nobody trains on."
     ),
-    notice=(
-        "The cache shrinks by three, at once and for free. The perplexity says what free means:"
-        " heads that learned different things don't average. Decide the number of heads before"
-        " training, or pay for some training after."
-    ),
+    asks="Does pooling into as many heads change nothing, and into fewer something?",
+    notice=notice,
     columns={
         "model": "model",
         "kv_heads": "key/value heads",
@@ -173,6 +187,12 @@ LAB = Lab(
         "parameters": "parameters",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"tokens": 1024, "context": 1024, "new": 9, "repeats": 3},
+        "quick": {"tokens": 200, "context": 64, "new": 5, "repeats": 1},
+    },
+    threads=1,
     go=go,
+    plot=plot,
+    minutes=1.2,
 )

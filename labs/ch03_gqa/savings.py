@@ -6,35 +6,39 @@ Arithmetic, but proved: a real cache is allocated for each number of heads and m
 that the formula says.
 """
 
-from labkit import formulas, presets
+from labkit import formulas, plotting, presets
 from labkit.lab import Lab
+from labkit.tables import only, series, where
+from labkit_labs.common import gpus
 
-HEADS, CONTEXTS, BATCHES = [32, 8, 4, 1], [2048, 8192, 32768], [1, 32]
+HEADS = [32, 8, 4, 1]
+BATCHES = [1, 32]
 
 
 def allocated(heads: int, device: str) -> tuple[int, int]:
-    """Bytes that a small model's caches take on this machine, and what the formula says for them."""
+    """Bytes that a small model's caches take on this machine, and what the formula says."""
     import labkit
 
     config = presets["tiny"].replace(n_heads=32, n_kv_heads=heads)
     caches = labkit.GPT(config).to(device).caches("static", 3, 100)
-    return sum(cache.allocated_bytes for cache in caches), formulas.kv_cache_bytes(
-        config, 100, 3, "fp32"
-    )
+    held = sum(cache.allocated_bytes for cache in caches)
+    return held, formulas.kv_cache_bytes(config, 100, 3, "fp32")
 
 
-def run(device="cpu", quick=False, model="llama3-8b", gpu="H100", dtype="bf16"):
-    from labkit_labs.common import gpus
-
-    base, card, rows = presets[model], gpus.named(gpu), []
+def run(device, *, contexts, model="llama3-8b", gpu="H100", dtype="bf16"):
+    """A row for each number of heads, context and batch. dtype: of the cache."""
+    base = presets[model]
+    card = gpus.named(gpu)
     if base.n_kv_heads < 1 or "mla" in base.types:
         raise ValueError(
             f"{model} has no key/value heads to take away: choose a model with attention layers"
         )
-    for G in [h for h in HEADS if base.n_heads % h == 0]:
+    whole = base.replace(n_kv_heads=base.n_heads)
+    rows = []
+    for G in [heads for heads in HEADS if base.n_heads % heads == 0]:
         config = base.replace(n_kv_heads=G)
         held, formula = allocated(G, device)
-        for T in CONTEXTS[1:2] if quick else CONTEXTS:
+        for T in contexts:
             for B in BATCHES:
                 bytes = formulas.kv_cache_bytes(config, T, B, dtype)
                 rows.append(
@@ -46,12 +50,7 @@ def run(device="cpu", quick=False, model="llama3-8b", gpu="H100", dtype="bf16"):
                         "batch": B,
                         "cache_bytes": bytes,
                         "bytes_per_token": formulas.kv_cache_bytes(config, 1, 1, dtype),
-                        "multiple": (
-                            formulas.kv_cache_bytes(
-                                base.replace(n_kv_heads=base.n_heads), T, B, dtype
-                            )
-                            / bytes
-                        ),
+                        "multiple": formulas.kv_cache_bytes(whole, T, B, dtype) / bytes,
                         "largest_batch": card.largest_batch(config, T, "bf16", dtype),
                         "held": held,
                         "formula": formula,
@@ -78,41 +77,48 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
-    rows = [r for r in rows if r["batch"] == 1]
     contexts = sorted({r["context"] for r in rows})
-    series = {
-        f"{G} heads": [r["largest_batch"] for r in rows if r["kv_heads"] == G]
-        for G in dict.fromkeys(r["kv_heads"] for r in rows)
-    }
+    largest = series(where(rows, batch=1), "kv_heads", "largest_batch")
     return plotting.lines(
         contexts,
-        series,
+        {f"G = {G}": batches for G, batches in largest.items()},
         log_x=True,
         log_y=True,
         x_label="tokens of context",
         y_label="largest batch",
-        alt=(
-            "Largest batch on the GPU by context, one line for each number of key/value heads: each"
-            " halving of heads doubles it."
-        ),
+        alt=f"Largest batch on the {rows[0]['gpu']} from {contexts[0]:,} to {contexts[-1]:,} tokens"
+        " of context, by key/value heads: "
+        + "; ".join(f"G = {G} {b[0]:,} to {b[-1]:,}" for G, b in largest.items()),
+    )
+
+
+def notice(rows):
+    long = max(r["context"] for r in rows)
+    many, few = (
+        only(rows, kv_heads=choose(r["kv_heads"] for r in rows), context=long, batch=1)
+        for choose in (max, min)
+    )
+    return (
+        "The saving is exactly the share of heads left out, at every context and batch: with"
+        f" {few['kv_heads']} of {many['kv_heads']} heads a cache is {few['multiple']:.0f} times"
+        f" smaller. The largest batch of {long:,} tokens goes from {many['largest_batch']:,} to"
+        f" {few['largest_batch']:,}: the projections shrink too, and leave their room to"
+        " caches. Change the question with --set gpu=L4, --set model=llama3-70b or --set"
+        " dtype=int8."
     )
 
 
 LAB = Lab(
-    asks="Has a real cache the bytes that the formula says, and is the saving the number of heads left out?",
     title="Cache savings by heads",
-    minutes=0.1,
     objective=(
         "Compute the cache of one model with 32, 8, 4 and 1 key/value heads, and how many requests"
         " fit on a GPU beside its weights."
     ),
-    notice=(
-        "The saving is exactly the share of heads left out, at every context and batch. The largest"
-        " batch grows by a little more, because the projections shrink too. Change the question"
-        " with --set gpu=L4, --set model=llama3-70b or --set dtype=int8."
+    asks=(
+        "Has a real cache the bytes that the formula says, and is the saving the number of heads"
+        " left out?"
     ),
+    notice=notice,
     columns={
         "kv_heads": "key/value heads",
         "context": "context",
@@ -126,6 +132,8 @@ LAB = Lab(
         "formula": "by the formula",
     },
     run=run,
-    plot=plot,
+    sizes={"full": {"contexts": [2048, 8192, 32768]}, "quick": {"contexts": [8192]}},
     go=go,
+    plot=plot,
+    minutes=0.1,
 )

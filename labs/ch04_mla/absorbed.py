@@ -6,21 +6,22 @@ heads. Decoded: one layer of DeepSeek-V2-Lite's shape (16 heads), its latents re
 and values at every step, or absorbed into the query.
 """
 
-import functools
+from functools import partial
 
-from labkit import ModelConfig, formulas, presets
+from labkit import ModelConfig, bench, formulas, plotting, presets
 from labkit.lab import Lab
+from labkit.tables import only, progress, series
 
-CONTEXTS = [1024, 2048, 4096, 8000]
+V3 = presets["deepseek-v3"]
 LITE = ModelConfig(
-    102400,
-    2048,
-    1,
-    16,
-    16,
-    0,
-    10944,
-    163840,
+    vocab_size=102400,
+    d_model=2048,
+    n_layers=1,
+    n_heads=16,
+    n_kv_heads=16,
+    head_dim=0,
+    d_ff=10944,
+    max_context=163840,
     layer_types=("mla",),
     norm_eps=1e-6,
     kv_lora_rank=512,
@@ -28,35 +29,39 @@ LITE = ModelConfig(
     qk_rope_head_dim=64,
     v_head_dim=128,
 )
+PATHS = ("reprojected", "absorbed")
 
 
-def costs(c, context: int) -> dict:
+def costs(c: ModelConfig, context: int) -> dict:
     """path -> FLOPs of one decoded token's attention in one layer, with what makes keys and values,
     or moves the query.
     """
     f = formulas.symbols
-    per_token = 2 * c.kv_lora_rank * c.n_heads * (c.qk_nope_head_dim + c.v_head_dim)
-    heads = c.n_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
+    H = c.n_heads
+    per_token = 2 * c.kv_lora_rank * H * (c.qk_nope_head_dim + c.v_head_dim)
+    over_latents = f.latent_decode_flops(1, context, H, c.kv_lora_rank, c.qk_rope_head_dim)
+    over_heads = f.latent_prefill_flops(
+        1, context, H, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
+    )
     return {
-        "absorbed": (
-            per_token
-            + f.latent_decode_flops(1, context, c.n_heads, c.kv_lora_rank, c.qk_rope_head_dim)
-        ),
-        "reprojected": per_token * context + f.latent_prefill_flops(1, context, *heads),
+        "absorbed": per_token + over_latents,
+        "reprojected": per_token * context + over_heads,
     }
 
 
-def run(device="cpu", quick=False):
-    import torch
+def as_heads(c: ModelConfig, context: int) -> int:
+    """Bytes that the model's keys and values would take in bf16, stored head by head."""
+    key = c.qk_nope_head_dim + c.qk_rope_head_dim
+    return 2 * c.n_layers * context * c.n_heads * (key + c.v_head_dim)
 
-    from labkit import bench
-    from labkit.tables import progress
+
+def run(device, *, contexts, repeats):
+    """A row for each context and path."""
     from labkit_labs.common import layer
 
-    torch.set_num_threads(1)
     mixer = layer.make(LITE, device=device)
-    v3, rows = presets["deepseek-v3"], []
-    for T in progress([256, 512] if quick else CONTEXTS, "contexts"):
+    rows = []
+    for T in progress(contexts, "contexts"):
         cache = layer.full_cache(mixer, T)
         decode = layer.decoder(mixer, T, cache)
 
@@ -64,28 +69,22 @@ def run(device="cpu", quick=False):
             mixer.path = path
             return decode()
 
-        fns = {path: functools.partial(by, path) for path in ("reprojected", "absorbed")}
-        out = {path: fns[path]() for path in fns}
-        gap = (
-            (out["absorbed"] - out["reprojected"]).abs().max() / out["absorbed"].abs().max()
-        ).item()
+        a, b = by("absorbed"), by("reprojected")
+        gap = ((a - b).abs().max() / a.abs().max()).item()
         if gap > 1e-3:
             raise ValueError(
                 f"absorbed and re-projected decoding differ by {gap:.1e} of the largest output:"
                 " they must be one function"
             )
         times = bench.interleave(
-            fns, warmup=1, repeats=3 if quick else 7, device=device, flops=costs(LITE, T)
+            {path: partial(by, path) for path in PATHS},
+            warmup=1,
+            repeats=repeats,
+            device=device,
+            flops=costs(LITE, T),
         )
-        stored = formulas.kv_cache_bytes(v3, T)
-        # bf16: 2 bytes
-        heads = (
-            v3.n_layers
-            * T
-            * 2
-            * v3.n_heads
-            * (v3.qk_nope_head_dim + v3.qk_rope_head_dim + v3.v_head_dim)
-        )
+        stored = formulas.kv_cache_bytes(V3, T)
+        heads = as_heads(V3, T)
         for path, m in times.items():
             rows.append(
                 m.to_row(
@@ -123,38 +122,42 @@ def pays(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
-    series = {}
-    for r in rows:
-        series.setdefault(r["path"], []).append(r["median"] * 1e3)
+    contexts = sorted({r["context"] for r in rows})
+    milliseconds = series(rows, "path", "median", 1e3)
     return plotting.lines(
-        sorted({r["context"] for r in rows}),
-        series,
+        contexts,
+        milliseconds,
         log_y=True,
         x_label="cached tokens",
         y_label="milliseconds",
-        alt=(
-            "Milliseconds for one decoded token in one MLA layer by context: re-projected grows"
-            " steeply, absorbed slowly."
-        ),
+        alt="Milliseconds for one decoded token in one MLA layer, from"
+        f" {contexts[0]:,} to {contexts[-1]:,} cached tokens: "
+        + "; ".join(f"{path} {ms[0]:.2f} to {ms[-1]:.2f}" for path, ms in milliseconds.items()),
+    )
+
+
+def notice(rows):
+    long = max(r["context"] for r in rows)
+    absorbed = only(rows, path="absorbed", context=long)
+    reprojected = only(rows, path="reprojected", context=long)
+    return (
+        "The cache is the same for both: what differs is who does the work. Re-projecting makes"
+        " keys and values of all cached tokens for the sake of one query. Absorbing moves that"
+        f" matrix to the query once. At {long:,} tokens re-projecting takes"
+        f" {reprojected['flops'] / absorbed['flops']:.0f} times the FLOPs and"
+        f" {absorbed['multiple']:.1f} times the time. Latents save memory either way, and time only"
+        " when absorbed."
     )
 
 
 LAB = Lab(
-    asks="Are the two paths one function? Is absorbing worth it?",
     title="MLA: a latent instead of heads",
-    minutes=0.3,
     objective=(
         "Compute what DeepSeek-V3 stores per token, and measure one latent layer decoding by"
         " re-projection and by absorption."
     ),
-    notice=(
-        "The cache is the same for both: what differs is who does the work. Re-projecting makes"
-        " keys and values of all cached tokens for the sake of one query. Absorbing moves that"
-        " matrix to the query once. Latents save memory either way; they save time only when"
-        " absorbed."
-    ),
+    asks="Are the two paths one function, and is absorbing worth it?",
+    notice=notice,
     columns={
         "context": "context",
         "path": "decode",
@@ -169,7 +172,13 @@ LAB = Lab(
         "v3_saving": "times less|.1f",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"contexts": [1024, 2048, 4096, 8000], "repeats": 7},
+        "quick": {"contexts": [256, 512], "repeats": 3},
+    },
+    threads=1,
     go=go,
     pays=pays,
+    plot=plot,
+    minutes=0.3,
 )

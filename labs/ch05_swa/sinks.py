@@ -9,22 +9,23 @@ text is longer than the model was trained for.
 import math
 from contextlib import contextmanager
 
+from labkit import plotting
 from labkit.lab import Lab
+from labkit.tables import progress, series
 
 SINKS = 4
+WITH_SINKS = f"window + {SINKS} sinks"
 
 
 def visible(T: int, window: int | None, sinks: int, device="cpu"):
     """Which of T keys each of T queries may see: [T,T]."""
     import torch
 
-    query, key = torch.arange(T, device=device)[:, None], torch.arange(T, device=device)
-    near = (
-        torch.ones(T, T, dtype=torch.bool, device=device)
-        if window is None
-        else query - key < window
-    )
-    return (key <= query) & (near | (key < sinks))
+    query = torch.arange(T, device=device)[:, None]
+    key = torch.arange(T, device=device)
+    if window is None:
+        return key <= query
+    return (key <= query) & ((query - key < window) | (key < sinks))
 
 
 @contextmanager
@@ -61,95 +62,96 @@ def seen_through(model, mask):
             block.mixer = mixer
 
 
-def run(device="cpu", quick=False):
-    import torch
-
-    from labkit.tables import progress
+def run(device, *, tokens, window):
+    """A row for each view and each window's worth of the text. tokens: how long it is."""
     from labkit.weights import smollm2
-    from labkit_labs.common import corpus as text
+    from labkit_labs.common import corpus
 
-    torch.set_num_threads(1)
-    T, window = (320, 64) if quick else (2048, 256)
+    views = [("everything", None, 0), ("window", window, 0), (WITH_SINKS, window, SINKS)]
     model, tokenizer = smollm2("fp32", device)
-    tokens, rows = text.prose(tokenizer, T), []
-    for name, w, sinks in progress(
-        [
-            ("everything", None, 0),
-            ("window", window, 0),
-            (f"window + {SINKS} sinks", window, SINKS),
-        ],
-        "views",
-    ):
-        with seen_through(model, visible(T, w, sinks, device)):
-            loss = text.losses(model, tokens)
-        for a in range(0, T, window):
-            nll = loss[a : a + window].mean().item()
+    text = corpus.prose(tokenizer, tokens)
+    rows = []
+    for name, near, sinks in progress(views, "views"):
+        with seen_through(model, visible(tokens, near, sinks, device)):
+            losses = corpus.losses(model, text)
+        for first in range(0, tokens, window):
+            nll = losses[first : first + window].mean().item()
             rows.append(
                 {
                     "view": name,
-                    "window": w,
+                    "window": near,
                     "sinks": sinks,
-                    "first": a,
-                    "last": min(a + window, T) - 1,
+                    "first": first,
+                    "last": min(first + window, tokens) - 1,
                     "nll": nll,
                     "perplexity": math.exp(nll),
-                    "kept": T if w is None else min(T, w + sinks),
+                    "kept": tokens if near is None else min(tokens, near + sinks),
                 }
             )
     return rows
 
 
 def go(rows):
-    of = lambda view: [
-        r["nll"]
-        for r in rows
-        if r["view"].startswith(view) and (view != "window" or r["sinks"] == 0)
-    ]
-    everything, window, sinks = of("everything"), of("window"), of(f"window + {SINKS}")
-    if abs(everything[0] - window[0]) > 1e-3:
+    nll = series(rows, "view", "nll")
+    everything, *everything_after = nll["everything"]
+    window, *window_after = nll["window"]
+    _, *sinks_after = nll[WITH_SINKS]
+    if abs(everything - window) > 1e-3:
         return (
-            f"within the first window the views differ ({everything[0]:.3f}, {window[0]:.3f}): look"
+            f"within the first window the views differ ({everything:.3f}, {window:.3f}): look"
             " at the mask, which hides too much or too little"
         )
-    lost = sum(window[1:]) - sum(everything[1:])
-    if sum(window[1:]) - sum(sinks[1:]) < 0.5 * lost or lost <= 0:
+    lost = sum(window_after) - sum(everything_after)
+    given_back = sum(window_after) - sum(sinks_after)
+    if given_back < 0.5 * lost or lost <= 0:
         return (
-            "the first 4 tokens give back less than half of what the window loses: look whether"
-            " they are still seen by the last token"
+            f"the first {SINKS} tokens give back less than half of what the window loses: look"
+            " whether they are still seen by the last token"
         )
 
 
 def plot(rows):
-    from labkit import plotting
-
-    series = {}
-    for r in rows:
-        series.setdefault(r["view"], []).append(r["nll"])
+    nll = series(rows, "view", "nll")
     return plotting.lines(
         sorted({r["last"] + 1 for r in rows}),
-        series,
+        nll,
         x_label="position in the text",
         y_label="nats per token",
-        alt=(
-            "Loss by position for three views of the same text: with a window alone it jumps once"
-            " the first tokens leave it, with 4 sinks it does not."
+        alt="Loss in nats per token, from window to window along the same text: "
+        + "; ".join(
+            f"seeing {view} {', '.join(f'{loss:.2f}' for loss in losses)}"
+            for view, losses in nll.items()
         ),
     )
 
 
+def notice(rows):
+    nll = series(rows, "view", "nll")
+
+    def lost(view) -> float:
+        """Nats per token that a view costs once the text has left the first window."""
+        return sum(nll[view][1:]) / len(nll[view][1:]) - everything
+
+    everything = sum(nll["everything"][1:]) / len(nll["everything"][1:])
+    return (
+        "In the first window all three agree. Then the window alone loses"
+        f" {lost('window'):.2f} nats a token, and with the first {SINKS} tokens kept"
+        f" {lost(WITH_SINKS):.2f}, although these say next to nothing: attention has to put its"
+        " weight somewhere, and it learned to put it there."
+    )
+
+
 LAB = Lab(
-    asks="Is the window harmless while the text fits into it, and harmful without sinks afterwards?",
     title="Attention sinks",
-    minutes=0.8,
     objective=(
         "Measure SmolLM2's loss by position when it sees everything, a window, and a window plus"
         " the first 4 tokens."
     ),
-    notice=(
-        "In the first window all three agree. Then the window alone does far worse, although what"
-        " it lost is 4 tokens that say next to nothing: attention has to put its weight somewhere,"
-        " and it learned to put it there. Keep them, and the window works."
+    asks=(
+        "Is the window harmless while the text fits into it, and do the first tokens give back at"
+        " least half of what it loses afterwards?"
     ),
+    notice=notice,
     columns={
         "view": "sees",
         "first": "from",
@@ -159,6 +161,9 @@ LAB = Lab(
         "kept": "tokens kept",
     },
     run=run,
-    plot=plot,
+    sizes={"full": {"tokens": 2048, "window": 256}, "quick": {"tokens": 320, "window": 64}},
+    threads=1,
     go=go,
+    plot=plot,
+    minutes=0.8,
 )

@@ -3,32 +3,32 @@
 This prints the plan; `labkit runbook` carries it out.
 """
 
-from labkit.cli.lab import Lab, in_order, main
+from labkit.lab import Lab, in_order
 
 
 def run(device="cpu", quick=False):
     rows = []
     for i, lab in enumerate(in_order(), start=1):
-        question = " ".join((lab.go.__doc__ or "").split()) if lab.go else "–"
         rows.append(
             {
                 "step": i,
                 "id": lab.id,
                 "chapter": lab.chapter,
                 "title": lab.title,
-                "needs": lab.needs,
+                "needs": ", ".join(lab.needs),
                 "minutes": lab.minutes,
-                "go_if": question,
+                "go_if": lab.asks,
             }
         )
     return rows
 
 
 def go(rows):
-    done = {"nothing"}
+    done = set()
     for r in rows:
-        if r["needs"] not in done:
-            return f"{r['id']} comes before {r['needs']}, which it needs: mend its `needs`"
+        for need in filter(None, r["needs"].split(", ")):
+            if need not in done:
+                return f"{r['id']} comes before {need}, which it needs: mend its `needs`"
         done.add(r["id"])
 
 

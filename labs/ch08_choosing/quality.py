@@ -238,7 +238,10 @@ def plot_pairs(rows, names=("MHA", "DeltaNet wide", "DeltaNet", "SWA")):
 
 
 LAB = Lab(
-    asks="Are the parameters matched, does full attention learn the task, and does a window alone forget what it can't see?",
+    asks=(
+        "Are the parameters matched, does full attention learn the task, and does a window alone"
+        " forget what it can't see?"
+    ),
     title="What each memory can recall",
     minutes=14,
     objective=(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+
+from labkit import paths
 
 
 def published() -> dict[str, dict]:
     """model -> dollars per million tokens: input, cached_read, cache_write, output; and vendor,
     date.
     """
-    return json.loads((Path(__file__).parent / "data" / "prices.json").read_text())["prices"]
+    return json.loads((paths.data() / "prices.json").read_text())["prices"]
 
 
 def input_share(computed: int, found: int, price: dict) -> float:

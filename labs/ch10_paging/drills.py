@@ -11,8 +11,8 @@ from labkit.lab import Lab
 def cases(tokenizer, vocab: int, quick: bool):
     """The drills of this lab: the ladder's first requests, and a long text of somebody else."""
     from labkit_labs.ch10_paging import incidents as drills
-    from labkit_labs.common import workload as serving
     from labkit_labs.common import corpus as text
+    from labkit_labs.common import workload as serving
 
     beginning, own, new, long, n, pool = (
         (32, 12, 8, 64, 4, 33) if quick else (256, 120, 32, 1500, 12, 140)

@@ -4,7 +4,7 @@ lies in pieces.
 
 import statistics
 
-from labkit.lab import Lab
+from labkit.lab import Lab, Recorded
 
 SLOTS, BLOCK_SIZES = 16, (1, 4, 16, 64, 256)
 
@@ -78,9 +78,36 @@ def run(device="cpu", quick=False):
     from labkit_labs.common import workload as serving
 
     torch.set_num_threads(1)
-    work, (model, _) = serving.jobs(), smollm2("fp32", device)
+    work = serving.jobs()
+    model, tokenizer = smollm2("fp32", device)
     prompts = [job.prompt[-60:] for job in work[:3]] if quick else [job.prompt for job in work[:8]]
-    return memory(work, model.config) + speed(model, prompts, *((6, 1) if quick else (32, 5)))
+    rows = memory(work, model.config) + speed(model, prompts, *((6, 1) if quick else (32, 5)))
+    return Recorded(rows, blocks_prefix=shared_blocks(model, tokenizer))
+
+
+def shared_blocks(model, tokenizer):
+    """The blocks of a short run, recorded: three requests begin alike, the second ends there (copy
+    on write), the fourth is another text.
+    """
+    from dataclasses import replace
+
+    from labkit import Engine
+
+    beginning = tokenizer.encode("A block holds the keys and values of a few tokens.")[:8]
+    prompts = [
+        beginning,
+        beginning,
+        beginning + tokenizer.encode(" Others share them."),
+        tokenizer.encode("Who else reads this?"),
+    ]
+    engine = Engine(model, max_batch=3, n_blocks=12, block_size=4)
+    for prompt in prompts:
+        engine.add(prompt, 7, stop=())
+        engine.step()
+    engine.run()
+    trace = engine.trace("blocks")
+    words = [[tokenizer.decode([t]) for t in prompt] for prompt in prompts]
+    return replace(trace, meta=trace.meta | {"prompts": words})
 
 
 def go(rows):
@@ -121,37 +148,6 @@ def plot(rows):
     )
 
 
-def store(folder):
-    """Keep the blocks of a short run: three requests begin alike, the second ends there (copy on
-    write), the fourth is another text.
-    """
-    from dataclasses import replace
-
-    from labkit import Engine
-    from labkit.weights import smollm2
-
-    model, tokenizer = smollm2()
-    beginning = tokenizer.encode("A block holds the keys and values of a few tokens.")[:8]
-    prompts = [
-        beginning,
-        beginning,
-        beginning + tokenizer.encode(" Others share them."),
-        tokenizer.encode("Who else reads this?"),
-    ]
-    engine = Engine(model, max_batch=3, n_blocks=12, block_size=4)
-    for prompt in prompts:
-        engine.add(prompt, 7, stop=())
-        engine.step()
-    engine.run()
-    trace = engine.trace("blocks")
-    trace = replace(
-        trace,
-        meta=trace.meta
-        | {"prompts": [[tokenizer.decode([t]) for t in prompt] for prompt in prompts]},
-    )
-    return [trace.save(folder / "trace_blocks_prefix.json")]
-
-
 LAB = Lab(
     asks="Do blocks of 16 waste less than a tenth, give the same tokens, and cost no speed?",
     title="What a reservation wastes",
@@ -180,6 +176,5 @@ LAB = Lab(
     },
     run=run,
     plot=plot,
-    store=store,
     go=go,
 )

@@ -67,7 +67,7 @@ def ways_out(model, words, lengths, repeats: int, device):
         ways = {
             "recompute": lambda: bench.time_decode(model, [words[:length]], 1).first,
             "swap": swap,
-        }  # noqa: B023
+        }
         times = bench.interleave(ways, warmup=1, repeats=repeats, device=device)
         rows.append(
             times["swap"].to_row(
@@ -107,9 +107,9 @@ def run(device="cpu", quick=False):
     import torch
 
     from labkit.weights import smollm2
-    from labkit_labs.common import workload as serving
-    from labkit_labs.common import simulator
     from labkit_labs.common import corpus as text
+    from labkit_labs.common import simulator
+    from labkit_labs.common import workload as serving
 
     torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)

@@ -164,7 +164,10 @@ def plot(rows):
 
 
 LAB = Lab(
-    asks="Is a known beginning found whole, and does a changing head break it? Is the first token after a known beginning five times as fast?",
+    asks=(
+        "Is a known beginning found whole, and does a changing head break it? Is the first token"
+        " after a known beginning five times as fast?"
+    ),
     title="Same prompt, two bills",
     minutes=3,
     objective=(

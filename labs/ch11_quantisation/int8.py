@@ -52,8 +52,8 @@ def run(device="cpu", quick=False):
     import torch
 
     from labkit import bench, quant
-    from labkit.tables import progress
     from labkit.step import Step
+    from labkit.tables import progress
 
     torch.set_num_threads(1)
     models, tokenizer = variants(device)

@@ -120,7 +120,10 @@ def plot(rows):
 
 
 LAB = Lab(
-    asks="Is a full step cheaper by the token than a step of one, and are the tokens the same with and without guesses?",
+    asks=(
+        "Is a full step cheaper by the token than a step of one, and are the tokens the same with"
+        " and without guesses?"
+    ),
     title="A full step has no room for guesses",
     minutes=3.5,
     objective=(

@@ -114,7 +114,10 @@ def plot(rows):
 
 
 LAB = Lab(
-    asks="Are the tokens the same whoever guesses, and is a copy with all layers right more often than the first few?",
+    asks=(
+        "Are the tokens the same whoever guesses, and is a copy with all layers right more often"
+        " than the first few?"
+    ),
     title="What a draft costs",
     minutes=3,
     objective=(

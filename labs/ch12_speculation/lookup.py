@@ -4,7 +4,7 @@ at a time.
 
 from dataclasses import replace
 
-from labkit.lab import Lab
+from labkit.lab import Lab, Recorded
 
 COPY = "Correct the spelling of this text and change nothing else:\n\n"
 CODE = (
@@ -107,29 +107,20 @@ def run(device="cpu", quick=False):
                 same_tokens=last.tokens == runs[task, None][-1].tokens,
             )
         )
-    return rows
+    return Recorded(rows, speculation_lookup=copied_passage(model, tokenizer))
 
 
-def store(folder):
-    """Keep the checks of one copied passage, with the reply and the words of every draft, for the
-    player and the clip.
-    """
-    from labkit.weights import smollm2
+def copied_passage(model, tokenizer):
+    """The checks of one copied passage, recorded, with the reply and the words of every draft."""
     from labkit_labs.ch12_speculation.watch import engine, serve
 
-    model, tokenizer = smollm2()
     one = engine(model, 1, "ngram")
     served = serve(one, [tokenizer.chat(tasks()["copy-editing"][0])], 64)
-    reply, trace = served.tokens[0], one.trace("speculation")
-    words = {
-        str(i): tokenizer.decode([i])
-        for i in reply + [i for _, drafts, _ in served.checks for i in drafts]
-    }
-    return [
-        replace(trace, meta=trace.meta | {"reply": reply, "words": words}).save(
-            folder / "trace_speculation_lookup.json"
-        )
-    ]
+    trace = one.trace("speculation")
+    reply = served.tokens[0]
+    drafted = [i for _, drafts, _ in served.checks for i in drafts]
+    words = {str(i): tokenizer.decode([i]) for i in reply + drafted}
+    return replace(trace, meta=trace.meta | {"reply": reply, "words": words})
 
 
 def go(rows):
@@ -162,7 +153,10 @@ def plot(rows):
 
 
 LAB = Lab(
-    asks="Does every task give the tokens that it gives without guesses, and copying more of them a forward than chatting?",
+    asks=(
+        "Does every task give the tokens that it gives without guesses, and copying more of them a"
+        " forward than chatting?"
+    ),
     title="Prompt lookup on six kinds of task",
     minutes=5,
     objective=(
@@ -187,6 +181,5 @@ LAB = Lab(
     },
     run=run,
     plot=plot,
-    store=store,
     go=go,
 )

@@ -29,9 +29,9 @@ def run(device="cpu", quick=False, ends=0):
     from labkit.linear import has_bf16
     from labkit.quant import quantize, smooth, text
     from labkit.weights import smollm2
+    from labkit_labs.ch12_speculation.batch import prices
     from labkit_labs.ch14_ladder import rungs as ladder
     from labkit_labs.common import workload as serving
-    from labkit_labs.ch12_speculation.batch import prices
 
     torch.set_num_threads(2)
     work = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit import formulas
-from labkit.config import UnknownName
+from labkit.config import ModelConfig, UnknownName
 
 USABLE = 0.9  # of a GPU's memory; the rest is for activations, the allocator and the driver
 
@@ -17,20 +17,16 @@ class GPU:
     memory_bytes: float
     ceilings: formulas.Hardware
 
-    def room(self, config, dtype: str = "bf16") -> float:
+    def room(self, config: ModelConfig, dtype: str = "bf16") -> float:
         """Bytes left for caches once the weights are in; below 0 the weights don't fit."""
         return USABLE * self.memory_bytes - formulas.weight_bytes(config, dtype)
 
     def largest_batch(
-        self, config, context: int, dtype: str = "bf16", cache_dtype: str = "bf16"
+        self, config: ModelConfig, context: int, dtype: str = "bf16", cache_dtype: str = "bf16"
     ) -> int:
         """Requests of `context` tokens whose caches fit beside the weights."""
-        return max(
-            0,
-            int(
-                self.room(config, dtype) // formulas.kv_cache_bytes(config, context, 1, cache_dtype)
-            ),
-        )
+        one = formulas.kv_cache_bytes(config, context, 1, cache_dtype)
+        return max(0, int(self.room(config, dtype) // one))
 
 
 def named(name: str) -> GPU:
@@ -39,7 +35,5 @@ def named(name: str) -> GPU:
     if name not in known:
         raise UnknownName("GPU", name, known)
     entry = known[name]
-    return GPU(
-        entry["memory_bytes"],
-        formulas.Hardware(name, entry["flops_per_second"], entry["bytes_per_second"]),
-    )
+    ceilings = formulas.Hardware(name, entry["flops_per_second"], entry["bytes_per_second"])
+    return GPU(entry["memory_bytes"], ceilings)

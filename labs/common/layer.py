@@ -31,22 +31,20 @@ def full_cache(mixer, context: int, kind: str = "static", batch: int = 1):
 
 
 def decoder(mixer, context: int, cache=None, batch: int = 1):
-    """A function that takes token number `context` of each request through the layer: x [batch,D]
-    -> [batch,D].
+    """A function that takes token number `context` of each request through the layer, and returns
+    what comes out: [batch,D].
     """
     weight = mixer.out.weight
     cache = cache or full_cache(mixer, context, batch=batch)
-    x = torch.randn(batch, mixer.out.out_features, generator=torch.Generator().manual_seed(1)).to(
-        weight
-    )
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(batch, mixer.out.out_features, generator=generator).to(weight)
 
     @torch.inference_mode()
     def fn():
         if mixer.recurrent:
             # the same token again: a state would otherwise have moved on
             cache.length = [context - 1] * batch
-        return mixer(
-            x, Step.of([(r, context - 1, [0]) for r in range(batch)], weight.device), cache
-        )
+        step = Step.of([(row, context - 1, [0]) for row in range(batch)], weight.device)
+        return mixer(x, step, cache)
 
     return fn

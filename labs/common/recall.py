@@ -87,7 +87,7 @@ def matched(config: ModelConfig, parameters: int) -> ModelConfig:
     return config.replace(**{size: n})
 
 
-# -- the task ----------------------------------------------------------------------------------------------------
+# -- the task ----------------------------------------------------------------------------
 
 
 def batch(
@@ -132,7 +132,7 @@ def recall(model, pairs: int = MAIN, questions: int = 2048) -> float:
     return (answers(model, step, asked).argmax(1) == right).float().mean().item()
 
 
-# -- training ----------------------------------------------------------------------------------------------------
+# -- training ----------------------------------------------------------------------------
 
 
 def train(

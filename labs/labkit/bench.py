@@ -14,11 +14,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+from labkit.environment import environment
 from labkit.formulas import Hardware
-from labkit.results import environment
+from labkit.tables import progress
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Measurement:
     env: dict | None = None
 
     def to_row(self, **labels) -> dict:
-        """A row for `results.save`: labels first, empty fields left out, env kept by the document."""
+        """A row for `results.save`: labels first, empty fields left out; the document keeps env."""
         return labels | {k: v for k, v in asdict(self).items() if v is not None and k != "env"}
 
 
@@ -87,8 +89,71 @@ def measure(
     )["it"]
 
 
+def timed(fn: Callable[[], object], device: str = "cpu") -> tuple[float, object]:
+    """Call `fn()` with a clock around it: (seconds, what it returned)."""
+    _synchronise(device)
+    start = time.perf_counter()
+    result = fn()
+    _synchronise(device)
+    return time.perf_counter() - start, result
+
+
+def rounds(
+    fns: dict[str, Callable[[], object]],
+    *,
+    repeats: int = 5,
+    warmup: int | dict[str, Callable[[], object]] = 1,
+    seed: int = 0,
+    device: str = "cpu",
+    label: str | None = None,
+) -> dict[str, list]:
+    """Run several functions in turn, round after round, and keep what each warm round returned.
+
+    fns: name -> a function without arguments. Whatever it returns is kept; where it returns None,
+    the seconds that it took. One that wants both returns `timed(...)`.
+    warmup: how many rounds to throw away first (0 = measured cold). Where a round takes long, give
+    {name: a shorter function} instead, for all names or for some: they run once, in turn.
+    seed: what `random` and torch start from, before every run. device: is waited for, before and
+    after every run. label: of a progress bar; None = no bar. Threads are those of the process.
+
+    Returns name -> the results of its `repeats` rounds, in order. Raises ValueError for nothing to
+    run, no repeats, or a warm-up of something that is not measured.
+
+        def loops(new):
+            return {c: partial(time_decode, model, [prompt], new, c) for c in ("none", "static")}
+
+        runs = rounds(loops(128), repeats=3, warmup=loops(2), label="rounds")
+        speed = {name: summarise([t.seconds for t in times]) for name, times in runs.items()}
+    """
+    warm, turns = (warmup, 1) if isinstance(warmup, dict) else (fns, warmup)
+    if not fns or repeats < 1 or turns < 0:
+        raise ValueError(
+            "a measurement needs at least one function, at least one repeat and no negative"
+            f" warm-up, not {len(fns)}, {repeats} and {turns}"
+        )
+    if strangers := [name for name in warm if name not in fns]:
+        raise ValueError(
+            f"the warm-up runs {strangers[0]!r}, which is not measured: choose from"
+            f" {', '.join(map(repr, fns))}"
+        )
+
+    def in_turn(of: dict) -> dict:
+        made = {}
+        for name, fn in of.items():
+            _seed(seed)
+            seconds, result = timed(fn, device)
+            made[name] = seconds if result is None else result
+        return made
+
+    plan = [warm] * turns + [fns] * repeats
+    if label:
+        plan = progress(plan, label)
+    kept = [in_turn(of) for of in plan][turns:]
+    return {name: [made[name] for made in kept] for name in fns}
+
+
 def interleave(
-    fns: dict[str, Callable],
+    fns: dict[str, Callable[[], object]],
     *,
     warmup: int = 1,
     repeats: int = 5,
@@ -98,36 +163,33 @@ def interleave(
     bytes: dict | None = None,
     hardware: Hardware | None = None,
 ) -> dict[str, Measurement]:
-    """Time several functions in turn, round after round.
+    """How long several functions take, in turn: `rounds`, summarised.
 
-    A function may return its own seconds (a float) to be timed inside.
+    A function may return its own seconds (a float) to be timed inside; all else it returns is
+    dropped.
     """
-    if repeats < 1 or warmup < 0:
-        raise ValueError(
-            f"a measurement needs at least one repeat and no negative warm-up, not {repeats} and"
-            f" {warmup}"
-        )
-    seconds: dict[str, list[float]] = {name: [] for name in fns}
-    for round_ in range(-warmup, repeats):
-        for name, fn in fns.items():
-            _seed(seed)
-            _synchronise(device)
-            start = time.perf_counter()
-            inside = fn()
-            _synchronise(device)
-            took = inside if isinstance(inside, float) else time.perf_counter() - start
-            if round_ >= 0:
-                seconds[name].append(took)
+    took = rounds(
+        {name: partial(_own_seconds, fn) for name, fn in fns.items()},
+        warmup=warmup,
+        repeats=repeats,
+        seed=seed,
+        device=device,
+    )
     return {
         name: summarise(
-            s,
+            seconds,
             flops=(flops or {}).get(name),
             bytes=(bytes or {}).get(name),
             hardware=hardware,
             device=device,
         )
-        for name, s in seconds.items()
+        for name, seconds in took.items()
     }
+
+
+def _own_seconds(fn: Callable[[], object]) -> float | None:
+    result = fn()
+    return result if isinstance(result, float) else None
 
 
 def multiple(slow: Measurement, fast: Measurement) -> float:
@@ -143,28 +205,36 @@ class LoopTimes:
     each: list[float]  # seconds of every further step (TPOT is their median)
     tokens: list[list[int]]
 
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.first + sum(self.each)
+
+
+SENTENCE = "A cache keeps a copy of what was slow to get, close to where it is needed again. "
+
+
+def prompt(tokenizer, tokens: int) -> list[int]:
+    """A prompt of so many tokens, for where words change no time: one sentence, over and over."""
+    sentence = tokenizer.encode(SENTENCE)
+    return (sentence * (tokens // len(sentence) + 1))[:tokens]
+
 
 def time_decode(model, prompts: list[list[int]], new: int, cache: str = "static") -> LoopTimes:
     """Generate `new` tokens for each prompt, greedily and without stopping, with a clock on every
-    step.
+    step. cache and errors: as in `labkit.generate`.
     """
     from labkit import decode
-    from labkit.sampling import Sampling, pick
 
     marks = []
-
-    def choose(logits, live):
-        # .tolist() inside waits for the device
-        tokens = pick(logits, [Sampling()] * len(live), [None] * len(live))
-        marks.append(time.perf_counter())
-        return tokens
-
+    tokens = []
     start = time.perf_counter()
-    if cache == "none":
-        tokens = decode.naive(model, prompts, new, choose)
-    else:
-        tokens = decode.cached(model, prompts, new, choose, kind=cache)
-    return LoopTimes(marks[0] - start, [b - a for a, b in pairwise(marks)], tokens)
+    # a step that is handed out has chosen its tokens, and so has waited for the device
+    for step in decode.stream(model, prompts, new, cache=cache, stop=()):
+        marks.append(time.perf_counter())
+        tokens.append(step.tokens)
+    each = [b - a for a, b in pairwise(marks)]
+    return LoopTimes(marks[0] - start, each, decode.replies(tokens))
 
 
 def hardware(dtype: str = "fp32", device: str = "cpu") -> Hardware:

@@ -7,6 +7,8 @@ stands in `_toc.yml`, and then it has all its parts; a *planned* one may have la
 
 from __future__ import annotations
 
+import ast
+import os
 import re
 from dataclasses import dataclass
 from importlib import import_module
@@ -100,6 +102,19 @@ class Chapter:
         return paths.repository() / "animations/scenes" / f"{self.folder}.py"
 
     @property
+    def clips(self) -> list[str]:
+        """The scene classes that its modules list in CLIPS, read without running them."""
+        folder = paths.repository() / "animations/scenes"
+        sources = [p.read_text() for p in sorted(folder.glob(f"ch{self.number}*_*.py"))]
+        return [
+            ast.unparse(scene)
+            for source in sources
+            for node in ast.parse(source).body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CLIPS"
+            for scene in node.value.elts
+        ]
+
+    @property
     def page(self) -> Path:
         """Its page, there or not."""
         return paths.repository() / "book/chapters" / f"{self.stem}.md"
@@ -108,7 +123,9 @@ class Chapter:
     def pages(self) -> list[Path]:
         """All its pages that are there: its own, then `NNb_…`."""
         folder = paths.repository() / "book/chapters"
-        return sorted(folder.glob(f"{self.number}_*.md")) + sorted(folder.glob(f"{self.number}b_*.md"))
+        return sorted(folder.glob(f"{self.number}_*.md")) + sorted(
+            folder.glob(f"{self.number}b_*.md")
+        )
 
     @property
     def is_open(self) -> bool:
@@ -117,16 +134,19 @@ class Chapter:
 
     def missing(self) -> list[str]:
         """The parts that an open chapter lacks."""
-        notebooks = paths.repository() / "notebooks"
+        root = paths.repository()
         parts = {
             "its page": self.page,
             "its checks": self.checks,
             "its clip's scenes": self.scenes,
-            "its tests' data": paths.repository() / "tests/chapters" / f"{self.folder}.py",
-            **{f"the notebook of {p.stem}": notebooks / f"{p.stem}.ipynb" for p in self.pages},
+            "its tests' data": root / "tests/chapters" / f"{self.folder}.py",
+            **{
+                f"the notebook of {p.stem}": root / "notebooks" / f"{p.stem}.ipynb"
+                for p in self.pages
+            },
         }
         lacking = [
-            f"{what} ({path.relative_to(path.parents[2])})"
+            f"{what} ({os.path.relpath(path, root)})"
             for what, path in parts.items()
             if not path.exists()
         ]
@@ -181,8 +201,8 @@ def check() -> None:
             raise ValueError(f"{page.name} is no chapter's page: chapters are {known}")
         if not named[2] and page.stem != owner.stem:
             raise ValueError(
-                f"{page.name} and {owner.stem}.md would both be chapter {owner.number}: a second page"
-                f" of it is called {owner.number}b_{named[3]}.md"
+                f"{page.name} and {owner.stem}.md would both be chapter {owner.number}: a second"
+                f" page of it is called {owner.number}b_{named[3]}.md"
             )
     for chapter in opened():
         if lacking := chapter.missing():
@@ -197,7 +217,10 @@ def lab_id(name: str) -> str:
     return DECK.get(name.upper(), name.upper())
 
 
-def result_name(id: str) -> str:
-    """Where a lab's results lie under labs/results: `CH05-RING` -> `ch05/ring`."""
-    chapter, _, name = lab_id(id).lower().partition("-")
-    return f"{chapter}/{name}"
+def result_name(name: str) -> str:
+    """Where results lie under labs/results: `CH05-RING`, `ch05/ring` -> `ch05/ring`.
+
+    Results of no chapter lie in `bench`: `bench-transformers` -> `bench/transformers`.
+    """
+    folder, _, rest = lab_id(name).lower().replace("/", "-").partition("-")
+    return f"{folder}/{rest}"

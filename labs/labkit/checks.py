@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from html import escape
 from importlib import import_module
 
+from labkit import chapters
 from labkit.config import UnknownName
+
+SIGNS = {True: "✓", False: "✗", None: "…"}
+KINDS = {True: "pass", False: "fail", None: "open"}
 
 
 @dataclass(frozen=True)
@@ -21,16 +25,13 @@ class Verdict:
     message: str
 
     def __str__(self):
-        return (
-            f"{ {True: '✓', False: '✗', None: '…'}[self.passed] } Exercise {self.exercise}:"
-            f" {self.message}"
-        )
+        return f"{SIGNS[self.passed]} Exercise {self.exercise}: {self.message}"
 
     __repr__ = __str__
 
     def _repr_html_(self):
-        kind = {True: "pass", False: "fail", None: "open"}[self.passed]
-        return f'<p class="lk-verdict lk-verdict-{kind}">{escape(str(self))}</p>'
+        kind = f"lk-verdict lk-verdict-{KINDS[self.passed]}"
+        return f'<p class="{kind}">{escape(str(self))}</p>'
 
 
 class Wrong(Exception):
@@ -47,16 +48,20 @@ def expect(condition: bool, why_not: str) -> None:
         raise Wrong(why_not)
 
 
+def of_chapter(number: str) -> dict:
+    """A chapter's checks by exercise; none where it has none, or where there is no such chapter."""
+    chapter = next((c for c in chapters.every() if c.number == number), None)
+    if chapter is None or not chapter.checks.exists():
+        return {}
+    return import_module(f"{chapter.package}.checks").CHECKS
+
+
 def check(exercise: str, answer) -> Verdict:
     """Check an answer: `check("02.2", my_function)`.
 
     Raises ValueError for an exercise that does not exist, and nothing else.
     """
-    chapter = exercise.split(".")[0]
-    try:
-        known = import_module(f"labkit_labs.checks_{chapter}").CHECKS
-    except ModuleNotFoundError:
-        known = {}
+    known = of_chapter(exercise.split(".")[0])
     if exercise not in known:
         raise UnknownName("exercise", exercise, known)
     try:

@@ -1,4 +1,7 @@
-"""Rows as a table, and a bar for what takes its time: the same in a shell, a notebook, a page."""
+"""Rows as a table, picked, and in a sentence; and a bar for what takes its time.
+
+The same in a shell, a notebook, a page.
+"""
 
 from __future__ import annotations
 
@@ -62,3 +65,42 @@ def _cell(value, form: str) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return format(value, form or (",.3g" if isinstance(value, float) else ","))
+
+
+# -- rows picked, and their numbers in a sentence --------------------------------------------------
+
+
+def where(rows: list[dict], **values) -> list[dict]:
+    """The rows that have these values."""
+    return [row for row in rows if all(row.get(k) == v for k, v in values.items())]
+
+
+def only(rows: list[dict], **values) -> dict:
+    """The one row that has these values. ValueError where none or several have."""
+    found = where(rows, **values)
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} rows have {values}; exactly one must")
+    return found[0]
+
+
+def series(rows: list[dict], key: str, value: str, scale: float = 1) -> dict[str, list]:
+    """One column's numbers, times `scale`, for each value of another: what `plotting.lines` draws.
+
+    In the order of the rows.
+    """
+    found: dict[str, list] = {}
+    for row in rows:
+        found.setdefault(row[key], []).append(row[value] * scale)
+    return found
+
+
+def span(numbers, form: str = ".2f") -> str:
+    """From the smallest to the largest, "1.30 to 2.41"; one number where both read alike."""
+    low, high = format(min(numbers), form), format(max(numbers), form)
+    return low if low == high else f"{low} to {high}"
+
+
+def listed(words) -> str:
+    """Words in a sentence: "a, b and c"."""
+    *others, last = map(str, words)
+    return f"{', '.join(others)} and {last}" if others else last

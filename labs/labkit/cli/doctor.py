@@ -14,16 +14,16 @@ def arguments(parser) -> None:
 def run(args) -> None:
     import torch
 
-    from labkit import bench, kernels, linear, results
+    from labkit import bench, linear, results
+    from labkit.environment import environment, load_average
     from labkit.paths import cache_folder
     from labkit.weights import smol
 
     found = {
-        **results.environment(args.device),
+        **environment(args.device, load=load_average()),
         "cuda_available": torch.cuda.is_available(),
         "bf16_arithmetic": linear.has_bf16(),
         "packed_weights": linear.can_pack(torch.empty(1, 1)),
-        "own_kernels": kernels.missing() or "compiled",
         "results": str(results.folder().name),
     }
     kept = cache_folder() / "smollm2-135m"
@@ -44,7 +44,6 @@ def run(args) -> None:
         print(json.dumps(found))
         return
     for key, value in found.items():
-        print(
-            f"{key.replace('_', ' '):24}"
-            f" {f'{value / 1e9:,.1f} billion' if isinstance(value, float) else value}"
-        )
+        if key.endswith("_per_second"):
+            value = f"{value / 1e9:,.1f} billion"
+        print(f"{key.replace('_', ' '):24} {value}")

@@ -31,8 +31,8 @@ def arguments(parser) -> None:
 
 def run(args) -> None:
     from labkit import formulas as f
-    from labkit.tables import table
     from labkit.published import presets
+    from labkit.tables import table
 
     config = presets[args.model]
     context = config.max_context if args.context is None else args.context

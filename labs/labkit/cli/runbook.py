@@ -9,6 +9,20 @@ import gc
 import json
 import time
 
+from labkit import chapters
+from labkit import lab as house
+from labkit.cli.lab import provenance, store
+from labkit.config import UnknownName
+from labkit.tables import table
+
+COLUMNS = {
+    "id": "lab",
+    "title": "",
+    "seconds": "seconds|.1f",
+    "rows": "rows",
+    "checkpoint": "checkpoint",
+}
+
 
 def arguments(parser) -> None:
     parser.add_argument(
@@ -29,75 +43,54 @@ def arguments(parser) -> None:
 
 
 def run(args) -> None:
-    from labkit.tables import table
-    from labkit.cli.lab import in_order
-    from labkit.config import UnknownName
-
-    order = in_order()
+    order = house.in_order()
     if args.start is not None:
         ids = [lab.id for lab in order]
-        if args.start.upper() not in ids:
+        start = chapters.lab_id(args.start)
+        if start not in ids:
             raise UnknownName("lab", args.start, ids)
-        order = order[ids.index(args.start.upper()) :]
+        order = order[ids.index(start) :]
     if args.quick and args.store:
         raise ValueError("a quick run is too small to be stored: leave out --quick or --store")
     done = []
     for lab in order:
-        done.append(one(lab, args))
+        row = one(lab, args)
+        done.append(row)
         if not args.json:
             print(
-                f"{done[-1]['seconds']:7.1f} s  {lab.id}  {lab.title}: {done[-1]['checkpoint']}",
-                flush=True,
+                f"{row['seconds']:7.1f} s  {lab.id}  {lab.title}: {row['checkpoint']}", flush=True
             )
-        if done[-1]["checkpoint"] != "go" and not args.keep_going:
+        if row["checkpoint"] != "go" and not args.keep_going:
             break
     stopped = [row["id"] for row in done if row["checkpoint"] != "go"]
     if args.json:
         print(json.dumps({"rows": done, "stopped": stopped[0] if stopped else None}))
     else:
-        print(
-            "\n"
-            + table(
-                done,
-                {
-                    "id": "lab",
-                    "title": "",
-                    "seconds": "seconds|.1f",
-                    "rows": "rows",
-                    "checkpoint": "checkpoint",
-                },
-            )
+        print(f"\n{table(done, COLUMNS)}")
+        minutes = sum(row["seconds"] for row in done) / 60
+        says = (
+            f"Look at what {', '.join(stopped)} says, then go on with: labkit runbook --from"
+            f" {stopped[0]}"
+            if stopped
+            else "All say go."
         )
-        total = sum(row["seconds"] for row in done)
-        print(
-            f"\n{len(done)} of {len(order)} labs in {total / 60:.1f} minutes. "
-            + (
-                f"Look at what {', '.join(stopped)} says, then go on with: labkit runbook --from"
-                f" {stopped[0]}"
-                if stopped
-                else "All say go."
-            )
-        )
+        print(f"\n{len(done)} of {len(order)} labs in {minutes:.1f} minutes. {says}")
     if stopped:
         raise SystemExit(1)
 
 
-def one(lab, args) -> dict:
+def one(lab: house.Lab, args) -> dict:
     """Run one lab: how long it took, and its checkpoint's verdict.
 
     A lab that raises an error of its own stops the run like one that says stop.
     """
-    from labkit import results
-    from labkit.cli.lab import verdict
-
     start, rows = time.perf_counter(), []
     try:
-        rows = lab.run(device=args.device, quick=args.quick)
-        says = verdict(lab, rows, args.device)
+        given = provenance(lab, args.device)
+        rows = lab.measure(args.device, args.quick)
+        says = lab.verdict(rows, args.device)
         if args.store and says == "go":
-            results.save(lab.result, rows, device=args.device)
-            if lab.store and args.device == "cpu":
-                lab.store(results.folder())
+            store(lab, rows, given)
     except Exception as e:
         if not args.keep_going and not isinstance(e, ValueError | OSError):
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import time
 from collections import deque
 from dataclasses import replace
@@ -13,16 +12,19 @@ from torch import Tensor
 
 from labkit import caches
 from labkit.config import whole
-from labkit.decode import check_tokens
+from labkit.decode import check_prompt, check_stop
 from labkit.dtypes import DTYPES
 from labkit.engine.drafts import Policy, as_policy
-from labkit.engine.request import Event, QueueFull, Request
+from labkit.engine.request import Event, QueueFull, Request, Stats
 from labkit.engine.scheduler import Plan, Scheduler, Work
 from labkit.engine.storage import BlockCache, Int8Blocks
 from labkit.sampling import Sampling, probabilities
 from labkit.speculative import Proposer, as_proposer
 from labkit.step import Step
-from labkit.trace import BlocksStep, ScheduleStep, SpeculationStep, Stats, Trace
+from labkit.traces import Trace
+from labkit.traces.blocks import BlocksStep
+from labkit.traces.schedule import ScheduleStep
+from labkit.traces.speculation import SpeculationStep
 
 CACHE_DTYPES = (*DTYPES, "int8")
 # a trace goes back so many steps: an engine that serves for days must not grow
@@ -118,15 +120,12 @@ class Engine:
         ValueError for a bad argument, or if it can never fit the blocks; QueueFull when max_waiting
         requests wait.
         """
-        try:
-            prompt = [operator.index(t) for t in prompt]
-            stop = tuple(map(operator.index, self.model.config.stop if stop is None else stop))
-        except TypeError:
-            raise ValueError("prompt and stop must be lists of token ids") from None
+        config = self.model.config
         whole(max_new_tokens=max_new_tokens)
+        prompt = check_prompt(config, prompt, max_new_tokens)
+        stop = check_stop(config, stop)
         if not isinstance(sampling, Sampling | None):
             raise ValueError(f"sampling must be a labkit.Sampling, not {sampling!r}")
-        check_tokens(self.model.config, prompt, max_new_tokens)
         need = self.scheduler.blocks_for(len(prompt) + max_new_tokens - 1)
         blocks = self.scheduler.pool.n
         if need > blocks:
@@ -274,27 +273,12 @@ class Engine:
         if self.policy and all(w.kind != "prefill" for w in plan.work):
             tokens = sum(w.tokens for w in plan.work)
             self.policy.observe(tokens, seconds, plan.drafting, checks)
-        self._record(plan, rows, checks, seconds)
-
-    def _record(self, plan: Plan, rows: list, checks: list, seconds: float) -> None:
-        s = self.scheduler
-        ended = {w.request.id: w.request.finished for w in plan.work if w.request.finished}
         self.steps += 1
         self.log.append(
             {
-                "schedule": ScheduleStep(
-                    seconds, rows, [r.id for r in s.waiting], plan.preempted, ended
-                ),
-                "blocks": BlocksStep(
-                    {r.id: list(r.blocks) for r in s.running},
-                    len(s.pool.free),
-                    list(s.pool.kept),
-                    plan.copies,
-                    s.hit_tokens,
-                ),
-                "speculation": SpeculationStep(
-                    seconds, [[r.id, list(drafts), accepted] for r, drafts, accepted in checks]
-                ),
+                "schedule": ScheduleStep.of(self.scheduler, plan, rows, seconds),
+                "blocks": BlocksStep.of(self.scheduler, plan),
+                "speculation": SpeculationStep.of(checks, seconds),
             }
         )
 

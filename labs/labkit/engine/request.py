@@ -21,6 +21,12 @@ class Event:
     message: str = ""
 
 
+class Stats(dict):
+    """An engine's numbers by name: `stats["running"]` is `stats.running`."""
+
+    __getattr__ = dict.__getitem__
+
+
 @dataclass(eq=False)
 class Request:
     """A request and how far it has come. `tokens[:done]` have their keys and values in `blocks`."""

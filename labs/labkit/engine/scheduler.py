@@ -130,7 +130,7 @@ class Scheduler:
             self.waiting.remove(r)
         r.finished = reason
 
-    # -- how ------------------------------------------------------------------------------------
+    # -- how -----------------------------------------------------------------------------
     def _admit(self, r: Request) -> bool:
         """Give `r` a row, and the blocks that hold its beginning already, if all else that it needs
         now can be had.

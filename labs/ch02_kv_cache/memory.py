@@ -1,0 +1,25 @@
+"""What a call costs in memory: measured in a fresh process, where no memory freed earlier could
+hide a copy.
+"""
+
+import multiprocessing
+
+from labkit import bench
+
+
+def growth(prepare, *args) -> int:
+    """Bytes that a process grows by at most while it calls what `prepare(*args)` made.
+
+    prepare: a function of a module; what it makes takes no arguments and is warm, so that only its
+    own memory counts. What lies in a GPU's memory does not.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_growth, (prepare, args))
+
+
+def _growth(prepare, args) -> int:
+    fn = prepare(*args)
+    before = bench.resident_bytes()
+    with bench.PeakMemory() as peak:
+        fn()
+    return max(0, peak.bytes - before)

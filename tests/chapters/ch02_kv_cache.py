@@ -1,0 +1,79 @@
+"""What the tests of every chapter need to know about chapter 02."""
+
+import numpy as np
+
+from tests.cases import LabCase
+
+LABS = {
+    "loops": LabCase(
+        real=True,
+        steady=True,
+        doctored=[
+            ({"step": 3}, {"cached_computed": 8}, "in step 3 the cached loop computes 8 keys"),
+        ],
+    ),
+    "flash": LabCase(
+        doctored=[
+            ({"kind": "fused"}, {"gap": 0.1}, "differ by 1.0e-01"),
+            ({"kind": "fused"}, {"context": 256, "gap": float("nan")}, "differ by nan"),
+        ]
+    ),
+    "cached": LabCase(
+        calm=[({}, {"tokens_per_second": 1.0, "prefill_tokens_per_second": 10.0})],
+        real=True,
+        doctored=[
+            (
+                {"context": 300},
+                {"prefill_tokens_per_second": 1.0, "tokens_per_second": 2.0},
+                "prefill is no faster",
+            ),
+        ],
+    ),
+    "loses": LabCase(
+        real=True,
+        doctored=[
+            ({"context": 512}, {"cache_share": 0.5, "multiple": 1.0}, "50% of the bytes are cache"),
+        ],
+    ),
+    "baseline": LabCase(
+        calm=[({"variant": "cached"}, {"multiple": 10.0})],
+        real=True,
+        doctored=[
+            ({"variant": "cached"}, {"multiple": 1.1}, "1.1 times as fast"),
+        ],
+    ),
+}
+
+
+def wrong_answers(right: dict) -> list[tuple]:
+    """(exercise, a wrong answer, words of the hint), given the right answers."""
+    return [
+        ("02.1", 12, "a cache that works"),
+        ("02.1", 8, "own token"),
+        ("02.1", "nine", "whole number"),
+        (
+            "02.2",
+            lambda c, t, b, s: right["02.2"](c, t, b, s) * c.n_heads // c.n_kv_heads,
+            "query heads",
+        ),
+        ("02.2", lambda c, t, b, s: right["02.2"](c, t, b, s) // 2, "half of it"),
+        (
+            "02.2",
+            lambda c, t, b, s: 2 * c.n_layers * c.n_kv_heads * (c.d_model // c.n_heads) * t * b * s,
+            "head_dim",
+        ),
+        ("02.3", lambda c, b: right["02.3"](c, b) + 1, "not the first"),
+        ("02.3", lambda c, b: right["02.3"](c, b) - 1, "still lighter"),
+        ("02.4", lambda T, past: np.ones((T, T), bool), "hides the cache"),
+        ("02.4", lambda T, past: np.tri(past + T, dtype=bool), "queries that are not there"),
+        ("02.4", lambda T, past: np.tri(T, past + T, dtype=bool), "shift the triangle"),
+        ("02.4", lambda T, past: right["02.4"](T, past).astype(int), "dtype"),
+        (
+            "02.5",
+            lambda x, w, b, e: x / np.sqrt((x**2).mean(-1, keepdims=True) + e) * w,
+            "this is RMSNorm",
+        ),
+        ("02.5", lambda x, w, b, e: right["02.5"](x, w, 0, e), "bias is missing"),
+        ("02.6", lambda a, b: (max(a[0], b[0]), a[1] + b[1], a[2] + b[2]), "scaled by exp"),
+        ("02.6", lambda a, b: (a[0], a[1]), "three things"),
+    ]

@@ -1,0 +1,23 @@
+"""What the tests of every chapter need to know about chapter 06."""
+
+from tests.cases import LabCase
+
+LABS = {
+    "dense": LabCase(
+        calm=[({}, {"multiple": 2.0})],
+        doctored=[
+            ({"variant": "MoE, grouped"}, {"gap": 0.5}, "differs from the loop"),
+        ],
+    ),
+    "union": LabCase(
+        steady=True,
+        doctored=[
+            (
+                {"batch": 8, "tokens_are": "independent"},
+                {"of_formula": 1.3},
+                "whether the router is even",
+            ),
+            ({"batch": 8, "tokens_are": "alike"}, {"touched": 99.0}, "more than they chose"),
+        ],
+    ),
+}

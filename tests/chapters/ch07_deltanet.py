@@ -1,0 +1,22 @@
+"""What the tests of every chapter need to know about chapter 07."""
+
+from tests.cases import LabCase
+
+LABS = {
+    "state": LabCase(
+        calm=[
+            ({}, {"over_recurrent": 9.0}),
+            ({"kind": "delta"}, {"multiple": 1.0, "iqr": 0.0}),
+            ({"kind": "full"}, {"multiple": 1.0, "iqr": 0.0}),
+        ],
+        doctored=[
+            ({"kind": "delta"}, {"multiple": 9.0}, "a state has no length"),
+            ({"kind": "chunked"}, {"gap": 0.1}, "what a chunk passes on"),
+            (
+                {"what": "prefill, small", "kind": "chunked"},
+                {"tokens": 1024, "over_recurrent": 4.9},
+                "where 5 is usual",
+            ),
+        ],
+    ),
+}

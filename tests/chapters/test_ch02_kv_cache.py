@@ -1,0 +1,153 @@
+"""Chapter 02's clips show the numbers of what was recorded and measured, and follow it; page,
+player and clip show one recording.
+"""
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from animations.scenes.ch02_kv_cache import KVCacheLoop
+from animations.scenes.ch02b_online_softmax import OnlineSoftmax
+from animations.stage.audit import inspect
+from labkit import results, traces
+from labkit.trace import DecodeStep, Trace
+from labkit_labs.ch02_kv_cache import flash
+from tests.cases import report
+
+PAGES = Path(__file__).parents[2] / "book" / "chapters"
+
+
+def stored(folder, prompt, new, multiple=7.25):
+    """Traces and a measured row as the clip reads them, for any text."""
+    text = [*prompt, *new]
+    steps = {"cached": [], "naive": []}
+    for i, token in enumerate(new):
+        n = len(prompt) + i
+        fresh = n if i == 0 else 1
+        steps["cached"].append(DecodeStep(token, text[n - fresh : n], fresh, n, fresh, n))
+        steps["naive"].append(DecodeStep(token, text[:n], n, n, 0, 0))
+    for kind, each in steps.items():
+        Trace("decode", "a test", {"prompt": prompt, "layers": 4}, each).save(
+            folder / f"ch02/decode_{kind}.trace.json"
+        )
+    rows = [
+        dict(variant=v, multiple=m, context=50, new=9, tokens_per_second=2.0 * m)
+        for v, m in (("naive", 1.0), ("cached", multiple))
+    ]
+    results.save("ch02/baseline", rows, into=folder)
+
+
+def test_the_cache_clip_shows_the_numbers_of_its_traces():
+    cached, naive = (traces.stored(f"ch02/decode_{kind}").steps for kind in ("cached", "naive"))
+    multiple = results.row("ch02/baseline", variant="cached")["multiple"]
+    seen, made = report(KVCacheLoop).texts, report(KVCacheLoop).scene
+    assert {
+        f"{sum(s.computed for s in cached):,}",
+        f"{sum(s.computed for s in naive):,}",
+        f"{multiple:.1f}×",
+    } <= seen
+    assert [b.value for b in made.score.bars] == [
+        sum(s.computed for s in cached),
+        sum(s.computed for s in naive),
+    ]
+    assert [len(row) - 1 for row in made.rows] == [s.computed for s in naive]
+    assert len(made.keys.cells) == len(made.values.cells) == cached[-1].held
+    assert [c.token for c in made.chips] == [
+        *traces.stored("ch02/decode_cached").meta["prompt"],
+        *(s.token for s in cached),
+    ]
+
+
+def test_the_cache_clip_follows_other_traces(tmp_path, monkeypatch):
+    stored(tmp_path, ["Über", " antidisestablishment", "\n", " is"], [" a", " “word”", "#", "."])
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    other = inspect(KVCacheLoop)
+    assert other.findings == []
+    assert {
+        "Über",
+        "↵",
+        "“word”",
+        "#",
+        "one of the model's 4 layers",
+        "7",
+        "22",
+        "7.2×",
+    } <= other.texts
+    assert any(t.endswith("…") for t in other.texts)
+
+
+def test_the_softmax_clip_shows_the_numbers_of_its_trace():
+    seen, made = report(OnlineSoftmax).texts, report(OnlineSoftmax).scene
+    visited = [s for s in made.run.steps if not s.skipped]
+    assert {f"{x:.2f}".replace("-", "−") for s in visited for x in (*s.top, *s.total)} <= seen
+    assert [b.value for b in made.score.bars] == [16, made.run.meta["score_matrix_floats"]]
+    assert (
+        f"× {min(s.change for a, s in pairwise(visited) if a.query_tile == s.query_tile):.2f}"
+        in seen
+    )
+    longest = max(results.load("ch02/flash")["rows"], key=lambda r: r["context"])["context"]
+    ours, theirs = (
+        results.row("ch02/flash", kind=k, context=longest)["peak_bytes"]
+        for k in ("fused", "written out")
+    )
+    assert {
+        f"{theirs / ours:,.0f}×",
+        f"{ours / 1e6:,.0f} MB at the peak instead of {theirs / 1e6:,.0f} MB",
+    } <= seen
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda d: d["meta"].update(prompt=["another"]), "same text"),
+        (lambda d: d["meta"].update(prompt=["x"] * 12), "at most 14 tokens"),
+    ],
+)
+def test_traces_that_cannot_be_shown_are_refused(change, message, tmp_path, monkeypatch):
+    stored(tmp_path, ["a", " b"], [" c", " d", " e"])
+    for kind in ("cached", "naive")[: 1 if "same" in message else 2]:
+        path = tmp_path / f"ch02/decode_{kind}.trace.json"
+        document = json.loads(path.read_text())
+        change(document)
+        path.write_text(json.dumps(document))
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    with pytest.raises(ValueError, match=message):
+        inspect(KVCacheLoop)
+
+
+# -- one recording of the online softmax --------------------------------------------------
+
+
+def same(a, b) -> bool:
+    """Two plain values are equal, numbers up to the last digits of float64."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == pytest.approx(b, rel=1e-12) if isinstance(a, float) else a == b
+
+
+def test_the_stored_online_softmax_is_what_the_code_does_today():
+    stored = traces.stored("ch02/online_softmax")
+    assert same(stored.to_dict(), flash.small_example().to_dict())
+
+
+def test_the_page_computes_on_the_numbers_that_its_player_shows():
+    """Its cell draws q, k, v itself: the same draw, and so the same statistics at the end."""
+    (page,) = [p for p in PAGES.glob("02*.md") if "ch02/online_softmax" in p.read_text()]
+    (draw,) = re.findall(
+        r"^q, k, v = (np\.random\.default_rng.*?)(?: #.*)?$", page.read_text(), re.M
+    )
+    q, k, _ = eval(draw, {"np": np})
+    stored = traces.stored("ch02/online_softmax")
+    assert (*q.shape, stored.meta["tile"]) == (stored.meta["T"], stored.meta["E"], 4)
+    scores = np.where(np.tri(len(q), dtype=bool), q @ k.T / np.sqrt(q.shape[1]), -np.inf)
+    last = [s for s in stored.steps if not s.skipped][-1]
+    rows = scores[slice(*last.query_tile)]
+    assert last.top == pytest.approx(rows.max(axis=1).tolist())
+    assert last.total == pytest.approx(np.exp(rows - rows.max(axis=1)[:, None]).sum(1).tolist())
+    assert any(s.change < 1 for s in stored.steps[1:] if s.key_tile[0])  # something to repair

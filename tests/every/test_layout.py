@@ -1,0 +1,117 @@
+"""The rules of the layout, one test each: where a thing lies tells whose it is."""
+
+import ast
+import importlib
+import zipfile
+from pathlib import Path
+
+import pytest
+from scripts.colab_check import build_wheel
+
+from labkit import chapters, paths
+from labkit.lab import labs
+from tests.conftest import ROOT
+
+FOLDERS = [c for c in chapters.every() if (paths.labs() / c.folder).is_dir()]
+READS_OTHERS = {"14"}  # the ladder climbs over all of them
+
+
+def each(things):
+    return pytest.mark.parametrize("chapter", things, ids=[c.stem for c in things])
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def strangers(path: Path, package: str) -> list[str]:
+    """The labs that a file takes from another chapter."""
+    ours = ("labkit_labs.common.", f"{package}.")
+    labs_only = (name for name in imported(path) if name.startswith("labkit_labs."))
+    return sorted(name for name in labs_only if not f"{name}.".startswith(ours))
+
+
+@each(FOLDERS)
+def test_a_chapters_folder_imports_labkit_common_and_itself(chapter):
+    found = {
+        path.name: strangers(path, chapter.package)
+        for path in sorted((paths.labs() / chapter.folder).glob("*.py"))
+    }
+    if chapter.number not in READS_OTHERS:
+        assert {name: taken for name, taken in found.items() if taken} == {}
+
+
+def test_what_is_common_belongs_to_no_chapter():
+    for path in (paths.labs() / "common").glob("*.py"):
+        assert strangers(path, "labkit_labs.common") == [], path.name
+
+
+def test_a_stranger_is_seen(tmp_path):
+    (tmp_path / "ring.py").write_text(
+        "def run():\n    from labkit_labs.ch12_speculation import batch\n"
+        "from labkit_labs.ch05_swa.sinks import x\nfrom labkit_labs.common import layer\n"
+    )
+    taken = strangers(tmp_path / "ring.py", "labkit_labs.ch05_swa")
+    assert taken == ["labkit_labs.ch12_speculation.batch"]
+
+
+def test_labs_lie_in_chapters_folders_and_nowhere_else():
+    folders = {p.name for p in paths.labs().iterdir() if p.is_dir() and p.name != "__pycache__"}
+    homes = {c.folder for c in chapters.every()} | {"labkit", "common", "results"}
+    assert folders <= homes
+    assert [p.name for p in paths.labs().glob("*.py")] == ["__init__.py"]
+
+
+def test_a_labs_id_is_its_folder_and_its_file():
+    for lab in labs().values():
+        chapter = chapters.find(lab.chapter)
+        name = lab.id.partition("-")[2].lower()
+        assert lab.id.startswith(f"CH{chapter.number}-")
+        assert (paths.labs() / chapter.folder / f"{name}.py").exists()
+        assert lab.result == f"ch{chapter.number}/{name}"
+
+
+def test_scenes_and_test_data_bear_their_chapters_name():
+    stems = {c.folder for c in chapters.every()}
+    scenes = {p.stem for p in (ROOT / "animations/scenes").glob("ch*.py")}
+    assert {s for s in scenes if not chapters.PAGE.fullmatch(s.removeprefix("ch"))} == set()
+    data = {p.stem.removeprefix("test_") for p in (ROOT / "tests/chapters").glob("*.py")}
+    assert data <= stems
+
+
+def test_every_open_chapter_is_whole():
+    assert chapters.opened()
+    chapters.check()
+
+
+def test_the_wheel_holds_every_lab_and_every_module_without_being_told(tmp_path):
+    with zipfile.ZipFile(build_wheel(tmp_path)) as wheel:
+        held = set(wheel.namelist())
+    ours = {p for p in paths.labs().rglob("*") if p.suffix in (".py", ".c", ".js", ".css", ".json")}
+    wanted = {
+        p.as_posix() if p.parts[0] == "labkit" else f"labkit_labs/{p.as_posix()}"
+        for p in (path.relative_to(paths.labs()) for path in ours)
+    }
+    assert wanted - held == set()
+
+
+def test_labkit_has_one_name():
+    with pytest.raises(ImportError, match="import labkit by its own name"):
+        importlib.import_module("labkit_labs.labkit")
+
+
+def test_the_top_level_is_what_the_readme_names():
+    there = {p.name for p in ROOT.iterdir() if not p.name.startswith((".", "_build"))}
+    fixed = {
+        *("README.md", "LICENSE", "Makefile", "pyproject.toml", "requirements.txt"),
+        *("constraints.txt", "_config.yml", "_toc.yml"),
+        *("book", "notebooks", "labs", "animations", "scripts", "tests", "media"),
+    }
+    assert {name for name in there - fixed if not name.endswith(".egg-info")} == set()

@@ -1,0 +1,168 @@
+"""labkit's model equals transformers', whichever way the tokens are fed."""
+
+import time
+
+import pytest
+import torch
+
+import labkit
+from labkit.kernels import compiler, linear, lore
+from labkit.step import Step
+from tests import oracles
+
+GATE = 5e-5  # fp32; see oracles.gate
+
+
+@pytest.fixture(scope="module", params=oracles.ORACLES)
+def pair(request):
+    theirs = oracles.build(request.param)
+    return theirs, labkit.weights.from_hf(theirs), oracles.gate(request.param)
+
+
+def gap(a, b):
+    return (a - b).abs().max().item()
+
+
+def test_full_forward_equals_transformers(pair):
+    theirs, ours, gate = pair
+    tokens = oracles.text(40)
+    assert gap(labkit.logits(ours, tokens), oracles.expected(theirs, tokens)) < gate
+
+
+@pytest.mark.parametrize("cache", ["none", "static", "paged", "ring"])
+@pytest.mark.parametrize("chunks", [[1] * 40, [7, 1, 1, 20, 3, 8], [39, 1]])
+def test_chunked_equals_transformers(pair, cache, chunks):
+    theirs, ours, gate = pair
+    tokens = oracles.text(40)
+    assert gap(labkit.logits(ours, tokens, chunks, cache), oracles.expected(theirs, tokens)) < gate
+
+
+@pytest.mark.parametrize("cache", ["static", "paged", "ring"])
+def test_ragged_steps_equal_each_request_alone(pair, cache):
+    """Prefill chunks, decodes and verify-sized steps in one forward; requests join late and sit in
+    any row.
+    """
+    theirs, ours, gate = pair
+    texts = {2: oracles.text(24, 1), 0: oracles.text(15, 2), 1: oracles.text(19, 3)}
+    schedule = [
+        {2: 7},
+        {2: 1, 0: 5},
+        {0: 4, 2: 4, 1: 6},
+        {1: 5, 2: 1, 0: 1},
+        *[{1: 1, 2: 1, 0: 1}] * 4,
+        {2: 3, 1: 4},
+        {2: 4, 0: 1},
+    ]
+    caches = ours.caches(cache, 3, 24, block_size=4, longest_step=7)
+    done = dict.fromkeys(texts, 0)
+    out = {r: [] for r in texts}
+    for plan in schedule:
+        step = Step.of([(r, done[r], texts[r][done[r] : done[r] + n]) for r, n in plan.items()])
+        with torch.inference_mode():
+            logits = ours(step, caches)
+        for (r, n), part in zip(plan.items(), logits.split(list(plan.values()))):
+            out[r].append(part)
+            done[r] += n
+    for r, parts in out.items():
+        got = torch.cat(parts)
+        assert gap(got, oracles.expected(theirs, texts[r][: done[r]])) < gate
+
+
+def test_last_gives_the_rows_asked_for(pair):
+    ours = pair[1]
+    step = Step.of([(0, 0, oracles.text(9)), (1, 0, oracles.text(5, 2))])
+    with torch.inference_mode():
+        full = ours(step, ours.caches("none", 2, 9))
+        some = ours(step, ours.caches("none", 2, 9), step.last)
+    assert gap(full[[8, 13]], some) < 1e-6
+
+
+def test_rejected_drafts_are_overwritten():
+    """Junk written ahead of a request is never seen: the next true tokens take its slots."""
+    theirs = oracles.build("llama-gqa")
+    ours, tokens = labkit.weights.from_hf(theirs), oracles.text(20)
+    caches, out = ours.caches("paged", 1, 24, block_size=4), []
+    with torch.inference_mode():
+        for p, token in enumerate(tokens):
+            out.append(ours(Step.of([(0, p, [token, *oracles.text(3, seed=100 + p)])]), caches)[:1])
+    assert gap(torch.cat(out), oracles.expected(theirs, tokens)) < GATE
+
+
+@pytest.mark.parametrize("own", [True, False] if compiler() else [False])
+@pytest.mark.parametrize("name", ["llama-tied", "gemma3", "deepseek-moe", "qwen3-next"])
+def test_packed_weights_change_rounding_only(name, own, monkeypatch):
+    """In panels for our own kernel, or in oneDNN's blocks."""
+    if not own:
+        monkeypatch.setattr(linear, "missing", lambda *_: "switched off")
+    ours = labkit.weights.from_hf(oracles.build(name))
+    tokens, before = oracles.text(30), {k: v.clone() for k, v in ours.state_dict().items()}
+    plain = labkit.logits(ours, tokens, [20, *[1] * 10], "static")
+    ours.pack()
+    for layer in (ours.blocks[0].mixer.out, ours.head):
+        assert layer.packed and layer.weight.is_mkldnn == (not own)
+    assert all(torch.equal(v, before[k]) for k, v in ours.state_dict().items())
+    assert gap(labkit.logits(ours, tokens, [20, *[1] * 10], "static"), plain) < oracles.gate(name)
+    ours.unpack()
+    assert (ours.head.weight is ours.embed.weight) == ours.config.tie_embeddings
+    assert all(torch.equal(v, before[k]) for k, v in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("few", ["packed", "padded", "plain"])
+def test_a_step_of_one_or_two_rows_is_the_same_in_every_layout(few, monkeypatch):
+    monkeypatch.setattr(linear, "missing", lambda *_: "switched off")
+    layer = labkit.linear.Linear(48, 80, bias=True)
+    rows = {n: torch.randn(n, 48, generator=torch.Generator().manual_seed(n)) for n in (1, 2, 3)}
+    exact = {n: torch.nn.functional.linear(x, layer.weight, layer.bias) for n, x in rows.items()}
+    layer.pack()
+    layer.layout.choose(few)
+    for n, expected in exact.items():
+        with torch.inference_mode():
+            got = layer(rows[n])
+        assert got.shape == expected.shape and gap(got, expected) < 1e-5
+    assert (layer.layout.plain is not None) == (few == "plain")
+
+
+@pytest.mark.parametrize("fast", ["packed", "padded", "plain"])
+def test_packing_keeps_what_this_cpu_multiplies_fastest(fast, monkeypatch):
+    """How one row is multiplied is timed for each shape of matrix; the ordinary layout stays only
+    where it wins.
+    """
+
+    def multiply(x, weight, bias=None):
+        way = "plain" if not weight.is_mkldnn else "padded" if len(x) == 4 else "packed"
+        time.sleep(0 if way == fast else 1e-3)
+        return x
+
+    monkeypatch.setattr(linear, "missing", lambda *_: "switched off")
+    monkeypatch.setattr(lore, "through_blocks", multiply)
+    monkeypatch.setattr(lore.F, "linear", multiply)
+    mixer = labkit.GPT(labkit.presets["tiny"]).pack().blocks[0].mixer
+    for layer in (mixer.qkv, mixer.out):
+        assert (
+            layer.weight.is_mkldnn
+            and layer.layout.few == fast
+            and (layer.layout.plain is not None) == (fast == "plain")
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-gqa", "gemma3", "gpt-oss", "deepseek-dense", "qwen3-next-dense"]
+)
+@pytest.mark.parametrize("dtype,gate", [(torch.bfloat16, 0.5), (torch.float16, 0.06)])
+def test_half_precision_stays_near(name, dtype, gate):
+    theirs = oracles.build(name)
+    ours, tokens = labkit.weights.from_hf(theirs).to(dtype), oracles.text(40)
+    exact = oracles.expected(theirs, tokens)
+    for cache in ("none", "static", "paged", "ring"):
+        assert gap(labkit.logits(ours, tokens, [30, *[1] * 10], cache).float(), exact) < gate
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny", "tiny-gpt2", "tiny-swa", "tiny-mla", "tiny-moe", "tiny-delta"]
+)
+def test_gradients_flow_through_the_packed_tokens(name):
+    """The same shell trains, whatever is inside: every parameter gets a gradient."""
+    model = labkit.GPT(labkit.presets[name])
+    step = Step.of([(r, 0, oracles.text(12, r)) for r in range(3)])
+    model(step, model.caches("none", 3, 12)).logsumexp(-1).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())

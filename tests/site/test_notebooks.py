@@ -1,0 +1,197 @@
+"""The generated notebooks: what the chapters say, in Markdown that Colab reads, and they run there."""
+
+import json
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import notebooks
+from lower import Book, Page
+
+CHAPTERS = sorted((ROOT / "book/chapters").glob("[0-9][0-9]_*.md"))
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
+SITE = CONFIG["html"]["baseurl"]
+MYST = re.compile(r"^\s*:::|^\s*`{3,}\{|\{[a-z][\w:-]*\}`|^\(\S+\)=$|^\+\+\+", re.M)
+
+
+@pytest.fixture(scope="module")
+def book():
+    return Book(ROOT)
+
+
+@pytest.fixture
+def lower(book):
+    return Page(book, "book/chapters/02_kv_cache").lower
+
+
+def committed(path):
+    return json.loads((ROOT / "notebooks" / f"{path.stem}.ipynb").read_text())
+
+
+# -- the committed notebooks -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_no_notebook_is_stale_and_the_same_source_gives_the_same_bytes(book, path):
+    made = notebooks.build(path, book)
+    assert made == notebooks.build(path, Book(ROOT))
+    assert (ROOT / "notebooks" / f"{path.stem}.ipynb").read_text() == made, (
+        "run make book and commit notebooks/"
+    )
+
+
+def test_there_is_a_notebook_for_each_chapter_and_no_other():
+    assert {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")} == {p.stem for p in CHAPTERS}
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_a_notebook_is_valid_plain_markdown_without_outputs(path):
+    notebook = committed(path)
+    nbformat.validate(nbformat.from_dict(notebook))
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            assert not MYST.search(source), MYST.search(source)[0]
+        else:
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_a_notebook_has_the_chapters_code_cells(path):
+    code = ["".join(c["source"]) for c in committed(path)["cells"] if c["cell_type"] == "code"]
+    text = path.read_text()
+    blocks = re.findall(r"^```\{code-cell\}[^\n]*\n((?::[^\n]*\n)*)(.*?)^```$", text, re.M | re.S)
+    assert code[1:] == [
+        body.strip("\n") for options, body in blocks if "site" not in re.findall(r"\w+", options)
+    ]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_the_first_cell_installs_labkit_only_where_it_is_missing(path):
+    first = "".join(committed(path)["cells"][0]["source"])
+    assert (
+        f"git+{CONFIG['repository']['url']}@v" in first and 'find_spec("labkit") is None' in first
+    )
+    commands = []
+    exec(first.replace("    %pip", "    commands.append('pip') #"), {"commands": commands})
+    assert commands == []  # labkit is here
+
+
+@pytest.mark.smollm2
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_a_notebook_runs_top_to_bottom_as_in_colab(path):
+    notebook = f"notebooks/{path.stem}.ipynb"
+    done = subprocess.run(
+        [sys.executable, "scripts/colab_check.py", notebook],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert int(re.search(r"(\d+) widget models", done.stdout)[1]) > 0
+
+
+# -- lowering ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("myst", "markdown"),
+    [
+        ('one {n}`kv_cache_bytes(presets["llama3-70b"], 1)` two', "one 327,680 two"),
+        ("| a |\n|---|\n| {n}`1000 \\| ,` |", "| a |\n|---|\n| 1,000 |"),
+        ("a {term}`KV cache` and {term}`caches <KV cache>`", "a KV cache and caches"),
+        (
+            "{math}`x^2`, {sub}`i`, `` {n}`left alone` ``",
+            "$x^2$, <sub>i</sub>, `` {n}`left alone` ``",
+        ),
+        ("$$\na = b\n$$ (eq-a)", "$$\na = b\n$$"),
+        ("(label)=\n## Title\n\n% a comment\n\ntext", "## Title\n\ntext"),
+        ("```{note}\nBe *careful*.\n```", "> **Note**\n>\n> Be *careful*."),
+        (":::{tip} Beginner's corner\nText\n:::", "> **Beginner's corner**\n>\n> Text"),
+        (
+            "```{dropdown} Why?\nBecause.\n```",
+            "<details><summary>Why?</summary>\n\nBecause.\n\n</details>",
+        ),
+        (
+            "```{admonition} Why?\n:class: note dropdown\nBecause.\n```",
+            "<details><summary>Why?</summary>\n\nBecause.\n\n</details>",
+        ),
+        ("````{tab-set}\n```{tab-item} vLLM\nA\n```\n````", "**vLLM**\n\nA"),
+        ("- item\n\n  ```{note}\n  inside\n  ```", "- item\n\n  > **Note**\n  >\n  > inside"),
+        ("```python\n{n}`1`  # code stays\n```", "```python\n{n}`1`  # code stays\n```"),
+        ("```{math}\nx\n```", "$$\nx\n$$"),
+        ("see [how](../how-to-use.md#receipts)", f"see [how]({SITE}book/how-to-use.html#receipts)"),
+        ("see [out](https://arxiv.org/abs/1)", "see [out](https://arxiv.org/abs/1)"),
+        ("{doc}`../glossary`", f"[Glossary]({SITE}book/glossary.html)"),
+        (
+            "{ref}`ch-kv-cache`, {ref}`here <ch-kv-cache>`",
+            (
+                f"[The KV cache]({SITE}book/chapters/02_kv_cache.html#ch-kv-cache), "
+                f"[here]({SITE}book/chapters/02_kv_cache.html#ch-kv-cache)"
+            ),
+        ),
+    ],
+)
+def test_myst_becomes_markdown(lower, myst, markdown):
+    assert lower(myst) == markdown
+
+
+def test_a_quiz_folds_each_answer(lower):
+    text = lower(
+        "```{quiz} Which *one*?\n- [ ] this\n\n  Because no.\n- [x] that\n\n  Because yes.\n```"
+    )
+    assert text.startswith("**Quiz.** Which *one*?") and text.count("<details>") == 2
+    assert (
+        "<summary>this</summary>\n\n**Not so.** Because no." in text
+        and "<summary>that</summary>\n\n**Right.** Because yes." in text
+    )
+
+
+def test_an_exercise_is_numbered_and_its_solution_folds(lower):
+    text = lower(
+        "```{exercise} Count\n:label: e1\n:difficulty: 2\n:value: 3\nDo it.\n```\n\n````{solution}"
+        " e1\n```python\nx = 1\n```\n````"
+    )
+    assert "**Exercise 1. Count** (difficulty 2 of 3, value 3 of 3)\n\nDo it." in text
+    assert (
+        "<details><summary>Solution to exercise 1</summary>\n\n```python\nx = 1\n```\n\n</details>"
+        in text
+    )
+
+
+def test_a_citation_links_to_the_paper(book, lower):
+    key = next(iter(book.bibliography))
+    assert re.fullmatch(r"\(\[[^\]]+ \d{4}\]\(https://\S+\)\)", lower(f"{{cite}}`{key}`"))
+    assert lower(f"{{cite}}`{key}`\n\n```{{cited}}\n```").splitlines()[-1].startswith("- [")
+
+
+def test_a_clip_links_to_the_film_on_the_website(lower):
+    film = f"{SITE}_static/clips/name"
+    assert (
+        lower("```{clip} name\nWhat it shows.\n```")
+        == f"[![Watch the clip]({film}.webp)]({film}.mp4)\n\n*What it shows.*"
+    )
+
+
+@pytest.mark.parametrize(
+    ("myst", "message"),
+    [
+        ("{unheard}`x`", "role {unheard} cannot be lowered"),
+        ("```{unheard}\n```", "directive {unheard} cannot be lowered"),
+        ("{cite}`nobody1900`", "references.bib has no 'nobody1900'"),
+        ("```{solution} nothing\n```", "no exercise above has this label"),
+        ("{n}`open('x')`", "cannot be made"),
+    ],
+)
+def test_what_cannot_be_lowered_says_so(lower, myst, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        lower(myst)
