@@ -400,7 +400,7 @@ def test_awq_scaling_protects_a_salient_channel():
 def test_labs_find_what_their_notice_says(name):
     from labkit.lab import labs
 
-    rows = labs()[name].run(quick=True)
+    rows = labs()[name].measure(quick=True)
     assert set(labs()[name].columns) <= set(rows[0]) and labs()[name].plot(rows).alt
     if name == "CH11-FORMATS":
         error = {r["format"]: r["decibels"] for r in rows}
