@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 export OMP_NUM_THREADS ?= 1
 export PORT ?= 8000
 
-.PHONY: help setup book test preview film script gpu clean
+.PHONY: help setup book test check preview pdf film script gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,8 +19,14 @@ book: setup
 test: setup
 	@$(RUN) scripts/check.py
 
+check: setup
+	@$(RUN) scripts/check.py --chapter "$(CHAPTER)"
+
 preview: setup
 	@$(RUN) scripts/book.py --serve
+
+pdf:
+	@echo "make pdf: not made yet; a page prints from the browser, with its answers unfolded"
 
 film script:
 	@echo "make $@: the film is not made yet; its clips are, by make book"

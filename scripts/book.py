@@ -17,61 +17,70 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from root import ROOT
+
 BUILD = ROOT / "_build"
 KEYS = BUILD / "keys.json"
 PORT = int(os.environ.get("PORT", 8000))
 GENERATED = {"clips", "vendor", "__pycache__"}
+SOURCES = (
+    "_config.yml",
+    "_toc.yml",
+    "book",
+    "labs",
+    "animations",
+    "scripts",
+    "pyproject.toml",
+    "constraints.txt",
+)
+# What shapes every page. What one page is made from, `course.keys` knows; blocks count there too.
+SHAPES = ("_config.yml", "_toc.yml", "book/_ext", "scripts/pages.py")
 
 
-def digest(*names: str) -> str:
-    """One hash of all files under these folders (or of these files), generated ones left out."""
+def digest(*names: str, but: str = "") -> str:
+    """One hash of all files under these folders (or of these files), but those that are generated,
+    and those in a folder `but`.
+    """
     found = hashlib.sha256()
     for name in names:
         top = ROOT / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            if path.is_file() and not GENERATED & set(path.parts):
+            if path.is_file() and not {*GENERATED, but} & set(path.parts):
                 found.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return found.hexdigest()
 
 
 def keys() -> dict[str, str]:
-    """What the site depends on: all of it, what cells run, what shapes a page."""
-    return {
-        "all": digest(
-            "_config.yml",
-            "_toc.yml",
-            "book",
-            "labs",
-            "animations",
-            "scripts",
-            "pyproject.toml",
-            "constraints.txt",
-        ),
-        "labs": digest("labs", "constraints.txt"),
-        "pages": digest("_config.yml", "_toc.yml", "book/_ext", "scripts"),
-    }
+    return {"all": digest(*SOURCES), "pages": digest(*SHAPES, but="blocks")}
 
 
 def forget(old: dict, new: dict) -> None:
-    """Drop what is stale and what neither Sphinx nor the notebook cache would notice: changed
-    labkit code, changed extensions.
+    """Drop what Sphinx would not notice to be stale: every page, when what shapes all of them has
+    changed.
     """
-    if old.get("labs") != new["labs"]:
-        shutil.rmtree(BUILD / ".jupyter_cache", ignore_errors=True)
-    if any(old.get(part) != new[part] for part in ("labs", "pages")):
-        for folder in (".doctrees", "html", "jupyter_execute"):
-            shutil.rmtree(BUILD / folder, ignore_errors=True)
+    if old.get("pages") != new["pages"]:
+        for name in (".doctrees", "html", "jupyter_execute"):
+            shutil.rmtree(BUILD / name, ignore_errors=True)
 
 
 def run(what: str, *command: str, quiet: bool = False) -> None:
     """Run a step; a quiet one shows what it wrote only when it fails."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=quiet, text=True)
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=quiet, text=True)
     if done.returncode:
         print((done.stdout or "") + (done.stderr or ""), file=sys.stderr)
         sys.exit(f"book: {what} failed (exit {done.returncode}); what it said stands above")
+
+
+def check_house() -> None:
+    """One sentence for a chapter that is open and not whole, or a result that fits no lab."""
+    from labkit import chapters, results
+
+    try:
+        chapters.check()
+        results.check()
+    except ValueError as e:
+        sys.exit(f"book: {e}")
 
 
 def fetch_model() -> None:
@@ -88,26 +97,18 @@ def build() -> None:
     old = json.loads(KEYS.read_text()) if KEYS.exists() else {}
     if old == new and (BUILD / "html/index.html").exists():
         return print("book: nothing has changed")
+    check_house()
     fetch_model()
-    run("a clip", sys.executable, "scripts/render.py")
-    run("a notebook", sys.executable, "scripts/notebooks.py")
-    run("the README", sys.executable, "scripts/readme.py")
+    run("a clip", "scripts/render.py")
+    run("a notebook", "scripts/notebooks.py")
+    run("the README", "scripts/readme.py")
     forget(old, new)
-    print("pages: running what has changed, about a minute", flush=True)
+    print("pages: running what has changed", flush=True)
     KEYS.parent.mkdir(exist_ok=True)
     # caches are now for these sources; the pages are not written yet
     KEYS.write_text(json.dumps(new | {"all": ""}))
     try:
-        run(
-            "the book",
-            str(Path(sys.executable).parent / "jupyter-book"),
-            "build",
-            ".",
-            "-W",
-            "--keep-going",
-            "--quiet",
-            quiet=True,
-        )
+        run("the book", "scripts/pages.py", quiet=True)
     except SystemExit:
         # or a second run would pass over the same warning
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)

@@ -1,15 +1,21 @@
-"""The checks of `make test`: committed notebooks are current, the book builds where it is missing
-or stale, lint, every test on two processes.
+"""Check the whole course (`make test`), or one chapter (`make check CHAPTER=02`).
+
+python scripts/check.py                 committed notebooks and README are current, the book
+                                        builds, lint, every test on two processes
+python scripts/check.py --chapter 02    one chapter's clips, notebook and page, its exercises and
+                                        labs, and how many words its page has
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-CHECKS = {
+from root import ROOT
+
+EVERYTHING = {
     # before the book is built, which would write them anew
     "the committed notebooks": ["scripts/notebooks.py", "--check"],
     "the README's numbers": ["scripts/readme.py", "--check"],
@@ -17,18 +23,80 @@ CHECKS = {
     "lint": ["-m", "ruff", "check", "--quiet", "."],
     "the tests": ["-m", "pytest", "-n", "2", "--dist", "loadfile"],
 }
+# without these the tests of the site would only say it again
+SITE = ("the book", "its page")
+# these say what is of use only when they fail
+QUIET = ("its page",)
 
 
-def main() -> int:
+def failures(steps: dict[str, list[str]], **environment: str) -> list[str]:
+    """Run each step; the names of those that failed."""
     failed = []
-    for what, command in CHECKS.items():
-        if subprocess.run([sys.executable, *command], cwd=ROOT).returncode:
+    for what, command in steps.items():
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=os.environ | environment,
+            capture_output=what in QUIET,
+            text=True,
+        )
+        if done.returncode:
+            print(done.stdout or "", done.stderr or "", sep="", end="", file=sys.stderr)
             failed.append(what)
-        if "the book" in failed:
-            break  # the tests of the site would only repeat it
+            if what in SITE:
+                break
+    return failed
+
+
+def everything() -> int:
+    failed = failures(EVERYTHING)
     print(f"make test: {', '.join(failed)} failed" if failed else "make test: all passed")
     return bool(failed)
 
 
+def one(number: str) -> int:
+    """Check one chapter. Returns the exit status: 2 for a chapter that there is not."""
+    from labkit import chapters
+
+    if not number:
+        print("make check: say which chapter, such as make check CHAPTER=02", file=sys.stderr)
+        return 2
+    try:
+        chapter = chapters.find(number)
+    except ValueError as e:
+        print(f"make check: {e}", file=sys.stderr)
+        return 2
+    named = ["--chapter", number]
+    site = {
+        "its clips": ["scripts/render.py", *named],
+        "its notebook": ["scripts/notebooks.py", *named],
+        "its page": ["scripts/pages.py", *named],
+    }
+    if not chapter.pages:
+        print(
+            f"make check: chapter {number} has no page yet; only its labs are checked", flush=True
+        )
+        site = {}
+    tests = {"its tests": ["-m", "pytest", "-n", "2", "tests/every", *named]}
+    html = ROOT / "_build/check" / number / "html"
+    failed = failures(site | tests, COURSE_HTML=str(html))
+    lengths(chapter.pages)
+    said = f"{', '.join(failed)} failed" if failed else "all passed"
+    print(f"make check: chapter {number}: {said}")
+    return bool(failed)
+
+
+def lengths(pages: list) -> None:
+    """Print each page's words beside the budget."""
+    from course.lower import Book
+    from course.words import budget, core_words
+
+    for page in pages:
+        print(budget(page.stem, core_words(page.read_text(), Book(ROOT))))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(description="Check the course, or one chapter of it.")
+    parser.add_argument("--chapter", help="such as 02; without it, everything")
+    chapter = parser.parse_args().chapter
+    sys.exit(everything() if chapter is None else one(chapter))

@@ -1,40 +1,35 @@
 """Render the chapters' clips at 480p into book/_static/clips, two at a time; a clip whose sources
 have not changed stays.
 
-    python scripts/render.py
+    python scripts/render.py                 all
+    python scripts/render.py --chapter 02    one chapter's
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from root import ROOT
+
 OUT = ROOT / "book/_static/clips"
 QUALITY = "480p"
 KINDS = ("mp4", "vtt", "webp")
-
-sys.path.insert(0, str(ROOT))
 
 
 def key(scene) -> str:
     """What the clip is made from, as one hash."""
     from animations.stage.render import sources
 
-    return hashlib.sha256(
-        QUALITY.encode() + b"".join(p.read_bytes() for p in sorted(sources(scene)))
-    ).hexdigest()
+    made_from = b"".join(path.read_bytes() for path in sorted(sources(scene)))
+    return hashlib.sha256(QUALITY.encode() + made_from).hexdigest()
 
 
 def current(scene) -> bool:
     stamp = OUT / f"{scene.clip_name}.key"
-    return (
-        stamp.exists()
-        and stamp.read_text() == key(scene)
-        and all((OUT / f"{scene.clip_name}.{kind}").exists() for kind in KINDS)
-    )
+    whole = all((OUT / f"{scene.clip_name}.{kind}").exists() for kind in KINDS)
+    return whole and stamp.exists() and stamp.read_text() == key(scene)
 
 
 def draw(name: str) -> str:
@@ -42,21 +37,27 @@ def draw(name: str) -> str:
     from animations.scenes import clips
     from animations.stage.render import render
 
-    scene = next(s for s in clips() if s.clip_name == name)
+    scene = next(scene for scene in clips() if scene.clip_name == name)
     made = render(scene, QUALITY, OUT)
     (OUT / f"{name}.key").write_text(key(scene))
     return f"{name}: {made.seconds:.0f} s, {made.mp4.stat().st_size / 1e6:.2f} MB"
 
 
-def main() -> None:
+def tidy(scenes: list[type]) -> None:
+    """Remove the clips that no scene makes any more."""
+    known = {scene.clip_name for scene in scenes}
+    for path in OUT.iterdir():
+        if path.stem not in known:
+            path.unlink()
+
+
+def main(chapter: str = "") -> None:
     from animations.scenes import clips
 
     OUT.mkdir(parents=True, exist_ok=True)
-    scenes = clips()
-    for path in OUT.iterdir():
-        if path.stem not in {s.clip_name for s in scenes}:
-            path.unlink()
-    todo = [s.clip_name for s in scenes if not current(s)]
+    if not chapter:
+        tidy(clips())
+    todo = [scene.clip_name for scene in clips(chapter) if not current(scene)]
     if todo:
         with ProcessPoolExecutor(max_workers=2) as pool:
             for line in pool.map(draw, todo):
@@ -64,4 +65,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description="Render the chapters' clips.")
+    parser.add_argument("--chapter", default="", help="such as 02; without it, all")
+    main(parser.parse_args().chapter)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
 
-from labkit import chapters
+from labkit import chapters, results
 from labkit.chapters import Chapter
 from labkit.lab import labs
 
@@ -25,16 +25,22 @@ class LabCase:
     """How one lab is tested."""
 
     real: bool = False  # it runs SmolLM2
-    # its checkpoint asks for what no clock decides: a quick run says go, wherever it is run
+    # its checkpoint asks for what neither a clock nor a last bit decides: a quick run says go,
+    # wherever it is run
     steady: bool = False
     # in the first row that has these values, others; and words of the reason why to stop
     doctored: list[tuple[dict, dict, str]] = field(default_factory=list)
     # in all rows that have these values, others for keys they have: the clock taken out of it, as a
     # quiet machine would give the rows
     calm: list[tuple[dict, dict]] = field(default_factory=list)
-    rows: list[dict] | None = (
-        None  # made by hand, where a quick run is too small for its checkpoint
-    )
+    # where a quick run must not decide: made by hand if it is too small for the checkpoint,
+    # `stored` if that asks what a real model comes out at, which a last bit may change
+    rows: list[dict] | None = None
+
+
+def stored(name: str) -> list[dict]:
+    """The rows of a stored result, such as `ch05/sinks`."""
+    return results.load(name)["rows"]
 
 
 def of(chapter: Chapter) -> ModuleType:

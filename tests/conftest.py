@@ -7,7 +7,9 @@ import http.server
 import os
 import re
 import shutil
+import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,8 +17,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import yaml
 
+# where only the tests for CUDA run it may be missing
+with suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    # the same examples on every machine, however slow it is; --hypothesis-seed=1 tries others
+    settings.register_profile(
+        "everywhere", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("everywhere")
+
 ROOT = Path(__file__).parents[1]
-HTML = ROOT / "_build/html"
+# `make check CHAPTER=02` builds a site of its own
+HTML = Path(os.environ.get("COURSE_HTML", ROOT / "_build/html"))
 PHONE = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
 CHROMIUM = [
     "--headless",
@@ -45,13 +58,14 @@ def pytest_addoption(parser):
 
 def chapter_of(item) -> str | None:
     """The number of the chapter that a test is about: of its file, or of what it is run for
-    (`CH02-LOOPS`, `02_kv_cache`, `02.1`).
+    (`CH02-LOOPS`, `02_kv_cache`, `02.1`, the page `book/chapters/02_kv_cache`).
     """
     if found := re.match(r"test_ch(\d\d)_", item.path.name):
         return found[1]
-    if item.path.parent.name != "every" or not hasattr(item, "callspec"):
+    if item.path.parent.name not in ("every", "site") or not hasattr(item, "callspec"):
         return None
-    found = re.match(r"(?:CH)?(\d\d)(?=b?[-._])", item.callspec.id)
+    page = re.search(r"book/chapters/(\d\d)b?_", item.callspec.id)
+    found = page or re.match(r"(?:CH)?(\d\d)(?=b?[-._])", item.callspec.id)
     return found[1] if found else None
 
 
@@ -72,6 +86,16 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in set(drop)]
     for item in items:
         item.add_marker(pytest.mark.xdist_group(chapter_of(item) or str(item.path)))
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """A test that changes the process's number of threads changes it for itself only."""
+    torch = sys.modules.get("torch")
+    before = torch and torch.get_num_threads()
+    yield
+    if before and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -157,8 +181,12 @@ class Visit:
     def scroll_through(self):
         """Everything that waits until it is near is drawn."""
         self.page.evaluate(
-            """async () => { for (let y = 0; y < document.body.scrollHeight; y += 700) {
-            scrollTo({ top: y, behavior: "instant" }); await new Promise(r => setTimeout(r, 40)); } }"""
+            """async () => {
+                for (let y = 0; y < document.body.scrollHeight; y += 700) {
+                    scrollTo({ top: y, behavior: "instant" });
+                    await new Promise(r => setTimeout(r, 40));
+                }
+            }"""
         )
         self.page.wait_for_load_state("networkidle")
 

@@ -193,6 +193,18 @@ def gate(name: str) -> float:
     return 1e-4 if name in RECURRENT else 5e-5
 
 
+def lead(model, prompt: list[int], reply: list[int]) -> float:
+    """By how much the least certain token of a greedy reply beats the second best.
+
+    Above twice the gate no order of sums can change the reply, on any processor.
+    """
+    import labkit
+
+    logits = labkit.logits(model, prompt + reply[:-1])[len(prompt) - 1 :]
+    best, second = logits.topk(2, dim=-1).values.T
+    return (best - second).min().item()
+
+
 def build(name: str, seed: int = 0):
     torch.manual_seed(seed)
     model = ORACLES[name]().float().eval()

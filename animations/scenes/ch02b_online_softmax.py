@@ -12,9 +12,7 @@ from animations.stage.clock import CourseScene
 from animations.stage.mobjects import Cell, Note
 from animations.stage.style import BRISK, FRAME, INK, MOVE, MUTED, NAVY, PAUSE, QUICK, Label
 from labkit import results
-from labkit.reference import record_attention
 
-TOKENS, TILE, HEAD_DIM = 12, 4, 16  # the same example as the chapter's player
 SIDE, CORNER = 4.5, np.array([-5.6, 1.7, 0])  # the score matrix: its side and upper left corner
 # the table's columns, right of the matrix
 COLUMNS = {"query": 0.6, "largest": 2.35, "sum": 4.2, "repair": 6.0}
@@ -39,13 +37,11 @@ class OnlineSoftmax(CourseScene):
         " measured peak memory of both ways."
     )
     poster_at = "repair"
-    reads = ("ch02/flash.*.json", "machines.json")
-    runs = (record_attention,)
+    reads = ("ch02/online_softmax.trace.json", "ch02/flash.*.json", "machines.json")
 
     def construct(self):
-        self.run = record_attention(
-            *np.random.default_rng(0).standard_normal((3, TOKENS, HEAD_DIM)), tile=TILE
-        )
+        self.run = self.trace("ch02/online_softmax")
+        self.tokens, self.tile = self.run.meta["T"], self.run.meta["tile"]
         self.written_out()
         self.tiles()
         self.the_gain()
@@ -53,7 +49,7 @@ class OnlineSoftmax(CourseScene):
 
     def at_scores(self, rows: list[int], columns: list[int], look: str) -> Cell:
         """A cell over these queries (rows) and keys (columns), ends excluded."""
-        unit = SIDE / TOKENS
+        unit = SIDE / self.tokens
         cell = Cell(
             look, (columns[1] - columns[0]) * unit - 0.06, (rows[1] - rows[0]) * unit - 0.06
         )
@@ -68,7 +64,8 @@ class OnlineSoftmax(CourseScene):
             Label("keys", "small", MUTED).put(CORNER + np.array([SIDE / 2, 0.3, 0])),
             Label("queries", "small", MUTED).put(CORNER - np.array([0.2, SIDE / 2, 0]), RIGHT),
         )
-        rows = [self.at_scores([i, i + 1], [0, TOKENS], "empty") for i in range(TOKENS)]
+        T = self.tokens
+        rows = [self.at_scores([i, i + 1], [0, T], "empty") for i in range(T)]
         square = self.run.meta["score_matrix_floats"]
         self.score = BarPair(
             "Scores held at once",
@@ -78,8 +75,7 @@ class OnlineSoftmax(CourseScene):
             3.4,
         )
         self.say(
-            f"Attention scores every query against every key: {TOKENS} tokens, {TOKENS} times"
-            f" {TOKENS} scores.",
+            f"Attention scores every query against every key: {T} tokens, {T} times {T} scores.",
             "square",
         )
         self.move(
@@ -114,10 +110,10 @@ class OnlineSoftmax(CourseScene):
         ]
         self.table = [
             {name: Note("–", self.cell(i, name), ORIGIN, color=INK, capacity=6) for name in COLUMNS}
-            for i in range(TILE)
+            for i in range(self.tile)
         ]
         self.move(
-            self.phase.change(f"In tiles of {TILE} by {TILE}"),
+            self.phase.change(f"In tiles of {self.tile} by {self.tile}"),
             *[FadeIn(label) for label in self.header],
             *[FadeIn(note) for row in self.table for note in row.values()],
             seconds=BRISK,

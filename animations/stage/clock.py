@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from manim import CairoRenderer, Scene, config
 
 from animations.stage.style import GROUND, MOVE, PAUSE
-from labkit import results
-from labkit.trace import Trace
+from labkit.traces import Trace, stored
 
 CPS = 17  # characters a second that everybody can read
 LINE, LINES = 42, 2  # a caption's width in characters, and its lines
@@ -187,12 +185,11 @@ class CourseScene(Scene):
 
     clip_name: the files' name. title: one line. alt: what is to be seen, for those who can't.
     poster_at: the moment whose last frame is the poster. reads: patterns of the files in
-    labs/results that it draws from. runs: functions of labkit that it calls.
+    labs/results that it draws from.
     """
 
     clip_name = title = alt = poster_at = ""
     reads: tuple[str, ...] = ()
-    runs: tuple[Callable, ...] = ()
 
     def __init__(self, clock: ClipClock | NarrationClock | None = None, **kwargs):
         super().__init__(**kwargs)
@@ -202,14 +199,8 @@ class CourseScene(Scene):
         self.camera.background_color = GROUND
 
     def trace(self, name: str) -> Trace:
-        """A recorded Trace of labs/results. FileNotFoundError when it has not been recorded."""
-        path = results.folder() / f"{name}.trace.json"
-        if not path.exists():
-            raise FileNotFoundError(
-                f"the clip {self.clip_name} draws the run recorded in"
-                f" labs/results/{name}.trace.json, which is missing"
-            )
-        return Trace.load(path)
+        """A run that a lab recorded, such as "ch02/decode_cached". ValueError if none did."""
+        return stored(name)
 
     def say(self, sentence: str, moment: str) -> None:
         """A new moment begins, with its sentence. Names are unique within a scene (ValueError)."""

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass
-from inspect import getsourcefile
 from pathlib import Path
 
 import av
@@ -135,8 +134,7 @@ def sources(scene_class: type[CourseScene]) -> list[Path]:
     measured = [
         path for pattern in scene_class.reads for path in sorted(results.folder().glob(pattern))
     ]
-    called = [Path(getsourcefile(function)) for function in scene_class.runs]
-    return [own, *shared, Path(labkit.__file__).parent / "palette.py", *called, *measured]
+    return [own, *shared, Path(labkit.__file__).parent / "palette.py", *measured]
 
 
 def main(arguments: list[str] | None = None) -> int:

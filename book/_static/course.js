@@ -52,7 +52,8 @@ function receipts() {
     open = link;
     link.dataset.open = "";
     const row = document.getElementById(link.hash.slice(1));
-    card.replaceChildren(make("p", {}, ...[...row.childNodes].map(n => n.cloneNode(true))), $("dl", row.closest(".origin")).cloneNode(true));
+    const copies = nodes => [...nodes].map(n => n.cloneNode(true));
+    card.replaceChildren(make("p", {}, ...copies(row.childNodes)), ...copies($$("dl", row.closest(".origin"))));
     card.hidden = false;
     place();
   };

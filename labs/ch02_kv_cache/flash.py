@@ -2,16 +2,18 @@
 
 Two ways to the same numbers on one layer of SmolLM2's shape: scores written out, and torch's fused
 kernel (tiles and online softmax inside). Peak memory is measured in a process of its own. All on
-the CPU, whatever the device.
+the CPU, whatever the device. Beside it a few tokens go through the course's own tiles: their trace
+drives the player and the clip.
 """
 
 from labkit import bench, plotting
-from labkit.lab import Lab
+from labkit.lab import Lab, Recorded
 from labkit.tables import only, progress, series
 from labkit_labs.ch02_kv_cache.memory import growth
 
 HEADS, HEAD_DIM = 9, 64  # SmolLM2's
 KINDS = ("written out", "fused")
+SMALL = {"tokens": 12, "head_dim": 4, "tile": 4}  # to watch: the page's example, and its clip's
 
 
 def attend(kind: str, T: int):
@@ -39,6 +41,17 @@ def warm(kind: str, T: int):
     return attend(kind, T)
 
 
+def small_example():
+    """A few tokens in tiles, recorded."""
+    import numpy as np
+
+    from labkit.trace import record_attention
+
+    shape = (3, SMALL["tokens"], SMALL["head_dim"])
+    q, k, v = np.random.default_rng(0).standard_normal(shape)
+    return record_attention(q, k, v, SMALL["tile"])
+
+
 def run(device, *, contexts, repeats):
     """A row for each context and kind."""
     rows = []
@@ -57,7 +70,7 @@ def run(device, *, contexts, repeats):
                     multiple=bench.multiple(times["written out"], m),
                 )
             )
-    return rows
+    return Recorded(rows, online_softmax=small_example())
 
 
 def go(rows):

@@ -6,36 +6,28 @@ Its traces drive the chapter's player and its clip.
 """
 
 from labkit import formulas, plotting
-from labkit.lab import Lab
+from labkit.lab import Lab, Recorded
 
 PROMPT = "A cache is a place to"
 NEW = 6
 
 
-def traces(device="cpu"):
-    """(config, {"naive": Trace, "cached": Trace}): both decodes of the same prompt, recorded."""
+def run(device):
+    """A row for each step, and the traces of both loops."""
     from labkit.trace import record_decode
     from labkit.weights import smollm2
 
     model, tokenizer = smollm2("fp32", device)
-    prompt = tokenizer.encode(PROMPT)
-    recorded = {
-        kind: record_decode(model, prompt, NEW, cache=cache, decode=tokenizer.decode)
-        for kind, cache in (("naive", "none"), ("cached", "static"))
-    }
-    return model.config, recorded
-
-
-def run(device):
-    """A row for each step."""
-    config, recorded = traces(device)
-    naive = recorded["naive"].steps
-    cached = recorded["cached"].steps
-    if [s.token for s in naive] != [s.token for s in cached]:
+    config, prompt = model.config, tokenizer.encode(PROMPT)
+    naive, cached = (
+        record_decode(model, prompt, NEW, cache=cache, decode=tokenizer.decode)
+        for cache in ("none", "static")
+    )
+    if [s.token for s in naive.steps] != [s.token for s in cached.steps]:
         raise ValueError("the two loops wrote different tokens: a cache must not change the text")
     rows = []
-    for i, (n, c) in enumerate(zip(naive, cached)):
-        context = len(naive[0].fed) + i
+    for i, (n, c) in enumerate(zip(naive.steps, cached.steps)):
+        context = len(prompt) + i
         whole = formulas.prefill_flops(config, context)
         rows.append(
             {
@@ -51,7 +43,7 @@ def run(device):
                 "cached_flops": formulas.decode_flops(config, context) if i else whole,
             }
         )
-    return rows
+    return Recorded(rows, decode_naive=naive, decode_cached=cached)
 
 
 def go(rows):
@@ -75,14 +67,6 @@ def plot(rows):
     )
     chart.figure.axes[0].set_ylim(bottom=0)
     return chart
-
-
-def store(folder):
-    """Keep the two traces, for the player and the clip."""
-    _, recorded = traces()
-    return [
-        trace.save(folder / f"ch02/decode_{kind}.trace.json") for kind, trace in recorded.items()
-    ]
 
 
 def notice(rows):
@@ -115,6 +99,5 @@ LAB = Lab(
     run=run,
     go=go,
     plot=plot,
-    store=store,
     minutes=0.5,
 )

@@ -4,7 +4,7 @@ at a time.
 
 from dataclasses import replace
 
-from labkit.lab import Lab
+from labkit.lab import Lab, Recorded
 
 COPY = "Correct the spelling of this text and change nothing else:\n\n"
 CODE = (
@@ -70,8 +70,7 @@ def run(device="cpu", quick=False):
     from labkit import bench
     from labkit.tables import progress
     from labkit.weights import smollm2
-    from labkit_labs.ch12_speculation.batch import serve
-    from labkit_labs.ch12_speculation.drafts import acceptance, engine
+    from labkit_labs.ch12_speculation.watch import acceptance, engine, serve
 
     torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)
@@ -108,30 +107,20 @@ def run(device="cpu", quick=False):
                 same_tokens=last.tokens == runs[task, None][-1].tokens,
             )
         )
-    return rows
+    return Recorded(rows, speculation_lookup=copied_passage(model, tokenizer))
 
 
-def store(folder):
-    """Keep the checks of one copied passage, with the reply and the words of every draft, for the
-    player and the clip.
-    """
-    from labkit.weights import smollm2
-    from labkit_labs.ch12_speculation.batch import serve
-    from labkit_labs.ch12_speculation.drafts import engine
+def copied_passage(model, tokenizer):
+    """The checks of one copied passage, recorded, with the reply and the words of every draft."""
+    from labkit_labs.ch12_speculation.watch import engine, serve
 
-    model, tokenizer = smollm2()
     one = engine(model, 1, "ngram")
     served = serve(one, [tokenizer.chat(tasks()["copy-editing"][0])], 64)
-    reply, trace = served.tokens[0], one.trace("speculation")
-    words = {
-        str(i): tokenizer.decode([i])
-        for i in reply + [i for _, drafts, _ in served.checks for i in drafts]
-    }
-    return [
-        replace(trace, meta=trace.meta | {"reply": reply, "words": words}).save(
-            folder / "ch12/speculation_lookup.trace.json"
-        )
-    ]
+    trace = one.trace("speculation")
+    reply = served.tokens[0]
+    drafted = [i for _, drafts, _ in served.checks for i in drafts]
+    words = {str(i): tokenizer.decode([i]) for i in reply + drafted}
+    return replace(trace, meta=trace.meta | {"reply": reply, "words": words})
 
 
 def go(rows):
@@ -192,6 +181,5 @@ LAB = Lab(
     },
     run=run,
     plot=plot,
-    store=store,
     go=go,
 )

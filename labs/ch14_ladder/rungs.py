@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labkit import decode, formulas
+from labkit import formulas
 from labkit.bench import summarise
+from labkit.decode import generate
 from labkit.quant import perplexity, text
-from labkit_labs.common.workload import Job, greedy, one_by_one
+from labkit_labs.common.workload import Job, one_by_one
 
 
 def naive_seconds(model, work: list[Job], points: int = 4, new: int = 4) -> tuple[float, float]:
@@ -33,7 +34,7 @@ def naive_seconds(model, work: list[Job], points: int = 4, new: int = 4) -> tupl
 
     def run(n: int) -> float:
         start = time.perf_counter()
-        decode.naive(model, [text[:n]], new, greedy)
+        generate(model, [text[:n]], new, cache="none", stop=())
         return (time.perf_counter() - start) / new
 
     run(lengths[0])

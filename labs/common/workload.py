@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from labkit import decode
+from labkit.decode import generate
 from labkit.engine import Engine
 from labkit.quant import text
-from labkit.sampling import Sampling, pick
-from labkit.speculative import Speculation
 
 WORKLOAD = Path(__file__).parent / "data" / "workload.json"
 SYSTEM = """
@@ -66,13 +64,9 @@ def jobs() -> list[Job]:
 # -- ways to serve: each takes jobs and returns their new tokens -------------------------
 
 
-def greedy(logits, live):
-    return pick(logits, [Sampling()] * len(live), [None] * len(live))
-
-
 def one_by_one(model, work: list[Job]) -> list[list[int]]:
     """A cache, and one user at a time."""
-    return [decode.cached(model, [job.prompt], job.new, greedy)[0] for job in work]
+    return [generate(model, [job.prompt], job.new, stop=())[0] for job in work]
 
 
 def static(model, work: list[Job], slots: int, padded: bool = False) -> list[list[int]]:
@@ -87,35 +81,20 @@ def static(model, work: list[Job], slots: int, padded: bool = False) -> list[lis
         batch = work[i : i + slots]
         longest = max(len(job.prompt) for job in batch)
         prompts = [[0] * (longest - len(job.prompt)) * padded + job.prompt for job in batch]
-        replies = decode.cached(model, prompts, max(job.new for job in batch), greedy)
+        replies = generate(model, prompts, max(job.new for job in batch), stop=())
         out += [reply[: job.new] for reply, job in zip(replies, batch)]
     return out
 
 
-class Forced(Speculation):
-    """So many drafts for each request in each step, whatever they cost: the engine's own switch is
-    taken out.
-    """
-
-    def __init__(self, proposer, drafts: int):
-        super().__init__(proposer)
-        self.drafts = drafts
-
-    def allow(self, scheduler):
-        for r in scheduler.running:
-            r.drafts = (
-                min(self.drafts, r.limit - len(r.tokens) - 1)
-                if all(r.decoding for r in scheduler.running)
-                else 0
-            )
-
-
 def continuous(
-    model, work: list[Job], slots: int, prefix: bool = False, speculative=None, forced: int = 0
+    model,
+    work: list[Job],
+    slots: int,
+    prefix: bool = False,
+    speculative=None,
+    drafts: int | None = None,
 ) -> list[list[int]]:
-    """The engine: who is done leaves, and the next one enters. forced: drafts for each request in
-    each step (see `Forced`).
-    """
+    """The engine: who is done leaves, and the next one enters. speculative, drafts: as its own."""
     longest = max(len(job.prompt) + job.new for job in work)
     engine = Engine(
         model,
@@ -125,9 +104,8 @@ def continuous(
         token_budget=512,
         prefix_cache=prefix,
         speculative=speculative,
+        drafts=drafts,
     )
-    if forced:
-        engine.speculation = Forced(speculative, forced)
     for job in work:
         engine.add(job.prompt, job.new, stop=())
     return list(engine.run().values())

@@ -8,6 +8,18 @@ One alphabet of sizes is used in every shape comment:
     C latent size                X experts           A active experts           F feed-forward width
     V vocabulary
 
+One word for one thing:
+
+    step        what one forward works on: packed tokens of several requests, with their positions
+    row         a request's place in a cache, and its seat in a batch; in a table, a dict of numbers
+    slot        the place of one token in a cache          block    so many slots, handed out at once
+    item        what a cache keeps per token (a key and a value, a latent)
+    mixer       the part of a layer that looks at other tokens; `ffn` is the part that does not
+    draft       a guessed token                            proposer who guesses; the target checks
+    lab         a file that measures one thing             result   what it measured, where, stored
+    trace       what happened, step by step, recorded      view     how a player draws one kind of it
+    corpus      the texts that quality is measured on      prompt   what a request begins with
+
 Start with `labkit.reference` (NumPy, short enough to read in one sitting), then see the same names
 in torch: `model` is the shell, `mixers` and `ffn` its insides, `caches` what a decode remembers,
 `decode` the loops. Importing labkit loads nothing heavy; each name below is fetched when it is
@@ -15,6 +27,10 @@ first used (PEP 562).
 """
 
 from importlib import import_module
+from pkgutil import iter_modules
+
+if __name__ != "labkit":  # labkit_labs.labkit would be a second package, with classes of its own
+    raise ImportError(f"import labkit by its own name, not as {__name__}")
 
 __version__ = "0.1.0"
 
@@ -33,33 +49,7 @@ _HOME = {  # public name -> module that holds it
     "QueueFull": "engine",
     "Trace": "trace",
 }
-_MODULES = (
-    "bench",
-    "caches",
-    "checks",
-    "config",
-    "decode",
-    "engine",
-    "ffn",
-    "formulas",
-    "mixers",
-    "model",
-    "moe",
-    "ops",
-    "palette",
-    "plotting",
-    "published",
-    "quant",
-    "reference",
-    "results",
-    "sampling",
-    "source",
-    "speculative",
-    "step",
-    "trace",
-    "weights",
-    "widgets",
-)
+_MODULES = {module.name for module in iter_modules(__path__)} - {"cli"}
 
 __all__ = sorted([*_HOME, *_MODULES])
 

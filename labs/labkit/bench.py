@@ -20,6 +20,7 @@ from pathlib import Path
 
 from labkit.environment import environment
 from labkit.formulas import Hardware
+from labkit.tables import progress
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,6 @@ def rounds(
 
     plan = [warm] * turns + [fns] * repeats
     if label:
-        from labkit.tables import progress
-
         plan = progress(plan, label)
     kept = [in_turn(of) for of in plan][turns:]
     return {name: [made[name] for made in kept] for name in fns}
@@ -223,25 +222,19 @@ def prompt(tokenizer, tokens: int) -> list[int]:
 
 def time_decode(model, prompts: list[list[int]], new: int, cache: str = "static") -> LoopTimes:
     """Generate `new` tokens for each prompt, greedily and without stopping, with a clock on every
-    step.
+    step. cache and errors: as in `labkit.generate`.
     """
     from labkit import decode
-    from labkit.sampling import Sampling, pick
 
     marks = []
-
-    def choose(logits, live):
-        # .tolist() inside waits for the device
-        tokens = pick(logits, [Sampling()] * len(live), [None] * len(live))
-        marks.append(time.perf_counter())
-        return tokens
-
+    tokens = []
     start = time.perf_counter()
-    if cache == "none":
-        tokens = decode.naive(model, prompts, new, choose)
-    else:
-        tokens = decode.cached(model, prompts, new, choose, kind=cache)
-    return LoopTimes(marks[0] - start, [b - a for a, b in pairwise(marks)], tokens)
+    # a step that is handed out has chosen its tokens, and so has waited for the device
+    for step in decode.stream(model, prompts, new, cache=cache, stop=()):
+        marks.append(time.perf_counter())
+        tokens.append(step.tokens)
+    each = [b - a for a, b in pairwise(marks)]
+    return LoopTimes(marks[0] - start, each, decode.replies(tokens))
 
 
 def hardware(dtype: str = "fp32", device: str = "cpu") -> Hardware:

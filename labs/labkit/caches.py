@@ -2,17 +2,18 @@
 
 A cache is an index map: it says in which slot token `t` of row `r` lives.
 
-    static   slot = r * capacity + t                              one row per request, reserved in full
-    ring     slot = r * capacity + t % capacity                   a sliding layer's: old tokens are overwritten
-    paged    slot = table[r, t // block] * block + t % block      blocks handed out on demand, shared by a table
-    none     nothing is kept                                      a step sees only its own tokens
+    static   slot = r * capacity + t                          one row per request, reserved in full
+    ring     slot = r * capacity + t % capacity               a sliding layer's: old tokens go
+    paged    slot = table[r, t // block] * block + t % block  blocks on demand, shared by a table
+    none     nothing is kept                                  a step sees only its own tokens
 
-Writing is one scatter by slot. On a CPU with a C compiler `kernels.attend` needs no more than the
-map and reads in place. Reading for torch is not token by token: static returns a slice without a
-copy, paged gathers whole blocks, ring returns its buffer, less what lies before a layer's `window`.
-Every read also returns each slot's *position* (below 0: empty), which one rule in `ops.attend`
-turns into a mask. The rule covers causality, padding, windows, the ring's wrap and rejected drafts,
-so none of them is a case here.
+A layer writes what a step adds, then attends to all that its requests hold. Writing is one scatter
+by slot. Attending is in place where there is a kernel for it, which needs no more than the map.
+Else the cache is read for torch, and reading is not token by token: static returns a slice without
+a copy, paged gathers whole blocks, ring returns its buffer, less what lies before a layer's
+`window`. Every read also returns each slot's *position* (below 0: empty), which one rule in
+`ops.attend` turns into a mask. The rule covers causality, padding, windows, the ring's wrap and
+rejected drafts, so none of them is a case here.
 
 Items are the shapes kept per token: `((G, E), (G, E))` for keys and values, `((1, C + Er),)` for
 MLA's latent. In memory a head's slots lie one after another, `[G, slots, E]`: with the heads inside
@@ -22,33 +23,30 @@ state: `StateCache` is that one exception, and going back means a snapshot.
 
 from __future__ import annotations
 
+import math
+import mmap
+
 import torch
 from torch import Tensor
 
-from labkit.ops import zeros
+from labkit import ops
+from labkit.kernels import attention, lore
 from labkit.step import Step
 
 
-class SlotCache:
-    """Flat slots, one buffer `[..., slots, E]` per item `(..., E)`.
+class Cache:
+    """What one attention layer remembers of its requests.
 
-    Subclasses say where a token lives and how to read a row.
+    Who wraps a cache subclasses this one and passes on `write`, `read` and `allocated_bytes`.
     """
-
-    layout: tuple  # what makes two caches send a token to the same slot
-
-    def __init__(self, slots: int, items, dtype=torch.float32, device: torch.device | str = "cpu"):
-        self.buffers = [zeros((*item[:-1], slots, item[-1]), dtype, device) for item in items]
 
     @property
     def allocated_bytes(self) -> int:
-        return sum(b.numel() * b.element_size() for b in self.buffers)
+        return 0
 
     def write(self, step: Step, *items: Tensor) -> None:
         """Store items `[N, *item]` of the step's tokens. ValueError if a token has no slot."""
-        at = step.once(("slots", self.layout), lambda: self._slots(step))
-        for buffer, x in zip(self.buffers, items):
-            buffer.index_copy_(-2, at, x.movedim(0, -2).to(buffer.dtype))
+        raise TypeError(f"{type(self).__name__} does not say how it is written")
 
     def read(self, step: Step) -> tuple[Tensor, ...]:
         """All that the step's requests may attend to: items `[R, S, *item]`, then positions `[R,
@@ -56,7 +54,55 @@ class SlotCache:
         """
         raise TypeError(f"{type(self).__name__} does not say how it is read")
 
+    def attend(
+        self,
+        q: Tensor,
+        step: Step,
+        scale: float,
+        window: int | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """Softmax attention of a step that is written to all that its requests hold.
+
+        q [N,H,E] · sinks [H] -> [N,H,Ev]. Causal, within `window`.
+        """
+        return step.by_parts(
+            lambda part: ops.attend(q[part.tokens], *self.read(part), part, scale, window, sinks)
+        )
+
+
+class SlotCache(Cache):
+    """Flat slots, one buffer `[..., slots, E]` per item `(..., E)`.
+
+    Subclasses say where a token lives, and how a row is read.
+    """
+
+    layout: tuple  # what makes two caches send a token to the same slot
+
+    def __init__(self, slots: int, items, dtype=torch.float32, device: torch.device | str = "cpu"):
+        self.buffers = [_zeros((*item[:-1], slots, item[-1]), dtype, device) for item in items]
+
+    @property
+    def allocated_bytes(self) -> int:
+        return sum(b.numel() * b.element_size() for b in self.buffers)
+
+    def write(self, step, *items):
+        at = step.once(("slots", self.layout), lambda: self._slots(step))
+        for buffer, x in zip(self.buffers, items):
+            buffer.index_copy_(-2, at, x.movedim(0, -2).to(buffer.dtype))
+
+    def attend(self, q, step, scale, window=None, sinks=None):
+        # of prompts with nothing before them nothing need be read: torch's attention is faster
+        if any(step.first) and attention.takes(q, *self.buffers):
+            return attention.attend(q, self._in_place(), step, scale, window, sinks)
+        return super().attend(q, step, scale, window, sinks)
+
     def _slots(self, step: Step) -> Tensor:
+        """The slot of each of the step's tokens, [N]."""
+        raise TypeError(f"{type(self).__name__} does not say where a token lives")
+
+    def _in_place(self) -> attention.Slots:
+        """The index map, for a kernel that walks over the buffers of keys and values."""
         raise TypeError(f"{type(self).__name__} does not say where a token lives")
 
     def _check(self, step: Step, rows: int, capacity: int) -> None:
@@ -70,15 +116,33 @@ class SlotCache:
             )
 
 
+def _zeros(shape, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """A buffer, cleared: masked slots meet the values too, with weight 0, and 0 * NaN is NaN.
+
+    On a CPU a page of it takes memory, and time to clear, only once something is written there.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size == 0 or torch.device(device).type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).view(shape)
+
+
 def _tokens_first(view: Tensor) -> Tensor:
     """[..., R, S, E] as memory has it -> [R, S, ..., E], without a copy."""
     return view.movedim((-3, -2), (0, 1))
 
 
 def _positions(step: Step, start: int, stop: int) -> Tensor:
-    """Slot j of a row holds position j, if the request is that long. [R, stop - start]"""
-    j = torch.arange(start, stop, device=step.pos.device)
-    return torch.where(j < _context(step), j, -1)
+    """The positions from `start` to `stop`, -1 where a request is not that long: [R, stop-start].
+
+    Slots in this order hold these positions, in every cache but a ring.
+    """
+
+    def make():
+        j = torch.arange(start, stop, device=step.pos.device)
+        return torch.where(j < _context(step), j, -1)
+
+    return step.once(("kpos", start, stop), make)
 
 
 def _context(step: Step) -> Tensor:
@@ -110,24 +174,23 @@ class StaticCache(SlotCache):
         self.capacity = capacity
         self.window = window
         self.layout = (type(self), rows, capacity)
-        # as blocks: one for each row
-        self.block_size = capacity
-        self.table = torch.arange(rows, device=device)[:, None]
 
     def _slots(self, step):
         self._check(step, self.rows, self.capacity)
         return step.token_rows * self.capacity + step.pos
 
-    def read(self, step):
-        start, stop = _oldest(step, self.window), max(step.context)
-        # oneDNN keeps a kernel per length: offer few
-        if self.buffers[0].dtype != torch.float32 and self.buffers[0].device.type == "cpu":
-            stop = min(start + -(-(stop - start) // 64) * 64, self.capacity)
-        return *self._views(step, start, stop), step.once(
-            ("kpos", start, stop), lambda: _positions(step, start, stop)
-        )
+    def _in_place(self):
+        return attention.Slots.of(*self.buffers, block_size=self.capacity)
 
-    def _views(self, step: Step, start: int, stop: int):
+    def read(self, step):
+        start = _oldest(step, self.window)
+        needed = max(step.context) - start
+        there = self.capacity - start
+        stop = start + lore.keys_to_read(needed, there, self.buffers[0])
+        return *self._views(step, start, stop), _positions(step, start, stop)
+
+    def _views(self, step: Step, start: int, stop: int) -> list[Tensor]:
+        """Slots `start` to `stop` of the step's rows: [R, stop-start, *item] of each item."""
         rows = step.once("rows", lambda: as_slice(step.row_list, step.rows))
         return [
             _tokens_first(b.unflatten(-2, (self.rows, self.capacity))[..., rows, start:stop, :])
@@ -159,11 +222,11 @@ class RingCache(StaticCache):
 
     @staticmethod
     def _check_rule(capacity: int, window: int, longest_step: int) -> None:
-        if capacity < window + longest_step - 1:
+        needed = window + longest_step - 1
+        if capacity < needed:
             raise ValueError(
                 f"a ring of {capacity} slots can't take steps of {longest_step} tokens with a"
-                f" window of {window}: capacity >= window + longest_step - 1 ="
-                f" {window + longest_step - 1} is needed"
+                f" window of {window}: capacity >= window + longest_step - 1 = {needed} is needed"
             )
 
     def _slots(self, step):
@@ -173,11 +236,10 @@ class RingCache(StaticCache):
 
     def read(self, step):
         stop = min(max(step.context), self.capacity)
-        return *self._views(step, 0, stop), step.once(
-            ("ring", self.capacity), lambda: self._positions(step, stop)
-        )
+        kpos = step.once(("ring", self.capacity), lambda: self._newest(step, stop))
+        return *self._views(step, 0, stop), kpos
 
-    def _positions(self, step: Step, stop: int) -> Tensor:
+    def _newest(self, step: Step, stop: int) -> Tensor:
         """The newest position that lives in each slot; below 0, none does."""
         newest = _context(step) - 1
         return newest - (newest - torch.arange(stop, device=newest.device)) % self.capacity
@@ -205,35 +267,46 @@ class PagedCache(SlotCache):
         self.block_size = block_size
         self.table = table
         self.window = window
-        self.layout = ("paged", id(table), block_size)
+        self.layout = ("paged", table, block_size)
 
     def _slots(self, step):
         self._check(step, len(self.table), self.table.shape[1] * self.block_size)
-        return (
-            self.table[step.token_rows, step.pos // self.block_size] * self.block_size
-            + step.pos % self.block_size
-        )
+        block = self.table[step.token_rows, step.pos // self.block_size]
+        return block * self.block_size + step.pos % self.block_size
+
+    def _in_place(self):
+        return attention.Slots.of(*self.buffers, block_size=self.block_size, table=self.table)
 
     def read(self, step):
-        size, first = self.block_size, _oldest(step, self.window) // self.block_size
-        stop = -(-max(step.context) // size)
-        # [R,M]
+        size = self.block_size
+        columns = self._columns(step)
+        kpos = _positions(step, columns.start * size, columns.stop * size)
+        return *self._gather(step, columns), kpos
+
+    def _columns(self, step: Step) -> slice:
+        """The table's columns that the step's requests may look at."""
+        size = self.block_size
+        first = _oldest(step, self.window) // size
+        needed = max(step.context) - first * size
+        there = (self.table.shape[1] - first) * size
+        read = lore.keys_to_read(needed, there, self.buffers[0])
+        return slice(first, first + -(-read // size))
+
+    def _gather(self, step: Step, columns: slice) -> list[Tensor]:
+        """The blocks in those columns, put together: [R, S, *item] of each item."""
         blocks = step.once(
-            ("blocks", self.layout, first), lambda: self.table[step.rows, first:stop]
+            ("blocks", self.layout, columns.start, columns.stop),
+            lambda: self.table[step.rows, columns],  # [R,M]
         )
-        views = [
-            _tokens_first(b.unflatten(-2, (self.blocks, size))[..., blocks, :, :].flatten(-3, -2))
+        shape = (self.blocks, self.block_size)
+        return [
+            _tokens_first(b.unflatten(-2, shape)[..., blocks, :, :].flatten(-3, -2))
             for b in self.buffers
         ]
-        return *views, step.once(
-            ("kpos", first * size, stop * size), lambda: _positions(step, first * size, stop * size)
-        )
 
 
-class NoCache:
+class NoCache(Cache):
     """Keeps nothing past the step: what the naive loop runs on, and what training runs on."""
-
-    allocated_bytes = 0
 
     def write(self, step, *items):
         self._items = items
@@ -346,22 +419,23 @@ def make_cache(
     dtype=torch.float32,
     device: torch.device | str = "cpu",
 ):
-    """The cache of the kind for one layer: for what its mixer keeps (`items`), its `window`, and
-    whether it is `recurrent`.
+    """The cache of one layer: for what its mixer keeps (`items`), its `window`, and whether it is
+    `recurrent`.
 
-    "ring" is for sliding layers: others, and rings that would never go round, are static. A
-    recurrent layer has a `StateCache`.
+    kind: "none", "static" or "paged" (its blocks are those that `table` names), or "ring" for
+    sliding layers: others, and rings that would never go round, are static. A recurrent layer has a
+    `StateCache`. ValueError for any other kind.
     """
     if kind not in KINDS:
         raise ValueError(f"no cache is called {kind!r}: choose none, static, paged or ring")
     if mixer.recurrent:
-        return (NoState if kind == "none" else StateCache)(rows, mixer.items, dtype, device)
+        state = NoState if kind == "none" else StateCache
+        return state(rows, mixer.items, dtype, device)
     if kind == "none":
         return NoCache()
     if kind == "paged" and table is not None:
-        return PagedCache(
-            int(table.max()) + 1, block_size, table, mixer.items, dtype, device, mixer.window
-        )
+        blocks = int(table.max()) + 1
+        return PagedCache(blocks, block_size, table, mixer.items, dtype, device, mixer.window)
     ring = 0 if mixer.window is None else mixer.window + longest_step - 1
     if kind == "ring" and mixer.window is not None and ring < capacity:
         return RingCache(

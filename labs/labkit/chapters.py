@@ -140,7 +140,10 @@ class Chapter:
             "its checks": self.checks,
             "its clip's scenes": self.scenes,
             "its tests' data": root / "tests/chapters" / f"{self.folder}.py",
-            **{f"the notebook of {p.stem}": root / "notebooks" / f"{p.stem}.ipynb" for p in self.pages},
+            **{
+                f"the notebook of {p.stem}": root / "notebooks" / f"{p.stem}.ipynb"
+                for p in self.pages
+            },
         }
         lacking = [
             f"{what} ({os.path.relpath(path, root)})"

@@ -1,76 +1,138 @@
 """The two loops of the course, side by side: one feeds everything again, the
 other only what is new.
+
+A loop yields every step it has run, so a clock, a recorder or a progress bar
+is whoever asks it for the next one. `stream` checks the arguments and starts
+a loop, `generate` runs it to its end.
 """
 
 from __future__ import annotations
 
 import operator
 import reprlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from labkit.config import ModelConfig, whole
 from labkit.model import GPT
-from labkit.sampling import Sampling, pick
+from labkit.sampling import Sampling, greedy, pick
 from labkit.step import Step
 
 
+class Decoded(NamedTuple):
+    """One step of a loop, once its tokens are chosen."""
+
+    step: Step  # what was fed
+    logits: Tensor  # [R,V], behind each request's next token
+    tokens: dict[int, int]  # request -> that token
+
+
 @torch.inference_mode()
-def naive(
-    model: GPT, prompts, max_new_tokens: int, choose, stop=()
-) -> list[list[int]]:
-    """Decode without a cache: every step runs the model over the whole text
-    so far.
+def naive(model, caches, prompts, new, choose=greedy, stop=()):
+    """Decode without a cache: every step feeds the whole text so far.
+
+    Yields a `Decoded` for each of at most `new` steps. caches: of kind
+    "none". choose: (logits [R,V], their R requests) -> R tokens.
     """
-    texts, live = [list(p) for p in prompts], list(range(len(prompts)))
-    caches = model.caches("none", len(prompts), 1)
-    while live:
-        step = Step.of([(r, 0, texts[r]) for r in live], model.device)
-        for r, token in zip(
-            live, choose(model(step, caches, step.last), live)
-        ):
-            texts[r].append(token)
-        live = [
-            r
-            for r in live
-            if _unfinished(texts[r], prompts[r], max_new_tokens, stop)
-        ]
-    return [text[len(p) :] for text, p in zip(texts, prompts)]
+    feed = dict(enumerate(prompts))  # request -> tokens
+    for _ in range(new):
+        packed = [(r, 0, feed[r]) for r in feed]
+        step = Step.of(packed, model.device)
+        logits = model(step, caches, step.last)
+        chosen = choose(logits, list(feed))
+        tokens = dict(zip(feed, chosen))
+        yield Decoded(step, logits, tokens)
+        live = [r for r in feed if tokens[r] not in stop]
+        # all of it again
+        feed = {r: feed[r] + [tokens[r]] for r in live}
+        if not feed:
+            return
 
 
 @torch.inference_mode()
-def cached(
-    model: GPT, prompts, max_new_tokens: int, choose, stop=(), kind="static"
-) -> list[list[int]]:
-    """Decode with a cache: the prompt once, then one token a step."""
-    texts, live = [list(p) for p in prompts], list(range(len(prompts)))
+def cached(model, caches, prompts, new, choose=greedy, stop=()):
+    """Decode with a cache: the prompt once, then one token a step.
+
+    Yields a `Decoded` for each of at most `new` steps. caches: empty, with
+    room for every prompt and its new tokens. choose: as in `naive`.
+    """
+    feed = dict(enumerate(prompts))  # request -> tokens
+    done = dict.fromkeys(feed, 0)  # request -> tokens in the cache
+    for _ in range(new):
+        packed = [(r, done[r], feed[r]) for r in feed]
+        step = Step.of(packed, model.device)
+        logits = model(step, caches, step.last)
+        chosen = choose(logits, list(feed))
+        tokens = dict(zip(feed, chosen))
+        yield Decoded(step, logits, tokens)
+        live = [r for r in feed if tokens[r] not in stop]
+        done = {r: done[r] + len(feed[r]) for r in live}
+        # only what is new
+        feed = {r: [tokens[r]] for r in live}
+        if not feed:
+            return
+
+
+def stream(
+    model: GPT,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    *,
+    cache: str = "static",
+    sampling: Sampling | list[Sampling] | None = None,
+    stop=None,
+) -> Iterator[Decoded]:
+    """`generate`, a step at a time: its arguments, and a `Decoded` for each
+    forward.
+
+    Bad arguments raise ValueError at once; the first forward runs when the
+    first step is asked for.
+    """
+    whole(max_new_tokens=max_new_tokens)
+    prompts = _listed(
+        prompts,
+        "prompts must be a list of lists of token ids, such as [[1, 2]]",
+        _ids,
+    )
+    if not prompts:
+        raise ValueError(
+            "there is nothing to generate from: give at least one prompt"
+        )
+    for prompt in prompts:
+        _check_fit(model.config, prompt, max_new_tokens)
+    stop = check_stop(model.config, stop)
+    if not isinstance(sampling, list):
+        sampling = [sampling or Sampling()] * len(prompts)
+    if len(sampling) != len(prompts):
+        raise ValueError(
+            f"{len(prompts)} prompts need {len(prompts)} samplings,"
+            f" not {len(sampling)}"
+        )
+    generators = [s.generator(model.device) for s in sampling]
+
+    def choose(logits: Tensor, live: list[int]) -> list[int]:
+        return pick(
+            logits, [sampling[r] for r in live], [generators[r] for r in live]
+        )
+
     longest = max(map(len, prompts))
     caches = model.caches(
-        kind, len(prompts), longest + max_new_tokens, longest_step=longest
+        cache, len(prompts), longest + max_new_tokens, longest_step=longest
     )
-    done = [0] * len(prompts)  # tokens whose keys and values are in the cache
-    while live:
-        step = Step.of(
-            [(r, done[r], texts[r][done[r] :]) for r in live], model.device
-        )
-        for r, token in zip(
-            live, choose(model(step, caches, step.last), live)
-        ):
-            done[r] = len(texts[r])
-            texts[r].append(token)
-        live = [
-            r
-            for r in live
-            if _unfinished(texts[r], prompts[r], max_new_tokens, stop)
-        ]
-    return [text[len(p) :] for text, p in zip(texts, prompts)]
+    loop = naive if cache == "none" else cached
+    return loop(model, caches, prompts, max_new_tokens, choose, stop)
 
 
-def _unfinished(
-    text: list[int], prompt: list[int], max_new_tokens: int, stop
-) -> bool:
-    return len(text) - len(prompt) < max_new_tokens and text[-1] not in stop
+def replies(tokens: Iterable[dict[int, int]]) -> list[list[int]]:
+    """The new tokens of each request, from every step's `Decoded.tokens`."""
+    made: dict[int, list[int]] = {}
+    for step in tokens:
+        for r, token in step.items():
+            made.setdefault(r, []).append(token)
+    return list(made.values())
 
 
 def generate(
@@ -90,45 +152,15 @@ def generate(
     model's own, () = never. Raises ValueError for an empty prompt, an id
     outside the vocabulary, or prompt + new beyond `max_context`.
     """
-    config = model.config
-    prompts = _listed(
+    steps = stream(
+        model,
         prompts,
-        "prompts must be a list of lists of token ids, such as [[1, 2]]",
-        lambda prompt: [*map(operator.index, prompt)],
+        max_new_tokens,
+        cache=cache,
+        sampling=sampling,
+        stop=stop,
     )
-    if not prompts:
-        raise ValueError(
-            "there is nothing to generate from: give at least one prompt"
-        )
-    whole(max_new_tokens=max_new_tokens)
-    for prompt in prompts:
-        check_tokens(config, prompt, max_new_tokens)
-    stop = (
-        config.stop
-        if stop is None
-        else _listed(stop, "stop must be a list of token ids, or None")
-    )
-    samplings = (
-        sampling
-        if isinstance(sampling, list)
-        else [sampling or Sampling()] * len(prompts)
-    )
-    if len(samplings) != len(prompts):
-        raise ValueError(
-            f"{len(prompts)} prompts need {len(prompts)} samplings, not {len(samplings)}"
-        )
-    generators = [s.generator(model.device) for s in samplings]
-
-    def choose(logits: Tensor, live: list[int]) -> list[int]:
-        return pick(
-            logits,
-            [samplings[r] for r in live],
-            [generators[r] for r in live],
-        )
-
-    if cache == "none":
-        return naive(model, prompts, max_new_tokens, choose, stop)
-    return cached(model, prompts, max_new_tokens, choose, stop, cache)
+    return replies(step.tokens for step in steps)
 
 
 @torch.inference_mode()
@@ -145,25 +177,51 @@ def logits(
     Raises ValueError if the chunks do not sum to the text, or as `generate`
     does.
     """
-    check_tokens(model.config, tokens)
-    chunks = (
-        [len(tokens)]
-        if chunks is None
-        else _listed(chunks, "chunks must be a list of token counts")
-    )
+    tokens = check_prompt(model.config, tokens)
+    if chunks is None:
+        chunks = [len(tokens)]
+    chunks = _listed(chunks, "chunks must be a list of token counts")
     if sum(chunks) != len(tokens) or min(chunks, default=0) < 1:
         raise ValueError(
             f"chunks {chunks} must be at least 1 each and sum to the"
             f" {len(tokens)} tokens, not {sum(chunks)}"
         )
     caches = model.caches(cache, 1, len(tokens), longest_step=max(chunks))
-    out, at = [], 0
+    found = []
+    at = 0
     for n in chunks:
         first = 0 if cache == "none" else at
         step = Step.of([(0, first, tokens[first : at + n])], model.device)
-        out.append(model(step, caches)[-n:])
+        found.append(model(step, caches)[-n:])
         at += n
-    return torch.cat(out)
+    return torch.cat(found)
+
+
+def check_prompt(
+    config: ModelConfig, prompt: list[int], new: int = 0
+) -> list[int]:
+    """The prompt as a list of int, if a model of this config can take it, and
+    `new` tokens more.
+
+    Raises ValueError, in one sentence, if it can not.
+    """
+    rule = "a prompt must be a list of token ids (whole numbers)"
+    prompt = _listed(prompt, rule)
+    _check_fit(config, prompt, new)
+    return prompt
+
+
+def check_stop(config: ModelConfig, stop) -> tuple[int, ...]:
+    """The token ids that end a reply: the config's own for None, () = never.
+
+    Raises ValueError for what is no list of token ids.
+    """
+    rule = "stop must be a list of token ids, or None"
+    return tuple(_listed(config.stop if stop is None else stop, rule))
+
+
+def _ids(values) -> list[int]:
+    return [operator.index(v) for v in values]
 
 
 def _listed(values, rule: str, one=operator.index) -> list:
@@ -173,22 +231,17 @@ def _listed(values, rule: str, one=operator.index) -> list:
         raise ValueError(f"{rule}, not {reprlib.repr(values)}") from None
 
 
-def check_tokens(
-    config: ModelConfig, tokens: list[int], new: int = 0
-) -> None:
-    """ValueError, in one sentence, for a prompt that the model cannot take."""
-    tokens = _listed(
-        tokens, "a prompt must be a list of token ids (whole numbers)"
-    )
-    if not tokens:
+def _check_fit(config: ModelConfig, prompt: list[int], new: int) -> None:
+    if not prompt:
         raise ValueError("the prompt is empty: give at least one token")
-    if not 0 <= min(tokens) <= max(tokens) < config.vocab_size:
-        bad = next(t for t in tokens if not 0 <= t < config.vocab_size)
+    if not 0 <= min(prompt) <= max(prompt) < config.vocab_size:
+        bad = next(t for t in prompt if not 0 <= t < config.vocab_size)
         raise ValueError(
-            f"token id {bad} is outside the vocabulary (0 to {config.vocab_size - 1})"
+            f"token id {bad} is outside the vocabulary"
+            f" (0 to {config.vocab_size - 1})"
         )
-    if len(tokens) + new > config.max_context:
+    if len(prompt) + new > config.max_context:
         raise ValueError(
-            f"{len(tokens)} prompt tokens + {new} new ones exceed the model's"
+            f"{len(prompt)} prompt tokens + {new} new ones exceed the model's"
             f" context of {config.max_context}"
         )

@@ -22,7 +22,8 @@ def gated(gate_up: Tensor, kind: str) -> Tensor:
         return F.silu(gate) * up
     if kind == "geglu":
         return F.gelu(gate, approximate="tanh") * up
-    gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
+    gate = gate.clamp(max=7.0)
+    up = up.clamp(-7.0, 7.0)
     return gate * torch.sigmoid(1.702 * gate) * (up + 1)
 
 
@@ -33,7 +34,8 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: ModelConfig, d_ff: int | None = None):
         super().__init__()
-        self.kind, d_ff = config.ffn, d_ff or config.d_ff
+        d_ff = d_ff or config.d_ff
+        self.kind = config.ffn
         self.gate_up = Linear(config.d_model, 2 * d_ff, bias=config.bias)
         self.down = Linear(d_ff, config.d_model, bias=config.bias)
 

@@ -15,6 +15,17 @@ from importlib import import_module
 from labkit import chapters, results
 from labkit.config import UnknownName
 from labkit.tables import table
+from labkit.traces import Trace
+
+
+class Recorded(list):
+    """A lab's rows, and the traces of the same run by name: `Recorded(rows, decode_cached=trace)`
+    of chapter 02 is kept as `ch02/decode_cached` (see `traces.stored`).
+    """
+
+    def __init__(self, rows: list[dict], **traces: Trace):
+        super().__init__(rows)
+        self.traces = traces
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,8 @@ class Lab:
     # what to look for in the table; what is said about numbers is made from the rows
     notice: str | Callable[[list[dict]], str]
     columns: dict[str, str]  # key of a row -> heading, or "heading|format"
-    # (device, **sizes, **settings) -> rows; settings can be --set, their defaults say of which kind
+    # (device, **sizes, **settings) -> rows, `Recorded` if it keeps traces as well; settings can be
+    # --set, their defaults say of which kind
     run: Callable
     minutes: float = 1.0
     # (rows) -> None to go on, or one sentence: why to stop, and what to look at
@@ -35,8 +47,6 @@ class Lab:
     # the same for what should be faster, on a CPU: on a GPU a model this small waits for launches
     pays: Callable | None = None
     plot: Callable | None = None  # (rows) -> plotting.Chart
-    # (folder) -> paths of what it keeps beside its rows, such as traces
-    store: Callable | None = None
     needs: tuple[str, ...] = ()  # ids of the labs whose stored results it reads
     sizes: dict[str, dict] = field(default_factory=lambda: {"full": {}, "quick": {}})
     threads: int | None = None  # torch's threads while it runs; None = as they are
@@ -48,7 +58,7 @@ class Lab:
         """The name its rows are stored under: `ch05/ring`."""
         return chapters.result_name(self.id)
 
-    def measure(self, device: str = "cpu", quick: bool = False, **changed) -> list[dict]:
+    def measure(self, device: str = "cpu", quick: bool = False, **changed) -> Recorded:
         """Run it. Its full sizes or its quick ones, and on top of them what was changed."""
         import torch
 
@@ -58,9 +68,10 @@ class Lab:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
-            return self.run(device=device, **{**sizes, **changed})
+            rows = self.run(device=device, **{**sizes, **changed})
         finally:
             torch.set_num_threads(before)
+        return rows if isinstance(rows, Recorded) else Recorded(rows)
 
     def settings(self, pairs: list[str]) -> dict:
         """`name=value` pairs as `run` takes them. ValueError for one that it does not take."""

@@ -19,22 +19,15 @@ from labkit.step import Step
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
-    return (
-        RMSNorm(config.d_model, config.norm_eps)
-        if config.norm == "rms"
-        else nn.LayerNorm(config.d_model, config.norm_eps)
-    )
+    norm = RMSNorm if config.norm == "rms" else nn.LayerNorm
+    return norm(config.d_model, config.norm_eps)
 
 
 def make_ffn(config: ModelConfig, layer: int) -> nn.Module:
     """The feed-forward layer of `layer`: dense, or a mixture of experts."""
-    return (
-        MoE(config)
-        if config.has_experts(layer)
-        else GELUMLP(config)
-        if config.ffn == "gelu"
-        else SwiGLU(config)
-    )
+    if config.has_experts(layer):
+        return MoE(config)
+    return GELUMLP(config) if config.ffn == "gelu" else SwiGLU(config)
 
 
 class Block(nn.Module):

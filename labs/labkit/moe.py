@@ -36,25 +36,26 @@ class Router(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        c, scores = self.config, self.score(x).float()
+        c = self.config
+        scores = self.score(x).float()  # [N,X]
         scores = scores.sigmoid() if c.router == "sigmoid" else scores.softmax(-1)
-        # for choosing only
+        # the correction is for choosing only
         choice = scores if self.correction is None else scores + self.correction
-        if c.n_expert_groups > 1:  # a group is as good as its two best experts
-            groups = choice.unflatten(1, (c.n_expert_groups, -1))
-            best = (
-                groups.topk(min(2, groups.shape[2]), dim=2)
-                .values.sum(2)
-                .topk(c.n_active_groups, dim=1)
-                .indices
-            )
-            out = torch.ones_like(groups[..., 0], dtype=torch.bool).scatter(1, best, False)
-            choice = groups.masked_fill(out[..., None], float("-inf")).flatten(1)
+        if c.n_expert_groups > 1:
+            choice = self.in_best_groups(choice)
         experts = choice.topk(c.n_active_experts, dim=1).indices
         weights = scores.gather(1, experts)
         if c.renormalise:
             weights = weights / weights.sum(1, keepdim=True)
         return experts, (weights * c.routed_scale).to(x.dtype)
+
+    def in_best_groups(self, choice: Tensor) -> Tensor:
+        """Scores [N,X], -inf outside the best groups: a group is worth its two best experts."""
+        groups = choice.unflatten(1, (self.config.n_expert_groups, -1))  # [N,groups,X/groups]
+        worth = groups.topk(min(2, groups.shape[2]), dim=2).values.sum(2)
+        best = worth.topk(self.config.n_active_groups, dim=1).indices
+        out = torch.ones_like(worth, dtype=torch.bool).scatter(1, best, False)
+        return groups.masked_fill(out[..., None], float("-inf")).flatten(1)
 
 
 class MoE(nn.Module):
@@ -69,7 +70,8 @@ class MoE(nn.Module):
 
     def __init__(self, config: ModelConfig, execution: str = "auto"):
         super().__init__()
-        c, (X, D, d) = config, (config.n_experts, config.d_model, config.d_expert)
+        c = config
+        X, D, d = c.n_experts, c.d_model, c.d_expert
         self.execution = execution
         self.kind = c.ffn
         self.router = Router(c)
@@ -86,74 +88,71 @@ class MoE(nn.Module):
         if self.shared is None:
             return out
         shared = self.shared(x)
-        return out + (
-            shared if self.shared_gate is None else shared * self.shared_gate(x).sigmoid()
-        )
+        if self.shared_gate is not None:
+            shared = shared * self.shared_gate(x).sigmoid()
+        return out + shared
 
     def routed(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """The chosen experts' answers, weighed and summed: x [N,D], experts and weights [N,A] ->
         [N,D].
         """
-        way = self.execution
-        if way not in EXECUTIONS:
-            raise ValueError(f"experts run by {', '.join(EXECUTIONS)}, not {way!r}")
-        if way == "auto":
-            way = (
-                "loop"
-                if x.device.type == "cpu"
-                else "gather"
-                if experts.numel() <= 16
-                else "grouped"
-            )
+        way = self._way(x, experts)
         if way == "gather":
             return (self._gather(x, experts) * weights[..., None]).sum(1)
         order = experts.flatten().argsort(stable=True)  # choices, expert by expert
-        token, load = order // experts.shape[1], expert_load(experts, len(self.gate_up))
-        answers = (self._loop if way == "loop" else self._grouped)(x[token], load)
-        return torch.zeros_like(x).index_add_(0, token, answers * weights.flatten()[order, None])
+        token = order // experts.shape[1]
+        load = expert_load(experts, len(self.gate_up))
+        run = self._loop if way == "loop" else self._grouped
+        answers = run(x[token], load) * weights.flatten()[order, None]
+        return torch.zeros_like(x).index_add_(0, token, answers)
+
+    def _way(self, x: Tensor, experts: Tensor) -> str:
+        """How these choices are executed: `execution`, or what it leaves open."""
+        if self.execution not in EXECUTIONS:
+            raise ValueError(f"experts run by {', '.join(EXECUTIONS)}, not {self.execution!r}")
+        if self.execution != "auto":
+            return self.execution
+        if x.device.type == "cpu":
+            return "loop"
+        return "gather" if experts.numel() <= 16 else "grouped"
 
     def _loop(self, x: Tensor, load: Tensor) -> Tensor:
-        out = []
-        for i, part in enumerate(x.split(load.tolist())):
-            if len(part):
-                bias = (
-                    (None, None)
-                    if self.gate_up_bias is None or self.down_bias is None
-                    else (self.gate_up_bias[i], self.down_bias[i])
-                )
-                out.append(
-                    F.linear(
-                        gated(F.linear(part, self.gate_up[i], bias[0]), self.kind),
-                        self.down[i],
-                        bias[1],
-                    )
-                )
-        return torch.cat(out)
+        """x [choices,D], sorted by expert · load [X] -> [choices,D], expert by expert."""
+
+        def expert(i: int, x: Tensor) -> Tensor:
+            up_bias = None if self.gate_up_bias is None else self.gate_up_bias[i]
+            down_bias = None if self.down_bias is None else self.down_bias[i]
+            hidden = gated(F.linear(x, self.gate_up[i], up_bias), self.kind)
+            return F.linear(hidden, self.down[i], down_bias)
+
+        parts = enumerate(x.split(load.tolist()))
+        return torch.cat([expert(i, part) for i, part in parts if len(part)])
 
     def _gather(self, x: Tensor, experts: Tensor) -> Tensor:
+        """x [N,D] · experts [N,A] -> [N,A,D], each choice by a copy of its expert's weights."""
         hidden = torch.einsum("naed,nd->nae", self.gate_up[experts], x)
-        hidden = gated(
-            hidden if self.gate_up_bias is None else hidden + self.gate_up_bias[experts], self.kind
-        )
-        out = torch.einsum("nade,nae->nad", self.down[experts], hidden)
+        if self.gate_up_bias is not None:
+            hidden = hidden + self.gate_up_bias[experts]
+        out = torch.einsum("nade,nae->nad", self.down[experts], gated(hidden, self.kind))
         return out if self.down_bias is None else out + self.down_bias[experts]
 
     def _grouped(self, x: Tensor, load: Tensor) -> Tensor:
+        """x [choices,D], sorted by expert · load [X] -> [choices,D], all experts at once."""
         multiply = getattr(F, "grouped_mm", None) or getattr(torch, "_grouped_mm", None)
-        if multiply is None or any(
-            w.shape[2] * w.element_size() % 16 for w in (self.gate_up, self.down)
-        ):
+        odd = any(w.shape[2] * w.element_size() % 16 for w in (self.gate_up, self.down))
+        if multiply is None or odd:
             raise ValueError(
-                "grouped execution needs torch's grouped_mm and rows of a multiple of 16 bytes; use"
-                " 'loop' here"
+                "grouped execution needs torch's grouped_mm and rows of a multiple of 16 bytes;"
+                " use 'loop' here"
             )
         ends = load.cumsum(0).to(torch.int32)
-        per_row = lambda bias: 0 if bias is None else bias.repeat_interleave(load, 0)
-        hidden = gated(
-            multiply(x, self.gate_up.transpose(1, 2), offs=ends) + per_row(self.gate_up_bias),
-            self.kind,
-        )
-        return multiply(hidden, self.down.transpose(1, 2), offs=ends) + per_row(self.down_bias)
+
+        def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            y = multiply(x, weight.transpose(1, 2), offs=ends)
+            return y if bias is None else y + bias.repeat_interleave(load, 0)
+
+        hidden = gated(product(x, self.gate_up, self.gate_up_bias), self.kind)
+        return product(hidden, self.down, self.down_bias)
 
 
 def expert_load(experts: Tensor, n_experts: int) -> Tensor:
@@ -166,10 +165,11 @@ def watch_routing(model: nn.Module):
     """Inside the block, every forward adds each router's choice to the list this gives: [(layer
     name, experts [N,A], weights [N,A])].
     """
-    seen, routers = [], [(name, m) for name, m in model.named_modules() if isinstance(m, Router)]
+    seen = []
     hooks = [
         m.register_forward_hook(lambda _, __, out, name=name: seen.append((name, *out)))
-        for name, m in routers
+        for name, m in model.named_modules()
+        if isinstance(m, Router)
     ]
     try:
         yield seen

@@ -6,27 +6,13 @@ Linear layers are in `linear`.
 from __future__ import annotations
 
 import math
-import mmap
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from labkit.kernels import lore
 from labkit.step import Step
-
-# -- memory ------------------------------------------------------------------------------
-
-
-def zeros(shape, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-    """For caches, whose masked slots meet the values too, with weight 0: and 0 * NaN is NaN.
-
-    On a CPU a page of them takes memory, and time to clear, only once something is written there.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    if size == 0 or torch.device(device).type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).view(shape)
-
 
 # -- norms and positions -----------------------------------------------------------------
 
@@ -37,14 +23,12 @@ class RMSNorm(nn.Module):
     def __init__(self, size: int, eps: float):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
-        self.eps = torch.tensor([eps], device="cpu")
+        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32:
-            return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps.item())
-        # half as many operations as F.rms_norm makes on a CPU
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return x * self.weight * torch.addcmul(self.eps, norm, norm, value=1 / x.shape[-1]).rsqrt()
+        if lore.norms_in_few_calls(x):
+            return lore.rms_norm(x, self.weight, self.eps)
+        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
 
 
 def rope_frequencies(
@@ -60,28 +44,44 @@ def rope_frequencies(
     freq = theta ** -(torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim)
     if not scaling:
         return freq
-    if scaling["rope_type"] == "linear":
+    rule = scaling["rope_type"]
+    if rule == "linear":
         return freq / scaling["factor"]
-    if scaling["rope_type"] == "llama3":  # the ramp is linear in the turns a pair makes
-        turns = scaling["original_max_position_embeddings"] * freq / (2 * math.pi)
-        lo, hi = scaling["low_freq_factor"], scaling["high_freq_factor"]
-        keep = ((turns - lo) / (hi - lo)).clamp(0, 1)
-    elif scaling["rope_type"] == "yarn":  # the ramp is linear in the pair's number
-        pair = lambda turns: (
-            dim
-            * math.log(scaling["original_max_position_embeddings"] / (turns * 2 * math.pi))
-            / (2 * math.log(theta))
-        )
-        lo, hi = pair(scaling.get("beta_fast") or 32), pair(scaling.get("beta_slow") or 1)
-        if scaling.get("truncate", True):
-            lo, hi = math.floor(lo), math.ceil(hi)
-        lo, hi = max(lo, 0), min(hi, dim - 1)
-        keep = 1 - ((torch.arange(dim // 2, device=device) - lo) / max(hi - lo, 0.001)).clamp(0, 1)
+    if rule == "llama3":
+        keep = _llama3_keeps(freq, scaling)
+    elif rule == "yarn":
+        keep = _yarn_keeps(freq, theta, scaling)
     else:
-        raise ValueError(
-            f"RoPE scaling {scaling['rope_type']!r} is not supported; choose linear, llama3 or yarn"
-        )
+        raise ValueError(f"RoPE scaling {rule!r} is not supported; choose linear, llama3 or yarn")
     return freq * keep + freq / scaling["factor"] * (1 - keep)
+
+
+def _llama3_keeps(freq: Tensor, scaling: dict) -> Tensor:
+    """How much of each pair's own frequency stays, 0 … 1: a ramp in the turns a pair makes."""
+    turns = scaling["original_max_position_embeddings"] * freq / (2 * math.pi)
+    low = scaling["low_freq_factor"]
+    high = scaling["high_freq_factor"]
+    return ((turns - low) / (high - low)).clamp(0, 1)
+
+
+def _yarn_keeps(freq: Tensor, theta: float, scaling: dict) -> Tensor:
+    """The same by YaRN: a ramp in the pair's number (Peng et al. 2023, section 3.2)."""
+    dim = 2 * len(freq)
+
+    def pair(turns: float) -> float:
+        """The pair that makes so many turns, as a number between two pairs."""
+        length = scaling["original_max_position_embeddings"] / (turns * 2 * math.pi)
+        return dim * math.log(length) / (2 * math.log(theta))
+
+    low = pair(scaling.get("beta_fast") or 32)
+    high = pair(scaling.get("beta_slow") or 1)
+    if scaling.get("truncate", True):
+        low = math.floor(low)
+        high = math.ceil(high)
+    low = max(low, 0)
+    high = min(high, dim - 1)
+    ramp = (torch.arange(len(freq), device=freq.device) - low) / max(high - low, 0.001)
+    return 1 - ramp.clamp(0, 1)
 
 
 def yarn_gain(scaling: dict | None) -> float:
@@ -92,25 +92,31 @@ def yarn_gain(scaling: dict | None) -> float:
         return 1.0
     if scaling.get("attention_factor") is not None:
         return scaling["attention_factor"]
-    gain = lambda m: 0.1 * m * math.log(scaling["factor"]) + 1.0 if scaling["factor"] > 1 else 1.0
+
+    def gain(m: float) -> float:
+        return 0.1 * m * math.log(scaling["factor"]) + 1.0 if scaling["factor"] > 1 else 1.0
+
     # DeepSeek puts the second one into its query scale instead
-    both = scaling.get("mscale") and scaling.get("mscale_all_dim")
-    return gain(scaling["mscale"]) / gain(scaling["mscale_all_dim"]) if both else gain(1)
+    if scaling.get("mscale") and scaling.get("mscale_all_dim"):
+        return gain(scaling["mscale"]) / gain(scaling["mscale_all_dim"])
+    return gain(1)
 
 
 def rope_angles(
     step: Step, dim: int, theta: float, scaling: dict | None, dtype
 ) -> tuple[Tensor, Tensor]:
-    """What `rope` needs for each token, [N,1,dim] twice: the same in every layer, so computed once
-    per step.
+    """What `rope` needs for each token, cos and sin [N,1,dim]: the same in every layer, so computed
+    once per step.
     """
 
     def make():
         angle = step.pos[:, None, None] * rope_frequencies(dim, theta, scaling, step.pos.device)
-        cos, sin = angle.cos() * yarn_gain(scaling), angle.sin() * yarn_gain(scaling)
+        gain = yarn_gain(scaling)
+        cos = angle.cos() * gain
+        sin = angle.sin() * gain
         return torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)
 
-    return step.once(("rope", dim, theta, scaling is None), make)
+    return step.once(("rope", dim, theta, scaling is None, dtype), make)
 
 
 def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -144,48 +150,44 @@ def attend(
     copied out to H heads: the H/G query heads that share one key head are folded into the token
     axis instead. One rule masks everything: `0 <= kpos <= qpos and qpos - kpos < window`.
     """
-    R, T, S, (H, E), G = len(step.rows), step.T, k.shape[1], q.shape[1:], k.shape[2]
-    k, v, share = k.transpose(1, 2).to(q.dtype), v.transpose(1, 2).to(q.dtype), H // G  # [R,G,S,E]
-    far = window is not None and window < S
-    fused = sinks is None and v.shape[-1] == E
-    # whole prompts, nothing before them
-    if fused and T == S and T > 1 and not far and not any(step.first):
+    H, E = q.shape[1:]
+    R, S, G, Ev = v.shape
+    T = step.T
+    k = k.transpose(1, 2).to(q.dtype)  # [R,G,S,E]
+    v = v.transpose(1, 2).to(q.dtype)  # [R,G,S,Ev]
+    hides = window is not None and window < S
+    fused = sinks is None and Ev == E  # what torch's own kernel can do
+
+    # whole prompts with nothing before them: the mask is a triangle, which torch makes by itself
+    if fused and T == S and T > 1 and not hides and not any(step.first):
         q = q.view(R, T, H, E).transpose(1, 2)
-        return (
-            F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
-            .transpose(1, 2)
-            .flatten(0, 1)
-        )
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
+        return seen.transpose(1, 2).flatten(0, 1)
+
     mask = None
-    if T > 1 or far or min(step.context) < S:
-        copies = share if fused and T > 1 else 1  # the fused kernel wants a mask row per query row
+    if T > 1 or hides or min(step.context) < S:
+        # the same in every layer; torch's kernel wants a row of it for every query row
+        copies = H // G if fused and T > 1 else 1
         mask = step.once(
-            ("mask", id(kpos), window, copies),
-            lambda: (kpos, visible(kpos, step, window, q.dtype, copies)),
-        )[1]
+            ("mask", kpos, window, copies, q.dtype),
+            lambda: visible(kpos, step, window, q.dtype, copies),
+        )
     q = fold(q, R, G)
     if fused:
-        return unfold(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale), H)
-    return unfold(
-        _attend_plainly(
-            q * scale,
-            k,
-            v,
-            mask,
-            None if sinks is None else sinks.view(G, share, 1).expand(-1, -1, T).reshape(G, -1, 1),
-        ),
-        H,
-    )
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    else:
+        seen = _attend_plainly(q * scale, k, v, mask, sinks)
+    return unfold(seen, H)
 
 
 def fold(q: Tensor, R: int, G: int) -> Tensor:
-    """[R*T,H,E] -> [R,G,H/G*T,E]: the query heads that share a key head become more of its queries."""
+    """[R*T,H,E] -> [R,G,H/G*T,E]: heads that share a key head become more of its queries."""
     N, H, E = q.shape
     return q.view(R, N // R, G, H // G, E).permute(0, 2, 3, 1, 4).reshape(R, G, -1, E)
 
 
 def unfold(x: Tensor, H: int) -> Tensor:
-    """The way back, [R,G,H/G*T,E] -> [R*T,H,E]."""
+    """[R,G,H/G*T,E] -> [R*T,H,E]: `fold` undone."""
     R, G, _, E = x.shape
     return x.view(R, G, H // G, -1, E).permute(0, 3, 1, 2, 4).reshape(-1, H, E)
 
@@ -193,22 +195,27 @@ def unfold(x: Tensor, H: int) -> Tensor:
 def _attend_plainly(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sinks: Tensor | None
 ) -> Tensor:
-    """What the fused kernel can't do: values of another size than keys (MLA), and sinks.
+    """What torch's kernel can't do: values of another size than keys (MLA), and sinks.
 
-    A sink is one more score in every softmax whose value is nothing (Agarwal et al. 2025, gpt-oss;
+    q [R,G,H/G*T,E], scaled already · k [R,G,S,E] · v [R,G,S,Ev] · mask [R,1,T,S] · sinks [H]. A
+    sink is one more score in every softmax whose value is nothing (Agarwal et al. 2025, gpt-oss;
     Xiao et al. 2023).
     """
+    R, G, queries, _ = q.shape
     scores = q @ k.transpose(2, 3)  # [R,G,H/G*T,S]
-    if mask is not None:  # the same for all queries that share a key head
-        scores = (scores.unflatten(2, (-1, mask.shape[2])) + mask[:, :, None]).flatten(2, 3)
+    if mask is not None:
+        T = mask.shape[2]  # the mask is the same for all heads
+        scores = (scores.unflatten(2, (-1, T)) + mask[:, :, None]).flatten(2, 3)
     if sinks is None:
         return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
-    scores = torch.cat([scores, sinks.to(scores.dtype).expand(len(q), -1, -1, -1)], -1)
+    shared = sinks.view(G, -1, 1)  # [G,H/G,1]
+    each = shared.expand(-1, -1, queries // shared.shape[1]).reshape(G, queries, 1)
+    scores = torch.cat([scores, each.to(scores.dtype).expand(R, -1, -1, -1)], -1)
     return scores.softmax(-1, dtype=torch.float32)[..., :-1].to(v.dtype) @ v
 
 
 def visible(kpos: Tensor, step: Step, window: int | None, dtype, copies: int) -> Tensor:
-    """0 where a query may look, -inf where not: [R, 1, copies*T, S]."""
+    """0 where a query may look, -inf where not: [R,1,copies*T,S]."""
     qpos = step.pos.view(len(step.rows), -1, 1)  # [R,T,1]
     kpos = kpos[:, None]  # [R,1,S]
     see = (kpos >= 0) & (kpos <= qpos)

@@ -23,34 +23,35 @@ class Sampling:
     temperature: float = 0.0  # 0 = greedy
     top_k: int = 0  # 0 = off: keep the k most likely
     top_p: float = 1.0  # keep the smallest set with this much probability (Holtzman et al. 2020)
-    # keep what has at least this share of the top probability (Nguyen et al. 2024)
-    min_p: float = 0.0
+    min_p: float = 0.0  # keep what has this share of the top probability (Nguyen et al. 2024)
     seed: int | None = None
 
     def __post_init__(self):
-        for name, kind, fits, rule in (
-            ("temperature", Real, lambda t: 0 <= t < math.inf, ">= 0"),
-            ("top_k", Integral, lambda k: k >= 0, ">= 0 (0 = off) and whole"),
-            ("top_p", Real, lambda p: 0 < p <= 1, "in (0, 1]"),
-            ("min_p", Real, lambda p: 0 <= p <= 1, "in [0, 1]"),
-            (
-                "seed",
-                Integral | None,
-                lambda s: s is None or -(2**63) <= s < 2**64,
+        temperature, top_k, seed = self.temperature, self.top_k, self.seed
+        rules = {
+            "temperature": (isinstance(temperature, Real) and 0 <= temperature < math.inf, ">= 0"),
+            "top_k": (isinstance(top_k, Integral) and top_k >= 0, ">= 0 (0 = off) and whole"),
+            "top_p": (isinstance(self.top_p, Real) and 0 < self.top_p <= 1, "in (0, 1]"),
+            "min_p": (isinstance(self.min_p, Real) and 0 <= self.min_p <= 1, "in [0, 1]"),
+            "seed": (
+                seed is None or (isinstance(seed, Integral) and -(2**63) <= seed < 2**64),
                 "None or a whole number of 64 bits",
             ),
-        ):
-            value = getattr(self, name)
-            if not (isinstance(value, kind) and fits(value)):
-                raise ValueError(f"{name} must be {rule}, not {value!r}")
+        }
+        for name, (fits, rule) in rules.items():
+            if not fits:
+                raise ValueError(f"{name} must be {rule}, not {getattr(self, name)!r}")
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator | None:
         """This request's own source of randomness; None for greedy."""
         if self.temperature == 0:
             return None
-        g = torch.Generator(device=device)
-        g.manual_seed(self.seed) if self.seed is not None else g.seed()
-        return g
+        source = torch.Generator(device=device)
+        if self.seed is None:
+            source.seed()
+        else:
+            source.manual_seed(self.seed)
+        return source
 
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
@@ -77,10 +78,19 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     return logits.softmax(-1)
 
 
+def greedy(logits: Tensor, live=()) -> list[int]:
+    """The most likely next token of each request: logits [R,V] -> R token ids.
+
+    `live`, which requests these are, makes no difference here.
+    """
+    return logits.argmax(-1).tolist()
+
+
 def pick(logits: Tensor, samplings: list[Sampling], generators: list) -> list[int]:
-    """The next token of each request: logits [R,V] -> R token ids."""
-    tokens = logits.argmax(-1).tolist()
-    for r, (s, g) in enumerate(zip(samplings, generators)):
-        if s.temperature:
-            tokens[r] = int(torch.multinomial(probabilities(logits[r], s), 1, generator=g))
+    """The next token of each request, by its own sampling: logits [R,V] -> R token ids."""
+    tokens = greedy(logits)
+    for r, (sampling, source) in enumerate(zip(samplings, generators)):
+        if sampling.temperature:
+            chances = probabilities(logits[r], sampling)
+            tokens[r] = int(torch.multinomial(chances, 1, generator=source))
     return tokens

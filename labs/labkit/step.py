@@ -8,12 +8,22 @@ may mix them all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Requests(NamedTuple):
+    """What a step's tensors say of each request, as numbers of the host: [R] each."""
+
+    rows: list[int]  # its cache row
+    first: list[int]  # the position of its first token
+    lengths: list[int]  # how many tokens it brings
 
 
 @dataclass(eq=False)
@@ -23,22 +33,29 @@ class Step:
     Request r owns tokens `cu[r]:cu[r+1]`, at consecutive positions.
 
     ids [N] token ids · pos [N] position of each token in its own request · rows [R] cache row of
-    each request · cu [R+1] cumulative lengths. Raises ValueError when the four do not fit together.
+    each request · cu [R+1] cumulative lengths · known: the same per request, by who has it on the
+    host; else it is read back from the device. Raises ValueError when they do not fit together.
     """
 
     ids: Tensor
     pos: Tensor
     rows: Tensor
     cu: Tensor
+    known: InitVar[Requests | None] = None
+    start: InitVar[int] = 0  # where this step begins in the step it was cut from
 
-    def __post_init__(self):
+    def __post_init__(self, known: Requests | None, start: int):
         N, R = len(self.ids), len(self.rows)
         if len(self.pos) != N or len(self.cu) != R + 1:
             raise ValueError(
                 f"a step of {N} ids and {R} rows needs {N} positions and {R + 1} boundaries, "
                 f"not {len(self.pos)} and {len(self.cu)}"
             )
-        self.tokens = slice(0, N)  # where this step's tokens lie in the step it was cut from
+        requests = known or self._read_back()
+        self.row_list = requests.rows
+        self.first = requests.first
+        self.lengths = requests.lengths
+        self.tokens = slice(start, start + N)  # where they lie in the step this was cut from
         self._memo = {}
 
     @classmethod
@@ -48,43 +65,38 @@ class Step:
             raise ValueError(
                 "a step needs at least one request, and every request at least one token"
             )
-        lengths = [len(ids) for _, _, ids in requests]
-        cu = [0, *accumulate(lengths)]
-        as_tensor = lambda xs: torch.tensor(xs, dtype=torch.long, device=device)
-        step = cls(
-            ids=as_tensor([i for _, _, ids in requests for i in ids]),
-            pos=as_tensor(
-                [p for (_, first, _), n in zip(requests, lengths) for p in range(first, first + n)]
-            ),
-            rows=as_tensor([row for row, _, _ in requests]),
-            cu=as_tensor(cu),
+        known = Requests(
+            rows=[row for row, _, _ in requests],
+            first=[first for _, first, _ in requests],
+            lengths=[len(ids) for _, _, ids in requests],
         )
-        # what the host knows already need not be read back from the device
-        step.lengths = lengths
-        step.first = [f for _, f, _ in requests]
-        step.row_list = [r for r, _, _ in requests]
-        return step
+        positions = [range(first, first + n) for first, n in zip(known.first, known.lengths)]
 
-    # -- the same facts on the host, read once -------------------------------------------
-    @cached_property
-    def lengths(self) -> list[int]:
-        return self.cu.diff().tolist()
+        def as_tensor(numbers) -> Tensor:
+            return torch.tensor(numbers, dtype=torch.long, device=device)
 
-    @cached_property
-    def first(self) -> list[int]:
-        """Position of each request's first token."""
-        return self.pos[self.cu[:-1].long()].tolist()
+        return cls(
+            ids=as_tensor([i for _, _, ids in requests for i in ids]),
+            pos=as_tensor([p for run in positions for p in run]),
+            rows=as_tensor(known.rows),
+            cu=as_tensor([0, *accumulate(known.lengths)]),
+            known=known,
+        )
 
-    @cached_property
-    def row_list(self) -> list[int]:
-        return self.rows.tolist()
+    def _read_back(self) -> Requests:
+        return Requests(
+            rows=self.rows.tolist(),
+            first=self.pos[self.cu[:-1].long()].tolist(),
+            lengths=self.cu.diff().tolist(),
+        )
+
+    # -- what follows from these facts, computed when it is first asked for --------------
 
     @cached_property
     def context(self) -> list[int]:
         """Tokens each request has once this step is written."""
-        return [f + n for f, n in zip(self.first, self.lengths)]
+        return [first + n for first, n in zip(self.first, self.lengths)]
 
-    # -- views ---------------------------------------------------------------------------
     @cached_property
     def token_rows(self) -> Tensor:
         """Cache row of each token, [N]."""
@@ -105,26 +117,35 @@ class Step:
         """This step, cut where the number of tokens changes: each part is a rectangle [R,T], so it
         needs no padding.
         """
-        cuts = [
-            0,
-            *(r for r in range(1, len(self.lengths)) if self.lengths[r] != self.lengths[r - 1]),
-            len(self.lengths),
-        ]
-        return [self] if len(cuts) == 2 else [self.cut(i, j) for i, j in pairwise(cuts)]
+        R = len(self.lengths)
+        changes = [r for r in range(1, R) if self.lengths[r] != self.lengths[r - 1]]
+        if not changes:
+            return [self]
+        return [self.cut(i, j) for i, j in pairwise([0, *changes, R])]
 
     def cut(self, i: int, j: int) -> Step:
         """Requests i to j of this step, and where their tokens lie in it."""
         a = sum(self.lengths[:i])
         b = a + sum(self.lengths[i:j])
-        part = Step(self.ids[a:b], self.pos[a:b], self.rows[i:j], self.cu[i : j + 1] - self.cu[i])
-        part.tokens = slice(self.tokens.start + a, self.tokens.start + b)
-        part.lengths = self.lengths[i:j]
-        part.first = self.first[i:j]
-        part.row_list = self.row_list[i:j]
-        return part
+        return Step(
+            self.ids[a:b],
+            self.pos[a:b],
+            self.rows[i:j],
+            self.cu[i : j + 1] - self.cu[i],
+            known=Requests(self.row_list[i:j], self.first[i:j], self.lengths[i:j]),
+            start=self.tokens.start + a,
+        )
 
-    def once(self, key, make):
-        """`make()`, computed once per step: masks and slot numbers are the same in every layer."""
+    def by_parts(self, fn: Callable[[Step], Tensor]) -> Tensor:
+        """`fn(part)` of every part, [part's N,…], packed again: [N,…]."""
+        out = [fn(part) for part in self.parts]
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+    def once(self, key, make: Callable):
+        """`make()`, computed once per step: masks and slot numbers are the same in every layer.
+
+        A key may hold tensors: it is another key for another tensor, whatever is in it.
+        """
         if key not in self._memo:
             self._memo[key] = make()
         return self._memo[key]

@@ -28,6 +28,7 @@ class Table(str):
     """A table as text; in a notebook, and so on a page, a table."""
 
     html = ""
+    markdown = ""
 
     def _repr_html_(self) -> str:
         return self.html
@@ -52,6 +53,7 @@ def table(rows: list[dict], columns: dict[str, str] | None = None) -> Table:
 
     text = Table(made("simple"))
     text.html = made("html")
+    text.markdown = made("pipe")
     return text
 
 

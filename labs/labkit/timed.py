@@ -30,7 +30,7 @@ FRAME = (
 # what a LAB says of its rows, and doesn't do to make them
 TELLS = (
     *("title", "objective", "asks", "notice", "columns", "minutes", "needs"),
-    *("go", "pays", "plot", "store"),
+    *("go", "pays", "plot"),
 )
 
 

@@ -1,6 +1,6 @@
 """What the tests of every chapter need to know about chapter 03."""
 
-from tests.cases import LabCase
+from tests.cases import LabCase, stored
 
 LABS = {
     "savings": LabCase(
@@ -23,7 +23,7 @@ LABS = {
     ),
     "pool": LabCase(
         real=True,
-        steady=True,
+        rows=stored("ch03/pool"),
         doctored=[
             ({"kv_heads": 3}, {"score": 50.0, "before": 45.0}, "order of rows in qkv"),
             ({"kv_heads": 1}, {"score": 45.0, "before": 45.0}, "pooled at all"),

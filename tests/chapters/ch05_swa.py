@@ -1,6 +1,6 @@
 """What the tests of every chapter need to know about chapter 05."""
 
-from tests.cases import LabCase
+from tests.cases import LabCase, stored
 
 LABS = {
     "ring": LabCase(
@@ -13,10 +13,10 @@ LABS = {
     ),
     "sinks": LabCase(
         real=True,
-        steady=True,
+        rows=stored("ch05/sinks"),
         doctored=[
             ({"view": "window", "first": 0}, {"nll": 9.0}, "within the first window"),
-            ({"view": "window + 4 sinks", "first": 64}, {"nll": 99.0}, "give back less than half"),
+            ({"view": "window + 4 sinks", "first": 256}, {"nll": 99.0}, "give back less than half"),
         ],
     ),
 }

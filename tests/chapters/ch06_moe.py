@@ -4,9 +4,10 @@ from tests.cases import LabCase
 
 LABS = {
     "dense": LabCase(
+        calm=[({}, {"multiple": 2.0})],
         doctored=[
             ({"variant": "MoE, grouped"}, {"gap": 0.5}, "differs from the loop"),
-        ]
+        ],
     ),
     "union": LabCase(
         steady=True,

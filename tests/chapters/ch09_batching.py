@@ -1,11 +1,11 @@
 """What the tests of every chapter need to know about chapter 09."""
 
-from tests.cases import LabCase
+from tests.cases import LabCase, stored
 
 LABS = {
     "static": LabCase(
         real=True,
-        steady=True,
+        rows=stored("ch09/static"),
         doctored=[
             (
                 {"variant": "continuous"},
@@ -17,12 +17,12 @@ LABS = {
                 {"agreement": 1.0},
                 "whether the prompts of a batch differ",
             ),
-            ({"variant": "continuous"}, {"forwards": 99}, "who is done must leave"),
+            ({"variant": "continuous"}, {"forwards": 999}, "who is done must leave"),
         ],
     ),
     "invariance": LabCase(
         real=True,
-        steady=True,
+        rows=stored("ch09/invariance"),
         doctored=[
             (
                 {"dtype": "fp32", "what": "prompts of mixed length"},

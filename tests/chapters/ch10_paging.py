@@ -1,11 +1,11 @@
 """What the tests of every chapter need to know about chapter 10."""
 
-from tests.cases import LabCase
+from tests.cases import LabCase, stored
 
 LABS = {
     "pages": LabCase(
         real=True,
-        steady=True,
+        rows=stored("ch10/pages"),
         doctored=[
             ({"way": "blocks of 16"}, {"in_use": 0.8}, "only 80% of the blocks' memory"),
             ({"way": "engine, blocks of 16"}, {"same_tokens": False}, "writes other tokens"),
@@ -31,7 +31,7 @@ LABS = {
     ),
     "preempt": LabCase(
         real=True,
-        steady=True,
+        rows=stored("ch10/preempt"),
         doctored=[
             (
                 {"case": "100% of what is asked for"},

@@ -1,16 +1,24 @@
-"""Chapter 02's clips show the numbers of what was recorded and measured, and follow it."""
+"""Chapter 02's clips show the numbers of what was recorded and measured, and follow it; page,
+player and clip show one recording.
+"""
 
 import json
+import re
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from animations.scenes.ch02_kv_cache import KVCacheLoop
 from animations.scenes.ch02b_online_softmax import OnlineSoftmax
 from animations.stage.audit import inspect
-from labkit import results
+from labkit import results, traces
 from labkit.trace import DecodeStep, Trace
+from labkit_labs.ch02_kv_cache import flash
 from tests.cases import report
+
+PAGES = Path(__file__).parents[2] / "book" / "chapters"
 
 
 def stored(folder, prompt, new, multiple=7.25):
@@ -34,10 +42,7 @@ def stored(folder, prompt, new, multiple=7.25):
 
 
 def test_the_cache_clip_shows_the_numbers_of_its_traces():
-    cached, naive = (
-        Trace.load(results.folder() / f"ch02/decode_{kind}.trace.json").steps
-        for kind in ("cached", "naive")
-    )
+    cached, naive = (traces.stored(f"ch02/decode_{kind}").steps for kind in ("cached", "naive"))
     multiple = results.row("ch02/baseline", variant="cached")["multiple"]
     seen, made = report(KVCacheLoop).texts, report(KVCacheLoop).scene
     assert {
@@ -52,7 +57,7 @@ def test_the_cache_clip_shows_the_numbers_of_its_traces():
     assert [len(row) - 1 for row in made.rows] == [s.computed for s in naive]
     assert len(made.keys.cells) == len(made.values.cells) == cached[-1].held
     assert [c.token for c in made.chips] == [
-        *Trace.load(results.folder() / "ch02/decode_cached.trace.json").meta["prompt"],
+        *traces.stored("ch02/decode_cached").meta["prompt"],
         *(s.token for s in cached),
     ]
 
@@ -112,3 +117,37 @@ def test_traces_that_cannot_be_shown_are_refused(change, message, tmp_path, monk
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
     with pytest.raises(ValueError, match=message):
         inspect(KVCacheLoop)
+
+
+# -- one recording of the online softmax --------------------------------------------------
+
+
+def same(a, b) -> bool:
+    """Two plain values are equal, numbers up to the last digits of float64."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == pytest.approx(b, rel=1e-12) if isinstance(a, float) else a == b
+
+
+def test_the_stored_online_softmax_is_what_the_code_does_today():
+    stored = traces.stored("ch02/online_softmax")
+    assert same(stored.to_dict(), flash.small_example().to_dict())
+
+
+def test_the_page_computes_on_the_numbers_that_its_player_shows():
+    """Its cell draws q, k, v itself: the same draw, and so the same statistics at the end."""
+    (page,) = [p for p in PAGES.glob("02*.md") if "ch02/online_softmax" in p.read_text()]
+    (draw,) = re.findall(
+        r"^q, k, v = (np\.random\.default_rng.*?)(?: #.*)?$", page.read_text(), re.M
+    )
+    q, k, _ = eval(draw, {"np": np})
+    stored = traces.stored("ch02/online_softmax")
+    assert (*q.shape, stored.meta["tile"]) == (stored.meta["T"], stored.meta["E"], 4)
+    scores = np.where(np.tri(len(q), dtype=bool), q @ k.T / np.sqrt(q.shape[1]), -np.inf)
+    last = [s for s in stored.steps if not s.skipped][-1]
+    rows = scores[slice(*last.query_tile)]
+    assert last.top == pytest.approx(rows.max(axis=1).tolist())
+    assert last.total == pytest.approx(np.exp(rows - rows.max(axis=1)[:, None]).sum(1).tolist())
+    assert any(s.change < 1 for s in stored.steps[1:] if s.key_tile[0])  # something to repair

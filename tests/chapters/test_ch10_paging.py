@@ -83,8 +83,9 @@ def test_engine_and_static_cache_time_the_same_tokens():
 
 
 @pytest.mark.smollm2
-def test_the_stored_trace_shows_sharing_copy_on_write_and_kept_blocks(tmp_path):
-    (path,) = lab_10_pages.store(tmp_path)
+def test_the_recorded_blocks_show_sharing_copy_on_write_and_kept_blocks(tmp_path):
+    trace = lab_10_pages.shared_blocks(*labkit.weights.smollm2())
+    path = trace.save(tmp_path / "a.trace.json")
     steps = Trace.load(path).steps
     assert path.stat().st_size < 20_000
     assert (

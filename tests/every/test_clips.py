@@ -47,5 +47,9 @@ def test_a_clip_says_what_it_is(clip):
 
 @each_clip
 def test_a_clip_names_the_results_it_reads(clip):
-    measured = [p for p in sources(clip) if p.parent == results.folder()]
-    assert len({p.name.split(".")[0] for p in measured}) == len(clip.reads)
+    measured = {
+        path.relative_to(results.folder()).as_posix().partition(".")[0]
+        for path in sources(clip)
+        if path.is_relative_to(results.folder())
+    }
+    assert measured == {name.partition(".")[0] for name in clip.reads}

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from labkit import results, traces
 from labkit.lab import labs
 from labkit.tables import table
 from tests.cases import LabCase, lab_cases, quick_rows
@@ -46,6 +47,12 @@ def test_a_quick_run_gives_what_the_lab_promises(id):
         assert lab.stops(rows) is None
 
 
+@each_lab
+def test_what_a_lab_records_is_stored_under_its_chapter(id):
+    for name, trace in quick_rows(id).traces.items():
+        assert traces.stored(f"ch{LABS[id].chapter}/{name}").kind == trace.kind
+
+
 @pytest.mark.parametrize("id", LABS)
 def test_a_lab_says_what_it_is_for_and_asks_a_question_at_its_checkpoint(id):
     lab = LABS[id]
@@ -69,3 +76,22 @@ def test_a_checkpoint_stops_at_a_doctored_result(id, where, change, words):
 @pytest.mark.parametrize("id", LABS)
 def test_every_checkpoint_has_been_seen_to_stop(id):
     assert CASES[id].doctored or LABS[id].go in {LABS[d[0]].go for d in DOCTORED}
+
+
+def documents() -> list:
+    """Every stored result of a lab, whatever machine it is from."""
+    # CH08-ORDER lists the labs of the day
+    names = {id: lab.result for id, lab in LABS.items() if id != "CH08-ORDER"}
+    return [
+        pytest.param(id, path, id=path.name)
+        for id, name in names.items()
+        for path in sorted(results.folder().glob(f"{name}.*.json"))
+    ]
+
+
+@pytest.mark.parametrize("id,path", documents())
+def test_what_is_stored_passes_its_labs_checkpoint(id, path):
+    """What a real model's quality comes out at is asked of the rows that were measured."""
+    document = json.loads(path.read_text())
+    device = "cuda" if "gpu" in document["env"] else "cpu"
+    assert LABS[id].stops(document["rows"], device) is None

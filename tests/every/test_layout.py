@@ -1,9 +1,12 @@
 """The rules of the layout, one test each: where a thing lies tells whose it is."""
 
 import ast
+import importlib
+import zipfile
 from pathlib import Path
 
 import pytest
+from scripts.colab_check import build_wheel
 
 from labkit import chapters, paths
 from labkit.lab import labs
@@ -86,6 +89,22 @@ def test_scenes_and_test_data_bear_their_chapters_name():
 def test_every_open_chapter_is_whole():
     assert chapters.opened()
     chapters.check()
+
+
+def test_the_wheel_holds_every_lab_and_every_module_without_being_told(tmp_path):
+    with zipfile.ZipFile(build_wheel(tmp_path)) as wheel:
+        held = set(wheel.namelist())
+    ours = {p for p in paths.labs().rglob("*") if p.suffix in (".py", ".c", ".js", ".css", ".json")}
+    wanted = {
+        p.as_posix() if p.parts[0] == "labkit" else f"labkit_labs/{p.as_posix()}"
+        for p in (path.relative_to(paths.labs()) for path in ours)
+    }
+    assert wanted - held == set()
+
+
+def test_labkit_has_one_name():
+    with pytest.raises(ImportError, match="import labkit by its own name"):
+        importlib.import_module("labkit_labs.labkit")
 
 
 def test_the_top_level_is_what_the_readme_names():

@@ -13,7 +13,6 @@ from labkit import results
 from labkit.lab import labs
 
 LABS = labs()
-TO_DO = {"CH09-STATIC", "CH10-PAGES"}
 # a share, a decimal, or so many times: what is measured. Whole numbers are settings, or arithmetic
 MEASURED = re.compile(r"\d[\d,]*\.\d+%?|\d[\d,]*%|\d[\d,]*(?= times)")
 
@@ -26,14 +25,7 @@ def documents(lab) -> list:
 EVERY = [(id, path) for id, lab in LABS.items() for path in documents(lab)]
 each_document = pytest.mark.parametrize(
     "id,path",
-    [
-        pytest.param(
-            id,
-            path,
-            marks=[pytest.mark.xfail(strict=True, reason="numbers by hand")] * (id in TO_DO),
-        )
-        for id, path in EVERY
-    ],
+    EVERY,
     ids=[f"{id}-{path.name.split('.')[1]}" for id, path in EVERY],
 )
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labkit
-from labkit.caches import PagedCache, RingCache, SlotCache, StaticCache
+from labkit.caches import Cache, PagedCache, RingCache, SlotCache, StaticCache
 from labkit.dtypes import DTYPES
+from labkit.engine.storage import BlockCache
 from labkit.formulas import kv_cache_bytes
 from labkit.step import Step
 
@@ -102,6 +103,51 @@ def test_static_read_of_neighbouring_rows_is_a_view():
     assert items.data_ptr() == cache.buffers[0][:, 8:].data_ptr()
 
 
+@pytest.mark.parametrize("kind", [StaticCache, PagedCache, BlockCache])
+def test_16_bit_keys_are_read_in_few_lengths(kind):
+    """oneDNN builds a kernel for every length of them; of fp32 no more is read than is needed."""
+    table = torch.arange(63).view(1, 63)
+    read = {torch.float32: set(), torch.bfloat16: set()}
+    for dtype, lengths in read.items():
+        items = ((1, 16),)
+        cache = (
+            StaticCache(1, 250, items, dtype)
+            if kind is StaticCache
+            else kind(63, 4, table, items, dtype)
+        )
+        for context in range(1, 250):
+            item, kpos = cache.read(step_of((0, context - 1, 1)))
+            assert int((kpos >= 0).sum()) == context and item.shape[1] == kpos.shape[1] >= context
+            lengths.add(item.shape[1])
+    assert len(read[torch.bfloat16]) == 4
+    assert len(read[torch.float32]) == (249 if kind is StaticCache else 63)
+
+
+def test_what_wraps_a_cache_sees_what_is_attended_to():
+    """`write`, `read` and `allocated_bytes` are all that a wrapper passes on."""
+
+    class Watched(Cache):
+        def __init__(self, cache):
+            self.cache = cache
+            self.seen = []
+
+        def write(self, step, *items):
+            self.cache.write(step, *items)
+
+        def read(self, step):
+            *items, kpos = self.cache.read(step)
+            self.seen.append((kpos >= 0).sum().item())
+            return *items, kpos
+
+    model, tokens = labkit.GPT(labkit.presets["tiny"]).eval(), list(range(1, 13))
+    want = labkit.logits(model, tokens, [8, 1, 3], "static")
+    caches = [Watched(c) for c in model.caches("static", 1, 12)]
+    with torch.inference_mode():
+        got = [model(Step.of([(0, a, tokens[a:b])]), caches) for a, b in ((0, 8), (8, 9), (9, 12))]
+    assert (torch.cat(got) - want).abs().max() < 1e-5
+    assert all(cache.seen == [8, 9, 12] for cache in caches)
+
+
 @pytest.mark.parametrize(
     "cache", [StaticCache(2, 4, ((1, 1),)), PagedCache(4, 2, torch.arange(4).view(2, 2), ((1, 1),))]
 )
@@ -136,9 +182,30 @@ def test_a_step_that_does_not_fit_together_is_refused():
         Step.of([(0, 0, [])])
 
 
+def test_what_a_step_is_told_is_what_it_would_read_back():
+    told = step_of((3, 5, 1), (0, 2, 1), (1, 0, 4))
+    found = Step(told.ids, told.pos, told.rows, told.cu)
+    for step in (told, found):
+        assert (step.row_list, step.first, step.lengths) == ([3, 0, 1], [5, 2, 0], [1, 1, 4])
+        assert step.context == [6, 3, 4] and step.tokens == slice(0, 6)
+        pair, one = step.parts
+        assert (pair.row_list, pair.first, pair.T) == ([3, 0], [5, 2], 1)
+        assert (one.row_list, one.context, one.tokens) == ([1], [4], slice(2, 6))
+        again = step.by_parts(lambda part, step=step: step.pos[part.tokens])
+        assert again.tolist() == [5, 2, 0, 1, 2, 3]
+
+
+def test_what_is_made_once_is_made_for_each_tensor():
+    """A mask is made once for the positions it is of, not for others that are as large."""
+    step, made = step_of((0, 0, 2)), []
+    make = lambda: made.append(len(made)) or len(made)
+    a, b = torch.zeros(1, 2), torch.zeros(1, 2)
+    assert [step.once(("mask", x, None), make) for x in (a, b, a, b)] == [1, 2, 1, 2]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
 def test_a_cache_takes_memory_as_it_fills(dtype):
-    """Reserved is not taken: a cache for 48 long requests costs an engine nothing before they come."""
+    """Reserved is not taken: a cache for 48 long requests costs nothing before they come."""
     before = labkit.bench.resident_bytes()
     (buffer,) = SlotCache(2**20, [(3, 64)], dtype).buffers
     assert buffer.nbytes >= 192 * 2**20 and buffer.dtype == dtype and buffer.shape == (3, 2**20, 64)

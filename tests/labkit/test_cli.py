@@ -8,7 +8,7 @@ import pytest
 
 import labkit
 import labkit_labs
-from labkit import cli, formulas, paths, results
+from labkit import cli, formulas, paths, results, traces
 from labkit.lab import labs
 
 
@@ -82,13 +82,19 @@ def test_a_lab_prints_its_table_and_its_document(capsys, monkeypatch, tmp_path):
     code, out, _ = run(capsys, "lab", "ch4b-code-01")
     assert code == 0 and "What to notice" in out and "keys computed, naive" in out
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    loads = []
+    load = labkit.weights.smollm2
+    monkeypatch.setattr(labkit.weights, "smollm2", lambda *a: loads.append(a) or load(*a))
     code, out, _ = run(capsys, "lab", "CH02-LOOPS", "--store", "--json")
-    stored = json.loads(next(tmp_path.glob("ch02/loops.*.json")).read_text())
-    assert (
-        code == 0
-        and json.loads(out)["rows"] == stored["rows"]
-        and stored["rows"][0]["cached_computed"] == 6
-    )
+    rows = json.loads(next(tmp_path.glob("ch02/loops.*.json")).read_text())["rows"]
+    assert code == 0 and json.loads(out)["rows"] == rows and rows[0]["cached_computed"] == 6
+    # rows and traces are of one run
+    assert len(loads) == 1
+    for variant in ("naive", "cached"):
+        steps = traces.stored(f"ch02/decode_{variant}").steps
+        assert [(s.token, s.computed) for s in steps] == [
+            (r["token"], r[f"{variant}_computed"]) for r in rows
+        ]
 
 
 def test_labs_are_listed_and_described(capsys):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import labkit
-from labkit import ops
+from labkit import kernels, ops
 from labkit.caches import StateCache
 from labkit.mixers import attention, latent
 from labkit.weights import families, from_hf
@@ -95,7 +95,7 @@ def forget_state(model, monkeypatch):
 def shared_norm_eps(model, _):
     for m in model.modules():
         if isinstance(m, ops.RMSNorm):
-            m.eps = torch.tensor([1e-5 if m.eps < 5e-6 else 1e-6])
+            m.eps = 1e-5 if m.eps < 5e-6 else 1e-6
 
 
 zero = lambda x: x * 0
@@ -103,7 +103,7 @@ FAULTS = {
     "window one more": ("mistral", every("mixer.window", lambda w: w + 1)),
     "window one less": ("mistral", every("mixer.window", lambda w: w - 1)),
     "window one more, gpt-oss": ("gpt-oss", every("mixer.window", lambda w: w + 1)),
-    "head grouping": ("llama-gqa", patch(attention, "attend", wrong_grouping)),
+    "head grouping": ("llama-gqa", patch(ops, "attend", wrong_grouping)),
     "rope interleaved": ("llama-gqa", patch(attention, "rope", interleaved)),
     "rope interleaved, latent": ("deepseek-dense", patch(latent, "rope", interleaved)),
     "rope base": ("qwen3", every("mixer.rope_theta", lambda t: t * 1.01)),
@@ -161,7 +161,7 @@ def test_a_seeded_fault_is_seen(fault, monkeypatch):
     theirs = oracles.build(name)
     ours, tokens = from_hf(theirs), oracles.text(40)
     # the faults are torch's way's; test_kernels has the kernel's
-    monkeypatch.setattr(attention.kernels, "can_attend", lambda *_: False)
+    monkeypatch.setattr(kernels.attention, "takes", lambda *_: False)
     mutate(ours, monkeypatch)
     got = labkit.logits(ours, tokens, [7, 13, *[1] * 20], "static")
     assert gap(got, oracles.expected(theirs, tokens)) > 10 * oracles.gate(name)

@@ -1,6 +1,7 @@
 """Our kernels equal the torch code beside them; without a compiler nothing is lost but time."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,25 +9,43 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import labkit
-from labkit import kernels
-from labkit.caches import PagedCache, RingCache, StaticCache
+from labkit.caches import Cache, PagedCache, RingCache, StaticCache
+from labkit.engine.storage import BlockCache, Int8Blocks
+from labkit.kernels import attention, build, compiler, linear
+from labkit.ops import RMSNorm
+from labkit.quant import Int8Cache
 from labkit.step import Step
 from tests import engines
 
 # where there is one, C that it refuses is a failure
-compiled = pytest.mark.skipif(not kernels.compiler(), reason="there is no C compiler here")
+compiled = pytest.mark.skipif(not compiler(), reason="there is no C compiler here")
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """The kinds of cache that were attended to in place, one name a call."""
+    kinds = []
+
+    def watch(cls):
+        make = cls._in_place
+
+        def watched(self):
+            kinds.append(type(self).__name__)
+            return make(self)
+
+        monkeypatch.setattr(cls, "_in_place", watched)
+
+    watch(StaticCache)
+    watch(PagedCache)
+    return kinds
 
 
 @compiled
 @pytest.mark.parametrize(
-    "name,flags",
-    [
-        *(("linear", f) for f in kernels.WEIGHTS.values()),
-        *(("attention", f) for f in kernels.ATTENTION.values()),
-    ],
+    "kernel,dtype", [(kernel, dtype) for kernel in (linear, attention) for dtype in kernel.FLAGS]
 )
-def test_the_compiler_takes_them(name, flags):
-    assert kernels.missing(name, *flags) == ""
+def test_the_compiler_takes_them(kernel, dtype):
+    assert kernel.missing(dtype) == ""
 
 
 def gap(a, b):
@@ -45,13 +64,13 @@ def test_linear(d_in, out, threads):
     try:
         torch.manual_seed(0)
         weight, bias = torch.randn(out, d_in), torch.randn(out)
-        panels = kernels.to_panels(weight)
-        assert torch.equal(kernels.from_panels(panels, out), weight)
+        panels = linear.to_panels(weight)
+        assert torch.equal(linear.from_panels(panels, out), weight)
         for rows in [*range(1, 27), 61, 130]:
             wide = torch.randn(rows, d_in + 3)
             for x in (wide[:, :d_in], wide[:, :d_in].contiguous(), torch.randn(d_in, rows).t()):
                 for b in (None, bias):
-                    got = kernels.linear(x, panels, b, out)
+                    got = linear.multiply(x, panels, b, out)
                     assert (
                         got.shape == (rows, out)
                         and gap(got, F.linear(x, weight, b)) < 1e-6 * d_in + 1e-5
@@ -60,22 +79,53 @@ def test_linear(d_in, out, threads):
                 for kind in (torch.float16, torch.int8):  # fewer bits, widened on the way
                     few, scale = (weight * 20).to(kind), torch.rand(out)
                     expected = F.linear(x, few.float()) * scale + bias
-                    assert torch.equal(kernels.from_panels(kernels.to_panels(few), out), few)
+                    assert torch.equal(linear.from_panels(linear.to_panels(few), out), few)
                     assert (
-                        gap(kernels.linear(x, kernels.to_panels(few), bias, out, scale), expected)
+                        gap(linear.multiply(x, linear.to_panels(few), bias, out, scale), expected)
                         < 4e-5 * d_in
                     )
     finally:
         torch.set_num_threads(before)
 
 
-def cache_of(kind, rows, G, E, dtype, window):
+ROWS = 5
+
+
+def cache_of(kind, G, E, dtype=torch.float32, window=None):
+    """A cache of rows of 90 tokens; a ring takes steps of up to 30."""
+    items = ((G, E), (G, E))
+    table = torch.randperm(ROWS * 18, generator=torch.Generator().manual_seed(0)).view(ROWS, 18)
     if kind == "static":
-        return StaticCache(rows, 90, ((G, E), (G, E)), dtype, window=window)
+        return StaticCache(ROWS, 90, items, dtype, window=window)
     if kind == "ring":
-        return RingCache(rows, window + 29, ((G, E), (G, E)), dtype, window=window, longest_step=30)
-    table = torch.randperm(rows * 18).view(rows, 18)
-    return PagedCache(rows * 18, 5, table, ((G, E), (G, E)), dtype, window=window)
+        return RingCache(ROWS, window + 29, items, dtype, window=window, longest_step=30)
+    if kind == "paged":
+        return PagedCache(ROWS * 18, 5, table, items, dtype, window=window)
+    if kind == "int8":
+        mixer = SimpleNamespace(items=items, window=window, recurrent=False)
+        return Int8Cache("static", mixer, ROWS, 90, dtype=dtype)
+    blocks = {"engine": BlockCache, "engine, int8": Int8Blocks}[kind]
+    return blocks(ROWS * 18, 5, table + 1, items, dtype, window=window)
+
+
+def ragged(rnd, lengths, steps=12):
+    """Steps of prompts, chunks, decodes and checks; what is drawn next depends on `lengths`, which
+    the caller counts up.
+    """
+    for _ in range(steps):
+        live = [
+            (r, n)
+            for r in rnd.sample(range(ROWS), rnd.randint(1, ROWS))
+            if (n := rnd.choice([1, 1, 1, 2, 5, 30])) + lengths[r] <= 88
+        ]
+        if live:
+            yield live, Step.of([(r, lengths[r], [0] * n) for r, n in live])
+
+
+def heads(N, H, G, E, dtype=torch.float32):
+    """Queries, keys and values; the queries are a view, as in the mixer."""
+    qk = torch.randn(N, H + G, E).to(dtype)
+    return qk[:, :H], qk[:, H:].contiguous(), torch.randn(N, G, E).to(dtype)
 
 
 def exact(q, keys, values, first, scale, window, sinks):
@@ -104,67 +154,70 @@ def exact(q, keys, values, first, scale, window, sinks):
         ("ring", 6, False),
     ],
 )
-def test_attention(kind, window, sinks, H, G, E, dtype, most):
-    """Ragged steps of prompts, chunks, decodes and checks; a rejected draft is overwritten.
+def test_attention(kind, window, sinks, H, G, E, dtype, most, used):
+    """Ragged steps; a rejected draft is overwritten.
 
     Each as one request alone, in fp64.
     """
-    rnd, rows = random.Random(0), 5
+    rnd, lengths = random.Random(0), [0] * ROWS
     torch.manual_seed(0)
-    cache, lengths, done = cache_of(kind, rows, G, E, dtype, window), [0] * rows, 0
-    keys = [torch.empty(0, G, E, dtype=dtype)] * rows
-    values = [torch.empty(0, G, E, dtype=dtype)] * rows
+    cache = cache_of(kind, G, E, dtype, window)
+    keys = [torch.empty(0, G, E, dtype=dtype)] * ROWS
+    values = [torch.empty(0, G, E, dtype=dtype)] * ROWS
     sink = torch.randn(H) if sinks else None
-    for _ in range(12):
-        live = [
-            (r, n)
-            for r in rnd.sample(range(rows), rnd.randint(1, rows))
-            if (n := rnd.choice([1, 1, 1, 2, 5, 30])) + lengths[r] <= 88
-        ]
-        if not live:
-            continue
-        step = Step.of([(r, lengths[r], [0] * n) for r, n in live])
-        N = len(step.ids)
-        heads = torch.randn(N, H + G, E).to(dtype)  # queries are a view, as in the mixer
-        q, k, v = heads[:, :H], heads[:, H:].contiguous(), torch.randn(N, G, E).to(dtype)
+    for live, step in ragged(rnd, lengths):
+        q, k, v = heads(len(step.ids), H, G, E, dtype)
         cache.write(step, k, v)
-        parts = torch.split(torch.arange(N), step.lengths)
-        for (r, _), at in zip(live, parts):
+        got = cache.attend(q, step, 0.3, window, sink)
+        for (r, n), at in zip(live, torch.split(torch.arange(len(q)), step.lengths)):
             keys[r] = torch.cat([keys[r][: lengths[r]], k[at]])
             values[r] = torch.cat([values[r][: lengths[r]], v[at]])
-        if any(step.first):
-            assert kernels.can_attend(q, step, cache)
-            got = kernels.attend(q, step, cache, 0.3, window, sink)
-            for (r, _), at in zip(live, parts):
-                assert (
-                    gap(
-                        got[at].double(),
-                        exact(q[at], keys[r], values[r], lengths[r], 0.3, window, sink),
-                    )
-                    < most
-                )
-                done += 1
-        for r, n in live:
+            want = exact(q[at], keys[r], values[r], lengths[r], 0.3, window, sink)
+            assert gap(got[at].double(), want) < most
             lengths[r] += n if kind == "ring" else rnd.randint(min(1, n), n)
-    assert done > 10
+    assert len(used) > 8
+
+
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("kind", ["static", "ring", "paged", "engine", "int8", "engine, int8"])
+def test_attending_in_place_is_reading_and_attending(kind, window, used):
+    """Whatever the cache does, it is what torch makes of what `read` returns.
+
+    Codes of 8 bits are always read.
+    """
+    if kind == "ring":
+        window = 7
+    rnd, lengths, steps = random.Random(1), [0] * ROWS, 0
+    torch.manual_seed(1)
+    cache = cache_of(kind, 3, 16, window=window)
+    for live, step in ragged(rnd, lengths, 20):
+        q, k, v = heads(len(step.ids), 6, 3, 16)
+        cache.write(step, k, v)
+        got = cache.attend(q, step, 0.3, window)
+        assert gap(got, Cache.attend(cache, q, step, 0.3, window)) < 2e-5
+        steps += any(step.first)
+        for r, n in live:
+            lengths[r] += n
+    in_place = compiler() and "int8" not in kind
+    assert len(used) == (steps if in_place else 0) and steps > 10
 
 
 @compiled
-def test_the_engine_and_the_loops_use_them(monkeypatch):
+def test_the_engine_and_the_loops_use_them(monkeypatch, used):
     """Engine, checks of drafts and a cached decode attend in place; what they write is what torch's
     way writes.
     """
-    prompts, used, attend = engines.prompts()[:8], [], kernels.attend
-
-    def counted(q, step, cache, *rest):
-        used.append(type(cache).__name__)
-        return attend(q, step, cache, *rest)
-
-    monkeypatch.setattr(kernels, "attend", counted)
+    prompts = engines.prompts()[:8]
 
     def serve():
-        engine = labkit.Engine(engines.model(), max_batch=8, n_blocks=200, block_size=4)
-        engine.speculation = engines.always(engines.Guess("full", 0))
+        engine = labkit.Engine(
+            engines.model(),
+            max_batch=8,
+            n_blocks=200,
+            block_size=4,
+            speculative=engines.Guess("full", 0),
+            drafts=3,
+        )
         ids = [engine.add(p, 20, stop=()) for p, _ in prompts]
         return [engine.run()[i] for i in ids], labkit.generate(
             engines.model(), [p for p, _ in prompts], 20, stop=()
@@ -172,27 +225,46 @@ def test_the_engine_and_the_loops_use_them(monkeypatch):
 
     ours = serve()
     assert {"BlockCache", "StaticCache"} <= set(used)
-    monkeypatch.setattr(kernels, "can_attend", lambda *_: False)
+    monkeypatch.setattr(attention, "takes", lambda *_: False)
     used.clear()
     assert serve() == ours == ([a[:20] for _, a in prompts],) * 2 and not used
 
 
-def test_what_they_can_not_do_is_left_to_torch():
+def test_what_they_can_not_do_is_left_to_torch(used):
     step, cache = Step.of([(0, 3, [1])]), StaticCache(1, 8, ((2, 16), (2, 16)))
-    q = torch.randn(1, 4, 16)
-    assert kernels.can_attend(q, step, cache) == (not kernels.missing("attention"))
-    assert not kernels.can_attend(q.double(), step, cache)
-    assert not kernels.can_attend(q.clone().requires_grad_(), step, cache)
-    assert not kernels.can_attend(q, Step.of([(0, 0, [1])]), cache)  # nothing before it
-    assert not kernels.can_attend(q[..., :8], step, StaticCache(1, 8, ((2, 8), (2, 8))))
-    assert not kernels.can_attend(q.to("meta"), step, cache)
+    q, (k, v) = torch.randn(1, 4, 16), cache.buffers
+    assert attention.takes(q, k, v) == (not attention.missing())
+    assert not attention.takes(q.double(), k, v)
+    assert not attention.takes(q, k, v.bfloat16())
+    assert not attention.takes(q.clone().requires_grad_(), k, v)
+    assert not attention.takes(q[..., :8], k[..., :8], v[..., :8])
+    assert not attention.takes(q.transpose(1, 2).contiguous().transpose(1, 2), k, v)
+    assert not attention.takes(q.to("meta"), k.to("meta"), v.to("meta"))
     with FlopCounterMode(display=False):  # which sees torch's operations only
-        assert not kernels.can_attend(q, step, cache)
+        assert not attention.takes(q, k, v)
+    cache.attend(q, Step.of([(0, 0, [1])]), 1.0)  # nothing before it
+    assert not used
+    cache.attend(q, step, 1.0)
+    assert bool(used) == (not attention.missing())
+
+
+def test_nothing_is_made_up_for_a_kernel():
+    """A row is one block where there is no table, an 8-bit cache is what it says and no more, and
+    a norm's constant is a number.
+    """
+    for kind in ("static", "ring"):
+        cache = cache_of(kind, 2, 16, window=4)
+        assert cache._in_place().table is None and cache._in_place().columns == 0
+        assert not hasattr(cache, "table") and cache._in_place().block_size == cache.capacity
+    assert cache_of("paged", 2, 16)._in_place().columns == 18
+    assert not hasattr(cache_of("int8", 2, 16), "buffers")
+    assert RMSNorm(16, 1e-5).eps == 1e-5 and type(RMSNorm(16, 1e-5).eps) is float
 
 
 @pytest.mark.parametrize("why", ["no C compiler", "refused", "LABKIT_KERNELS"])
 def test_without_them_the_reason_is_told(why, monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
+    monkeypatch.delenv("LABKIT_KERNELS", raising=False)
     if why == "LABKIT_KERNELS":
         monkeypatch.setenv("LABKIT_KERNELS", "off")
     else:
@@ -201,5 +273,5 @@ def test_without_them_the_reason_is_told(why, monkeypatch, tmp_path):
             (tmp_path / "cc").write_text("#!/bin/sh\necho unknown processor >&2\nexit 1\n")
             (tmp_path / "cc").chmod(0o755)
     with pytest.raises(OSError, match=why):
-        kernels.library.__wrapped__("linear")
+        build.library.__wrapped__("linear")
     assert not list(tmp_path.rglob("*.so"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import labkit
-from labkit import kernels
+from labkit.kernels import compiler, linear, lore
 from labkit.step import Step
 from tests import oracles
 
@@ -88,12 +88,12 @@ def test_rejected_drafts_are_overwritten():
     assert gap(torch.cat(out), oracles.expected(theirs, tokens)) < GATE
 
 
-@pytest.mark.parametrize("own", [True, False] if kernels.compiler() else [False])
+@pytest.mark.parametrize("own", [True, False] if compiler() else [False])
 @pytest.mark.parametrize("name", ["llama-tied", "gemma3", "deepseek-moe", "qwen3-next"])
 def test_packed_weights_change_rounding_only(name, own, monkeypatch):
     """In panels for our own kernel, or in oneDNN's blocks."""
     if not own:
-        monkeypatch.setattr(kernels, "missing", lambda *_: "switched off")
+        monkeypatch.setattr(linear, "missing", lambda *_: "switched off")
     ours = labkit.weights.from_hf(oracles.build(name))
     tokens, before = oracles.text(30), {k: v.clone() for k, v in ours.state_dict().items()}
     plain = labkit.logits(ours, tokens, [20, *[1] * 10], "static")
@@ -109,17 +109,17 @@ def test_packed_weights_change_rounding_only(name, own, monkeypatch):
 
 @pytest.mark.parametrize("few", ["packed", "padded", "plain"])
 def test_a_step_of_one_or_two_rows_is_the_same_in_every_layout(few, monkeypatch):
-    monkeypatch.setattr(kernels, "missing", lambda *_: "switched off")
+    monkeypatch.setattr(linear, "missing", lambda *_: "switched off")
     layer = labkit.linear.Linear(48, 80, bias=True)
     rows = {n: torch.randn(n, 48, generator=torch.Generator().manual_seed(n)) for n in (1, 2, 3)}
     exact = {n: torch.nn.functional.linear(x, layer.weight, layer.bias) for n, x in rows.items()}
     layer.pack()
-    layer.choose(few)
+    layer.layout.choose(few)
     for n, expected in exact.items():
         with torch.inference_mode():
             got = layer(rows[n])
         assert got.shape == expected.shape and gap(got, expected) < 1e-5
-    assert (layer.plain is not None) == (few == "plain")
+    assert (layer.layout.plain is not None) == (few == "plain")
 
 
 @pytest.mark.parametrize("fast", ["packed", "padded", "plain"])
@@ -128,19 +128,20 @@ def test_packing_keeps_what_this_cpu_multiplies_fastest(fast, monkeypatch):
     where it wins.
     """
 
-    def linear(x, weight, bias=None):
+    def multiply(x, weight, bias=None):
         way = "plain" if not weight.is_mkldnn else "padded" if len(x) == 4 else "packed"
         time.sleep(0 if way == fast else 1e-3)
         return x
 
-    monkeypatch.setattr(kernels, "missing", lambda *_: "switched off")
-    monkeypatch.setattr(labkit.linear, "linear", linear)
+    monkeypatch.setattr(linear, "missing", lambda *_: "switched off")
+    monkeypatch.setattr(lore, "through_blocks", multiply)
+    monkeypatch.setattr(lore.F, "linear", multiply)
     mixer = labkit.GPT(labkit.presets["tiny"]).pack().blocks[0].mixer
     for layer in (mixer.qkv, mixer.out):
         assert (
             layer.weight.is_mkldnn
-            and layer.few == fast
-            and (layer.plain is not None) == (fast == "plain")
+            and layer.layout.few == fast
+            and (layer.layout.plain is not None) == (fast == "plain")
         )
 
 

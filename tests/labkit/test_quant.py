@@ -30,24 +30,51 @@ def layer(d_in=96, d_out=64, seed=0):
     return Linear(d_in, d_out).requires_grad_(False)
 
 
+def product(kind: str, kernel: str, weight, x):
+    """What a kernel multiplies, without its rounding: in fp64, [N,out]; and with every term's size
+    in place of the term.
+    """
+    if kind == "fp16":
+        weight = weight.half().double()
+    elif kind == "int4":
+        codes, scale = linear.group_codes(weight)
+        weight = (codes.unflatten(1, (-1, linear.GROUP)) * scale[..., None].double()).flatten(1)
+        x = x.bfloat16()
+    else:
+        codes, scale = linear.channel_codes(weight)
+        if kernel == "int8pack" and len(x) <= 16:
+            x, scale = x.bfloat16(), scale.bfloat16()
+        elif linear.KERNELS[kernel].whole:
+            levels = linear.KERNELS[kernel].levels
+            digits, size = linear.row_digits(x, linear.DIGITS[kind], levels)
+            high, *low = digits.round().double().split(len(x))
+            x = (high + sum(low) / (2 * levels)) * size.double()
+        weight = codes.double() * scale.double()[:, None]
+    x = x.double()
+    return x @ weight.T, x.abs() @ weight.abs().T
+
+
 @pytest.mark.parametrize("kind", quant.KINDS)
 @pytest.mark.parametrize("rows", [1, 3, 48])
-def test_every_kernel_equals_plain(kind, rows):
-    """With activations of very different sizes, and at the ends of the range."""
+def test_every_kernel_gives_the_exact_product_rounded(kind, rows):
+    """With activations of very different sizes, and at the ends of the range.
+
+    A sum of K products in fp32 is off by at most K times 2^-24 of their sizes, in any order (Higham
+    2002, section 3.1); scales and digits round 4 times more. bf16 rounds by 2^-8, and is cut by
+    2^-7 where torch's kernel for int4 writes it on Arm.
+    """
     of, x = layer(), torch.randn(rows, 96) * torch.logspace(-3, 3, rows)[:, None]
     x[0, :8] = x.abs().max()
-    make = quant.KINDS[kind]
-    plain = make(of, of.weight, kind, "plain")
     assert "plain" in linear.kernels(kind)
     for kernel in linear.kernels(kind):
-        if make is linear.Int8Linear:
-            plain.matmul.levels = linear.KERNELS[kernel].levels
-        want, close = plain(x), {"int8pack": 2e-2, "int4pack": 1e-2}.get(kernel, 1e-5)
-        if kernel == "panels" and kind == "int8":  # activations are not rounded, as the others' are
-            codes, scale = linear.channel_codes(of.weight)
-            want = torch.nn.functional.linear(x, codes * scale[:, None], of.bias)
-        gap = (make(of, of.weight, kind, kernel)(x) - want).abs().amax(1) / want.abs().amax(1)
-        assert gap.max() < close, kernel
+        want, sizes = product(kind, kernel, of.weight, x)
+        most = (x.shape[1] + 4) * 2**-24 * sizes
+        if kind == "int4" or (kernel == "int8pack" and rows <= 16):  # outputs are bf16
+            most += 2 ** (-7 if kernel == "int4pack" else -8) * (want.abs() + most)
+        if (kind, kernel) == ("int4", "plain"):  # so are the products of code and scale
+            most += 2**-8 * sizes
+        gap = (quant.KINDS[kind](of, of.weight, kind, kernel)(x) - want).abs()
+        assert (gap <= most).all(), kernel
 
 
 def test_seven_bits_are_close_and_two_digits_of_them_closer():
@@ -336,83 +363,3 @@ def test_texts_come_without_their_source_note():
     assert all(1200 < len(texts[name].split()) < 1800 for name in ("course", "milton"))
     with pytest.raises(ValueError, match="no text is called 'bible'; did you mean '"):
         quant.text("bible")
-
-
-@pytest.mark.smollm2
-def test_smollm2_in_8_bits(smollm2):
-    """One layer's input reaches thousands; one scale for all tokens loses the others there, a scale
-    per row does not.
-    """
-    _, tokenizer = smollm2
-    model = labkit.weights.smollm2(packed=False)[0]
-    calibration = tokenizer.encode(quant.text("calibration"))
-    measured = quant.calibrate(model, calibration)
-    down = {i: measured[f"blocks.{i}.ffn.down"] for i in (5, 11)}
-    assert down[11]["largest"] > 1000 > 50 > down[5]["largest"]
-    assert down[11]["per_tensor"] > 0.5 and down[11]["per_row"] < 0.05
-    ids = tokenizer.encode(quant.text("course"))[:400]
-    before = quant.perplexity(model, ids)
-    rough = quant.perplexity(quant.quantize(labkit.weights.smollm2(packed=False)[0], "w8a8"), ids)
-    even = quant.perplexity(quant.quantize(quant.smooth(model, calibration), "w8a8"), ids)
-    # a last bit elsewhere moves `even` by 2 %
-    assert even < 1.07 * before and even - before < 0.6 * (rough - before)
-    found = model.quantisation
-    assert sum(f["layers"] for f in found.values()) == 122 and weight_bytes(
-        presets["smollm2-135m"], "int8"
-    ) < sum(f["bytes"] for f in found.values()) < 1.25 * weight_bytes(
-        presets["smollm2-135m"], "int8"
-    )
-
-
-# -- the labs ----------------------------------------------------------------------------
-
-
-def test_gptq_changes_the_output_least():
-    """Against rounding on real correlations; and where inputs are not correlated it is rounding."""
-    from labkit_labs.ch11_quantisation.awq import output_error
-    from labkit_labs.ch11_quantisation.gptq import gptq
-
-    draw = np.random.default_rng(0)
-    w = draw.standard_normal((16, 64))
-    mixed = draw.standard_normal((300, 8)) @ draw.standard_normal(
-        (8, 64)
-    ) + 0.1 * draw.standard_normal((300, 64))
-    nearest, ours = reference.quantise(w, 4, 64).dequantise(), gptq(w, mixed, 4)
-    assert output_error(w, ours, mixed) < output_error(w, nearest, mixed) / 3
-    assert reference.errors(w, ours)["relative"] > reference.errors(w, nearest)["relative"]
-    assert np.allclose(gptq(w, np.eye(64), 4), nearest)
-
-
-def test_awq_scaling_protects_a_salient_channel():
-    from labkit_labs.ch11_quantisation.awq import output_error, scaled_round
-
-    draw = np.random.default_rng(0)
-    w, x = draw.standard_normal((32, 64)), draw.standard_normal((200, 64))
-    x[:, 3] *= 30
-    errors = {alpha: output_error(w, scaled_round(w, x, 4, alpha), x) for alpha in (0.0, 0.3, 0.6)}
-    assert errors[0.3] < errors[0.0] / 1.5 and np.allclose(
-        scaled_round(w, x, 4, 0.0), reference.quantise(w, 4, 64).dequantise()
-    )
-
-
-@pytest.mark.smollm2
-@pytest.mark.parametrize("name", ["CH11-FORMATS", "CH11-GPTQ", "CH11-AWQ"])
-def test_labs_find_what_their_notice_says(name):
-    from labkit.lab import labs
-
-    rows = labs()[name].measure(quick=True)
-    assert set(labs()[name].columns) <= set(rows[0]) and labs()[name].plot(rows).alt
-    if name == "CH11-FORMATS":
-        error = {r["format"]: r["decibels"] for r in rows}
-        assert (
-            error["int8"] > error["fp8 e4m3"] > error["fp8 e5m2"]
-            and error["int4"] > error["int4 per row"]
-        )
-        assert all(r["normal_decibels"] < r["bound_decibels"] for r in rows)
-    if name == "CH11-GPTQ":
-        assert (
-            rows[2]["weights"] > rows[0]["weights"]
-            and rows[2]["fitted"] < rows[1]["fitted"] < rows[0]["fitted"]
-        )
-    if name == "CH11-AWQ":
-        assert all(r["multiple"] > 1 and 0 < r["alpha"] < 1 for r in rows if r["chosen"])

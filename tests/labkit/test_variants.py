@@ -289,12 +289,12 @@ def test_groups_limit_the_choice_and_the_correction_only_chooses():
 
 
 @pytest.mark.parametrize("name", ["gemma3", "gpt-oss", "deepseek-moe", "qwen3-next"])
-@pytest.mark.parametrize("cache", ["static", "paged", "ring"])
-def test_cached_decoding_equals_naive(name, cache):
+def test_cached_decoding_equals_naive(name):
     ours, prompts = from_hf(oracles.build(name)), [oracles.text(n, seed=n) for n in (5, 1, 17, 9)]
-    assert labkit.generate(ours, prompts, 16, cache=cache) == labkit.generate(
-        ours, prompts, 16, cache="none"
-    )
+    naive = labkit.generate(ours, prompts, 16, cache="none")
+    assert all(oracles.lead(ours, *said) > 2 * oracles.gate(name) for said in zip(prompts, naive))
+    for cache in ("static", "paged", "ring"):
+        assert labkit.generate(ours, prompts, 16, cache=cache) == naive
 
 
 # -- devices -----------------------------------------------------------------------------

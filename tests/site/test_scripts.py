@@ -13,14 +13,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "scripts"))
 import assets
 import book
 import check
+import pages
 import render
 import setup as set_up
+from labkit import chapters, results
+from tests.conftest import ROOT
 
 
 def make(target: str) -> subprocess.CompletedProcess:
@@ -140,6 +140,9 @@ def test_a_missing_typeface_is_named(monkeypatch, tmp_path):
 # -- the book ----------------------------------------------------------------------------
 
 
+CHECK_HOUSE = book.check_house
+
+
 @pytest.fixture
 def checkout(monkeypatch, tmp_path):
     """A small stand-in for the repository, its build folder, and a record of what building ran."""
@@ -149,12 +152,15 @@ def checkout(monkeypatch, tmp_path):
         "pyproject.toml",
         "constraints.txt",
         "book/index.md",
-        "book/_ext/site_ext.py",
+        "book/_ext/course/site.py",
+        "book/_ext/course/theme/layout.html",
+        "book/_ext/course/blocks/quiz.py",
         "book/_static/clips/a.mp4",
         "labs/labkit/model.py",
-        "labs/results/a.json",
-        "animations/style.py",
+        "labs/results/ch02/a.json",
+        "animations/stage/style.py",
         "scripts/book.py",
+        "scripts/pages.py",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("as it was")
@@ -170,8 +176,10 @@ def checkout(monkeypatch, tmp_path):
     monkeypatch.setattr(book, "ROOT", tmp_path)
     monkeypatch.setattr(book, "BUILD", tmp_path / "_build")
     monkeypatch.setattr(book, "KEYS", tmp_path / "_build/keys.json")
+    monkeypatch.setattr(book, "check_house", lambda: None)
     monkeypatch.setattr(book, "fetch_model", lambda: None)
     monkeypatch.setattr(book, "run", run)
+    monkeypatch.setattr(results, "to_measure_again", list)
     return SimpleNamespace(root=tmp_path, ran=ran)
 
 
@@ -185,18 +193,25 @@ def test_with_nothing_changed_nothing_runs(checkout):
 
 
 @pytest.mark.parametrize(
-    ("changed", "executed_again", "read_again"),
+    ("changed", "all_read_again"),
     [
-        ("labs/labkit/model.py", True, True),
-        ("labs/results/a.json", True, True),
-        ("constraints.txt", True, True),
-        ("book/_ext/site_ext.py", False, True),
-        ("_config.yml", False, True),
-        ("book/index.md", False, False),
-        ("animations/style.py", False, False),
+        ("_config.yml", True),
+        ("_toc.yml", True),
+        ("scripts/pages.py", True),
+        ("book/_ext/course/site.py", True),
+        ("book/_ext/course/theme/layout.html", True),
+        # which pages these make stale, their keys say
+        ("book/_ext/course/blocks/quiz.py", False),
+        ("labs/labkit/model.py", False),
+        ("labs/results/ch02/a.json", False),
+        ("constraints.txt", False),
+        ("book/index.md", False),
+        ("animations/stage/style.py", False),
     ],
 )
-def test_a_change_rebuilds_what_depends_on_it(checkout, changed, executed_again, read_again):
+def test_a_change_builds_again_and_what_shapes_all_pages_reads_all_again(
+    checkout, changed, all_read_again
+):
     book.build()
     checkout.ran.clear()
     (checkout.root / changed).write_text("changed")
@@ -210,10 +225,8 @@ def test_a_change_rebuilds_what_depends_on_it(checkout, changed, executed_again,
 
     book.run = watch  # the fixture's monkeypatch puts the true one back
     book.build()
-    assert checkout.ran[-1] == "the book" and kept == {
-        ".jupyter_cache": not executed_again,
-        ".doctrees": not read_again,
-    }
+    assert checkout.ran[-1] == "the book"
+    assert kept == {".jupyter_cache": True, ".doctrees": not all_read_again}
 
 
 def test_a_failed_build_is_not_taken_for_done(checkout):
@@ -231,15 +244,35 @@ def test_a_failed_build_is_not_taken_for_done(checkout):
     assert checkout.ran[-1] == "the book" and json.loads(book.KEYS.read_text())["all"]
 
 
+def test_a_chapter_that_is_not_whole_stops_the_build_in_a_sentence(checkout, monkeypatch):
+    def check():
+        raise ValueError("chapter 05_swa is open and lacks its checks")
+
+    monkeypatch.setattr(chapters, "check", check)
+    monkeypatch.setattr(book, "check_house", CHECK_HOUSE)
+    with pytest.raises(SystemExit, match="^book: chapter 05_swa is open and lacks its checks$"):
+        book.build()
+    assert checkout.ran == []
+
+
+def test_numbers_older_than_their_code_are_named_with_the_command(checkout, monkeypatch, capsys):
+    line = (
+        "ch02/flash was measured before the code changed; measure it again: labkit lab CH02-FLASH"
+    )
+    monkeypatch.setattr(results, "to_measure_again", lambda: [line])
+    book.build()
+    assert f"book: {line}" in capsys.readouterr().out
+
+
 def test_a_stale_notebook_fails_even_though_building_the_book_writes_it_anew(monkeypatch, capsys):
     ran = []
 
     def run(command, **options):
         ran.append(" ".join(command[1:3]))
-        return SimpleNamespace(returncode=int("--check" in command))
+        return SimpleNamespace(returncode=int("--check" in command), stdout="", stderr="")
 
     monkeypatch.setattr(check.subprocess, "run", run)
-    assert check.main() == 1
+    assert check.everything() == 1
     assert ran == [
         "scripts/notebooks.py --check",
         "scripts/readme.py --check",
@@ -248,6 +281,70 @@ def test_a_stale_notebook_fails_even_though_building_the_book_writes_it_anew(mon
         "-m pytest",
     ]
     assert "the committed notebooks, the README's numbers failed" in capsys.readouterr().out
+
+
+# -- one chapter -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The steps that checking would run, each with its environment; `fails` names one that does."""
+    made = SimpleNamespace(ran=[], html=None, fails=None)
+
+    def run(command, env, **options):
+        made.ran.append(" ".join(command[1:]))
+        made.html = env["COURSE_HTML"]
+        fails = bool(made.fails) and made.fails in made.ran[-1]
+        return SimpleNamespace(returncode=int(fails), stdout="what it said\n", stderr="")
+
+    monkeypatch.setattr(check.subprocess, "run", run)
+    return made
+
+
+def test_one_chapters_check_renders_runs_and_tests_that_chapter_only(steps, capsys):
+    assert check.one("02") == 0
+    assert all("--chapter 02" in command for command in steps.ran)
+    for part in ("render.py", "notebooks.py", "pages.py", "pytest"):
+        assert any(part in command for command in steps.ran), part
+    assert steps.html.endswith("_build/check/02/html")
+    said = capsys.readouterr().out
+    assert re.search(r"02_kv_cache: [\d,]+ words on the core path, of 2,500", said)
+    assert "chapter 02: all passed" in said and "what it said" not in said
+
+
+def test_a_page_that_fails_says_why_and_is_not_tested(steps, capsys):
+    steps.fails = "pages.py"
+    assert check.one("02") == 1
+    said = capsys.readouterr()
+    assert "chapter 02: its page failed" in said.out and "what it said" in said.err
+    assert not any("pytest" in command for command in steps.ran)
+
+
+def test_a_planned_chapter_has_its_labs_checked(steps, capsys):
+    assert check.one("03") == 0
+    assert len(steps.ran) == 1 and "pytest" in steps.ran[0]
+    assert "chapter 03 has no page yet; only its labs are checked" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        ("99", "there is no chapter 99: they run from 00 to 14"),
+        ("", "say which chapter, such as make check CHAPTER=02"),
+    ],
+)
+def test_no_such_chapter_is_one_sentence(steps, capsys, number, said):
+    assert check.one(number) == 2 and steps.ran == []
+    assert capsys.readouterr().err == f"make check: {said}\n"
+
+
+def test_of_one_chapter_only_its_own_pages_are_run():
+    told = pages.settings("02")
+    left_out = told["nb_execution_excludepatterns"]
+    assert str(ROOT / "book/index.md") in left_out
+    assert not any("02_kv_cache" in pattern for pattern in left_out)
+    assert pages.folder("02") != pages.folder()
+    assert told["nb_execution_cache_path"] == pages.settings()["nb_execution_cache_path"]
 
 
 # -- clips -------------------------------------------------------------------------------
@@ -292,7 +389,7 @@ def test_help_names_every_target_and_says_how_to_set_the_address():
     assert "repository.url in _config.yml" in said and re.search(r"https://github\.com/\S+", said)
 
 
-@pytest.mark.parametrize("target", ["film", "script"])
+@pytest.mark.parametrize("target", ["pdf", "film", "script"])
 def test_targets_of_later_say_so_in_a_line(target):
     done = make(target)
     assert done.returncode == 0 and done.stdout.count("\n") == 1 and "not made yet" in done.stdout
@@ -304,49 +401,3 @@ def test_make_gpu_says_in_a_line_that_there_is_none():
         [sys.executable, "scripts/gpu.py"], cwd=ROOT, capture_output=True, text=True, env=hidden
     )
     assert done.returncode == 0 and done.stdout.count("\n") == 1 and "no CUDA device" in done.stdout
-
-
-def test_scripts_and_extensions_fit_in_the_head():
-    for folder, most in (("scripts", 260), ("book/_ext", 200)):
-        for path in (ROOT / folder).glob("*.py"):
-            assert len(path.read_text().splitlines()) <= most, path.name
-
-
-# -- size --------------------------------------------------------------------------------
-
-
-def test_labkit_stays_small():
-    """Lines with something on them, docstrings included: a core that can be read in a week, and
-    files that fit in the head.
-    """
-    package, core = ROOT / "labs/labkit", 0
-    sizes = {
-        path.relative_to(package).as_posix(): path.read_text().splitlines()
-        for path in package.rglob("*.py")
-    }
-    assert {name: len(lines) for name, lines in sizes.items() if len(lines) > 260} == {}
-    written = {name: sum(map(bool, map(str.strip, lines))) for name, lines in sizes.items()}
-    for part in (
-        "config",
-        "formulas",
-        "reference",
-        "ops",
-        "step",
-        "caches",
-        "mixers",
-        "ffn",
-        "moe",
-        "model",
-        "weights",
-        "sampling",
-        "decode",
-    ):
-        core += (
-            part_size := sum(
-                n
-                for name, n in written.items()
-                if name == f"{part}.py" or name.startswith(f"{part}/")
-            )
-        )
-        assert part_size, f"no {part} in labkit: this list is out of date"
-    assert core <= 3000 and sum(written.values()) <= 5500, (core, sum(written.values()))

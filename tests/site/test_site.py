@@ -14,6 +14,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
+from labkit.lab import labs
 from tests.conftest import PHONE, ROOT, pages
 
 pytestmark = pytest.mark.site
@@ -96,7 +97,8 @@ def test_nothing_scrolls_sideways_on_a_phone(visit, name, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     hidden = page.evaluate(
         """() => [...document.querySelectorAll("article :is(p, li, summary, h2)")]
-        .filter(e => e.offsetParent && e.getBoundingClientRect().right > innerWidth && !e.closest("pre, .table-box, .lk-scroll"))
+        .filter(e => e.offsetParent && e.getBoundingClientRect().right > innerWidth)
+        .filter(e => !e.closest("pre, .table-box, .lk-scroll"))
         .map(e => e.outerHTML.slice(0, 120))"""
     )
     assert hidden == []
@@ -208,7 +210,8 @@ def test_nothing_is_cut_on_a_desktop(visit, name):
     )
     page.wait_for_timeout(100)
     cut = lambda selector: page.evaluate(
-        """s => [...document.querySelectorAll(s)].filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 4)
+        """s => [...document.querySelectorAll(s)]
+        .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 4)
         .map(e => e.textContent.trim().slice(0, 60))""",
         selector,
     )
@@ -216,34 +219,76 @@ def test_nothing_is_cut_on_a_desktop(visit, name):
     assert cut("article .table-box:not([data-more])") == []
     if name in CHAPTERS:
         assert cut("article .table-box:not(.lk *)") == [], "a chapter's tables fit"
-        sides = page.locator(".lk-compare").first.locator("figure").all()
-        assert sides[0].bounding_box()["y"] == sides[1].bounding_box()["y"], "side by side"
+        for comparison in page.locator(".lk-compare").all():
+            left, right = comparison.locator("figure").all()
+            assert left.bounding_box()["y"] == right.bounding_box()["y"], "side by side"
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", [*CHAPTERS, "book/labs"])
 def test_what_goes_on_to_the_right_says_so_on_a_phone(visit, name):
     page = visit(**PHONE).open(name)
     page.wait_for_timeout(100)
     wide = page.locator("article .table-box[data-more]")
-    assert (
-        wide.count()
-        and page.evaluate(
-            "getComputedStyle(document.querySelector('.table-box[data-more]')).maskImage"
-        )
-        != "none"
-    )
-    wide.first.evaluate("e => { e.scrollLeft = e.scrollWidth; e.id = 'wide' }")
-    page.wait_for_function("!document.querySelector('#wide').hasAttribute('data-more')")
-    assert (
-        page.evaluate(
-            "[...document.querySelectorAll('article div.math')].filter(e => e.scrollWidth >"
-            " e.clientWidth + 4).length"
-        )
-        == 0
-    )
+    assert wide.count() or name in CHAPTERS, "the labs' tables are wide"
+    if wide.count():
+        mask = "getComputedStyle(document.querySelector('.table-box[data-more]')).maskImage"
+        assert page.evaluate(mask) != "none"
+        wide.first.evaluate("e => { e.scrollLeft = e.scrollWidth; e.id = 'wide' }")
+        page.wait_for_function("!document.querySelector('#wide').hasAttribute('data-more')")
+    cut = """[...document.querySelectorAll('article div.math')]
+        .filter(e => e.scrollWidth > e.clientWidth + 4).length"""
+    assert page.evaluate(cut) == 0
+
+
+def test_the_labs_page_shows_every_lab_with_what_it_measured(visit, html):
+    """Its title under its id, how long it takes, what it asks, its table and what to notice; its
+    plot when the fold is opened.
+    """
+    page = soup(html, "book/labs")
+    known = labs()
+    assert len(known) > 30
+    for lab in known.values():
+        section = page.find(id=lab.id.lower())
+        assert section.find_parent("section")["id"] == f"labs-{lab.chapter}"
+        text = section.get_text(" ", strip=True).replace("’", "'")
+        for words in (lab.title, f"labkit lab {lab.id}", "minute", lab.objective):
+            assert " ".join(words.split()) in " ".join(text.split()), (lab.id, words)
+        assert section.select("table") and "Measured on" in text and "What to notice." in text
+        assert len(section.select("img.drawing")) == bool(lab.plot)
+    seen = visit()
+    shown = seen.open("book/labs").locator("#ch02-flash details")
+    assert not any("lab-ch02-flash.svg" in r.url for r in seen.responses)
+    shown.locator("summary").click()
+    shown.locator("img").evaluate("e => e.decode()")
+    assert shown.locator("img").evaluate("e => e.naturalWidth") > 300
+
+
+def test_a_drawing_of_a_lab_follows_the_theme(visit):
+    """An image has no style of the page: it is drawn in the page's colour scheme."""
+    inks = {}
+    for scheme in ("light", "dark"):
+        page = visit(color_scheme=scheme).open("book/labs")
+        page.locator("#ch02-flash summary").click()
+        picture = page.locator("#ch02-flash img")
+        picture.evaluate("e => e.decode()")
+        inks[scheme] = picture.screenshot()
+        page.locator(".theme-switch").click()
+        inks[f"switched from {scheme}"] = picture.screenshot()
+    assert inks["light"] != inks["dark"]
+    assert inks["switched from light"] == inks["dark"]
+    assert inks["switched from dark"] == inks["light"]
 
 
 # -- the sources -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_pages_code_fits_its_column(name):
+    """78 columns, as the library's code that pages show: nothing is wrapped again."""
+    text = (ROOT / f"{name}.md").read_text()
+    fenced = re.findall(r"^```(?:\{code-cell\}|python|bash).*?^```$", text, re.M | re.S)
+    wide = [line for block in fenced for line in block.splitlines() if len(line) > 78]
+    assert wide == []
 
 
 def test_titles_keep_their_case_and_carry_no_latex(html):

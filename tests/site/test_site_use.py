@@ -80,7 +80,8 @@ def test_a_clip_has_a_poster_captions_and_a_transcript(visit, home):
     cues = page.evaluate("""async () => {
         const track = document.querySelector("figure.clip video track").track;
         track.mode = "showing";
-        for (let i = 0; i < 50 && !track.cues?.length; i++) await new Promise(r => setTimeout(r, 100));
+        const wait = () => new Promise(ok => setTimeout(ok, 100));
+        for (let i = 0; i < 50 && !track.cues?.length; i++) await wait();
         return [...(track.cues ?? [])].map(c => c.text);
     }""")
     # Sphinx curls apostrophes

@@ -5,8 +5,7 @@ the machine could do.
 from __future__ import annotations
 
 import json
-import time
-from itertools import pairwise
+from functools import partial
 
 COLUMNS = {
     "dtype": "dtype",
@@ -49,13 +48,7 @@ def run(args) -> None:
     from labkit.environment import load_average
     from labkit.tables import progress, table
 
-    if (
-        args.context < 1
-        or args.new < 2
-        or min(args.batch) < 1
-        or args.repeats < 1
-        or args.threads < 1
-    ):
+    if min(args.context, *args.batch, args.repeats, args.threads) < 1 or args.new < 2:
         raise ValueError(
             "context, batch, repeats and threads must be at least 1, and new at least 2: one token"
             " is all prefill"
@@ -63,34 +56,15 @@ def run(args) -> None:
     torch.set_num_threads(args.threads)
     name = f"bench/{args.against or 'labkit'}"
     given = {"device": args.device, "load": load_average()}
-    rows = []
-    for dtype in progress(args.dtype, "dtypes"):
-        rows += measure(
-            dtype, args.batch, args.context, args.new, args.repeats, args.device, bool(args.against)
-        )
+    rows = [row for dtype in progress(args.dtype, "dtypes") for row in measure(dtype, args)]
     stored = results.save(name, rows, **given) if args.store else None
     if args.json:
         print(json.dumps(results.document(name, rows, **given)))
         return
-    shown = [
-        row
-        | {
-            "median": row["median"] * 1e3,
-            "gflops": row["flops"] / 1e9,
-            "megabytes": row["bytes"] / 1e6,
-        }
-        for row in rows
-    ]
-    print(
-        table(
-            shown,
-            (
-                COLUMNS
-                if args.against
-                else {k: v for k, v in COLUMNS.items() if k not in ("engine", "multiple")}
-            ),
-        )
-    )
+    columns = COLUMNS
+    if not args.against:
+        columns = {k: v for k, v in COLUMNS.items() if k not in ("engine", "multiple")}
+    print(table([row | in_reading_units(row) for row in rows], columns))
     print(
         f"\nSmolLM2-135M, prompts of {args.context} tokens, {args.new} new, {args.threads}"
         f" thread(s), {args.repeats} rounds in turn; times are medians. A phase is one whole"
@@ -100,111 +74,70 @@ def run(args) -> None:
         print(f"Stored: {stored.parent.name}/{stored.name}")
 
 
-def measure(
-    dtype: str, batches: list[int], context: int, new: int, repeats: int, device: str, against: bool
-) -> list[dict]:
-    """Rows for one dtype: engine x batch x phase."""
-    from labkit import bench, formulas
+def in_reading_units(row: dict) -> dict:
+    return {
+        "median": row["median"] * 1e3,
+        "gflops": row["flops"] / 1e9,
+        "megabytes": row["bytes"] / 1e6,
+    }
+
+
+def measure(dtype: str, args) -> list[dict]:
+    """Rows for one dtype: batch x phase x engine."""
+    from labkit import bench, rivals
     from labkit.tables import progress
     from labkit.weights import smollm2
 
-    model, tokenizer = smollm2(dtype, device)
-    prompt = bench.prompt(tokenizer, context)
-    engines = {"labkit": lambda prompts: bench.time_decode(model, prompts, new)}
-    if against:
-        theirs = transformers_twin(model)
-        engines["transformers"] = lambda prompts: time_transformers(theirs, prompts, new)
-    ceilings, config, rows = bench.hardware(dtype, device), model.config, []
-    for batch in progress(batches, f"{dtype} batches"):
-        times = {name: [] for name in engines}
-        for round_ in range(-1, repeats):
-            for name, engine in engines.items():
-                took = engine([prompt] * batch)
-                if round_ >= 0:
-                    times[name].append(took)
-        for phase in ("prefill", "decode"):
-            work = {
-                "flops": batch * formulas.prefill_flops(config, context),
-                "bytes": formulas.weight_bytes(config, dtype),
-            }
-            if phase == "decode":
-                middle = context + new // 2
-                work = {
-                    "flops": batch * formulas.decode_flops(config, middle),
-                    "bytes": formulas.decode_bytes(config, middle, batch, dtype),
-                }
-            tokens = batch * (context if phase == "prefill" else 1)
+    model, tokenizer = smollm2(dtype, args.device)
+    engines = {"labkit": partial(bench.time_decode, model)}
+    if args.against:
+        twin = rivals.transformers_twin(model)
+        engines["transformers"] = partial(rivals.time_transformers, twin)
+    prompt = bench.prompt(tokenizer, args.context)
+    ceilings = bench.hardware(dtype, args.device)
+    rows = []
+    for batch in progress(args.batch, f"{dtype} batches"):
+        prompts = [prompt] * batch
+        runs = bench.rounds(
+            {name: partial(engine, prompts, args.new) for name, engine in engines.items()},
+            repeats=args.repeats,
+            device=args.device,
+        )
+        seconds = {
+            "prefill": {name: [t.first for t in times] for name, times in runs.items()},
+            "decode": {name: [s for t in times for s in t.each] for name, times in runs.items()},
+        }
+        for phase, taken in seconds.items():
+            cost = work(model.config, dtype, phase, batch, args)
+            tokens = batch * (args.context if phase == "prefill" else 1)
             made = {
-                name: bench.summarise(
-                    [s for t in runs for s in ([t.first] if phase == "prefill" else t.each)],
-                    hardware=ceilings,
-                    **work,
-                )
-                for name, runs in times.items()
+                name: bench.summarise(s, hardware=ceilings, **cost) for name, s in taken.items()
             }
             for name, m in made.items():
-                labels = dict(
+                row = m.to_row(
                     engine=name,
                     dtype=dtype,
                     batch=batch,
                     phase=phase,
                     tokens_per_second=tokens / m.median,
                 )
-                rows.append(
-                    m.to_row(**labels)
-                    | ({"multiple": bench.multiple(made["transformers"], m)} if against else {})
-                )
+                if args.against:
+                    row["multiple"] = bench.multiple(made["transformers"], m)
+                rows.append(row)
     return rows
 
 
-def transformers_twin(model):
-    """transformers' own model with our weights."""
-    try:
-        import transformers
-    except ImportError:
-        raise ValueError(
-            "--against transformers needs transformers: pip install transformers"
-        ) from None
-    from labkit.weights.to_hf import ARCHITECTURES, family_of, hf_config, hf_tensors
+def work(config, dtype: str, phase: str, batch: int, args) -> dict:
+    """FLOPs and bytes of a batch's prefill, or of one decode step half-way through the reply."""
+    from labkit import formulas
 
-    family, config = family_of(model.config), hf_config(model.config)
-    twin = getattr(transformers, ARCHITECTURES[family])(
-        transformers.AutoConfig.for_model(**config)
-    ).to(model.dtype)
-    twin.load_state_dict(hf_tensors(model), strict=False)
-    twin.tie_weights()
-    return twin.to(model.device).eval()
-
-
-def time_transformers(twin, prompts: list[list[int]], new: int):
-    """`generate` with a static cache, greedy, a clock on every step."""
-    import torch
-    from transformers import StoppingCriteria, StoppingCriteriaList
-
-    from labkit.bench import LoopTimes
-
-    marks = []
-
-    class Clock(StoppingCriteria):
-        def __call__(self, ids, scores, **_):
-            ids[0, -1].item()  # waits for the device
-            marks.append(time.perf_counter())
-            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-
-    ids = torch.tensor(prompts, device=twin.device)
-    start = time.perf_counter()
-    with torch.inference_mode():
-        out = twin.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=new,
-            min_new_tokens=new,
-            do_sample=False,
-            cache_implementation="static",
-            pad_token_id=0,
-            disable_compile=True,
-            stopping_criteria=StoppingCriteriaList([Clock()]),
-        )
-    return LoopTimes(
-        marks[0] - start, [b - a for a, b in pairwise(marks)], out[:, len(prompts[0]) :].tolist()
-    )
+    if phase == "prefill":
+        return {
+            "flops": batch * formulas.prefill_flops(config, args.context),
+            "bytes": formulas.weight_bytes(config, dtype),
+        }
+    middle = args.context + args.new // 2
+    return {
+        "flops": batch * formulas.decode_flops(config, middle),
+        "bytes": formulas.decode_bytes(config, middle, batch, dtype),
+    }

@@ -22,7 +22,7 @@ def arguments(parser) -> None:
 
 
 def run(args) -> None:
-    from labkit.decode import check_tokens, generate
+    from labkit.decode import generate, stream
     from labkit.sampling import Sampling
     from labkit.tables import progress
     from labkit.weights import smollm2
@@ -32,15 +32,12 @@ def run(args) -> None:
         raise ValueError("the prompt is empty: give at least one word")
     model, tokenizer = smollm2(args.dtype, args.device)
     ids = tokenizer.encode(args.prompt) if args.raw else tokenizer.chat(args.prompt)
-    check_tokens(model.config, ids, args.new)
+    steps = stream(model, [ids], args.new, cache=args.cache, sampling=sampling)
     # warm up, so that the speed is the model's and not the first call's
     generate(model, [ids], 1, cache=args.cache)
-    bar = progress(None, "tokens", args.new)
-    model.head.register_forward_hook(lambda *_: bar.update(1) and None)
     start = time.perf_counter()
-    tokens = generate(model, [ids], args.new, cache=args.cache, sampling=sampling)[0]
+    tokens = [step.tokens[0] for step in progress(steps, "tokens", args.new)]
     seconds = time.perf_counter() - start
-    bar.close()
     text = tokenizer.decode(tokens[:-1] if tokens[-1] in model.config.stop else tokens).strip()
     speed = len(tokens) / seconds
     if args.json:

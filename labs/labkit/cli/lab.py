@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from labkit import lab as house
-from labkit import results
+from labkit import results, traces
 from labkit.environment import load_average
 from labkit.tables import table
 
@@ -86,9 +86,10 @@ def provenance(lab: house.Lab, device: str) -> dict:
     return {"device": device, "load": load_average(), "threads": lab.threads}
 
 
-def store(lab: house.Lab, rows: list[dict], given: dict) -> list[Path]:
-    """Keep a lab's rows, and its recordings: they show what happens, and need one machine."""
+def store(lab: house.Lab, rows: house.Recorded, given: dict) -> list[Path]:
+    """Keep a lab's rows and the traces of the same run."""
     stored = [results.save(lab.result, rows, **given)]
-    if lab.store and given["device"] == "cpu":
-        stored += lab.store(results.folder())
+    if given["device"] == "cpu":  # traces show what happens: one machine's are enough
+        for name, trace in rows.traces.items():
+            stored.append(trace.save(traces.path_of(f"ch{lab.chapter}/{name}")))
     return stored

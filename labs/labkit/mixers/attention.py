@@ -7,10 +7,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from labkit import kernels
 from labkit.config import ModelConfig
 from labkit.linear import Linear
-from labkit.ops import RMSNorm, attend, rope, rope_angles
+from labkit.ops import RMSNorm, rope, rope_angles
 from labkit.step import Step
 
 
@@ -28,16 +27,13 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int = 0):
         super().__init__()
-        H, G, E = config.n_heads, config.n_kv_heads, config.head_dim
-        self.H = H
-        self.G = G
-        self.E = E
+        self.H = H = config.n_heads
+        self.G = G = config.n_kv_heads
+        self.E = E = config.head_dim
         self.window = config.window_of(layer)
         self.scale = config.query_scale or E**-0.5
-        self.rope_dim, (self.rope_theta, self.rope_scaling) = (
-            config.rope_dim,
-            config.rope_of(layer),
-        )
+        self.rope_dim = config.rope_dim
+        self.rope_theta, self.rope_scaling = config.rope_of(layer)
         bias = config.bias or config.attention_bias
         gate = H if config.output_gate else 0
         # one matrix (q, k, v, gate): one pass over x
@@ -57,23 +53,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, step: Step, cache) -> Tensor:
         q, k, v, gate = self.project(x, step)
         cache.write(step, k, v)
-        if kernels.can_attend(q, step, cache):
-            out = kernels.attend(
-                q, step, cache, self.scale, self.window, self.sinks
-            )
-        else:
-            seen = [
-                attend(
-                    q[part.tokens],
-                    *cache.read(part),
-                    part,
-                    self.scale,
-                    self.window,
-                    self.sinks,
-                )
-                for part in step.parts
-            ]
-            out = torch.cat(seen) if len(seen) > 1 else seen[0]
+        out = cache.attend(q, step, self.scale, self.window, self.sinks)
         if gate is not None:
             out = out * gate.sigmoid()
         return self.out(out.flatten(1))
@@ -94,14 +74,12 @@ class Attention(nn.Module):
                 [self.q_norm(qk[:, :H]), self.k_norm(qk[:, H:])], dim=1
             )
         if self.rope_dim:
-            qk = rope(
-                qk,
-                *rope_angles(
-                    step,
-                    self.rope_dim,
-                    self.rope_theta,
-                    self.rope_scaling,
-                    x.dtype,
-                ),
+            angles = rope_angles(
+                step,
+                self.rope_dim,
+                self.rope_theta,
+                self.rope_scaling,
+                x.dtype,
             )
+            qk = rope(qk, *angles)
         return qk[:, :H], qk[:, H:], v, gate

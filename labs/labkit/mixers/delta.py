@@ -28,7 +28,8 @@ class GatedDeltaNet(nn.Module):
     recurrent for one token.
     """
 
-    recurrent, window = True, None
+    recurrent = True
+    window = None
 
     def __init__(
         self, config: ModelConfig, layer: int = 0, path: str = "auto"
@@ -40,66 +41,55 @@ class GatedDeltaNet(nn.Module):
         self.Hv = c.delta_n_value_heads
         self.dk = c.delta_key_dim
         self.dv = c.delta_value_dim
+        values = self.Hv * self.dv
         # q, k, v: what is convolved
-        self.channels = 2 * self.Hk * self.dk + self.Hv * self.dv
+        self.channels = 2 * self.Hk * self.dk + values
         # one matrix (q, k, v, gate z, beta, decay)
-        self.qkvzba = Linear(
-            c.d_model, self.channels + self.Hv * self.dv + 2 * self.Hv
-        )
+        self.qkvzba = Linear(c.d_model, self.channels + values + 2 * self.Hv)
         self.conv = nn.Parameter(
             torch.randn(self.channels, c.delta_conv) * c.delta_conv**-0.5
         )
         # heads forget at different speeds
         self.A_log = nn.Parameter(torch.linspace(1, 16, self.Hv).log())
-        self.dt_bias = nn.Parameter(
-            torch.linspace(math.log(0.001), math.log(0.1), self.Hv)
-            .exp()
-            .expm1()
-            .log()
-        )
+        dt = torch.linspace(math.log(0.001), math.log(0.1), self.Hv).exp()
+        self.dt_bias = nn.Parameter(dt.expm1().log())  # softplus undone
         self.norm = RMSNorm(self.dv, c.norm_eps)
-        self.out = Linear(self.Hv * self.dv, c.d_model)
+        self.out = Linear(values, c.d_model)
 
     @property
     def items(self):
         """What a cache keeps per request: the convolution's last inputs, and
         the matrix S of each value head.
         """
-        return (self.conv.shape[1] - 1, self.channels), (
-            self.Hv,
-            self.dk,
-            self.dv,
-        )
+        past = (self.conv.shape[1] - 1, self.channels)
+        state = (self.Hv, self.dk, self.dv)
+        return past, state
 
     def forward(self, x: Tensor, step: Step, cache) -> Tensor:
         u, z, beta, dt = self.qkvzba(x).split(
             [self.channels, self.Hv * self.dv, self.Hv, self.Hv], dim=1
         )
-        # [N,Hv]
-        beta = beta.float().sigmoid()
-        g = -self.A_log.float().exp() * F.softplus(
-            dt.float() + self.dt_bias.float()
-        )
-        seen = []
-        for part in step.parts:
-            rows = lambda t: t[part.tokens].unflatten(
-                0, (len(part.rows), part.T)
-            )
+        beta = beta.float().sigmoid()  # [N,Hv]
+        dt = F.softplus(dt.float() + self.dt_bias.float())
+        g = -self.A_log.float().exp() * dt  # [N,Hv]
+
+        def go_on(part: Step) -> Tensor:  # [N,Hv,dv]
+            def rows(t: Tensor) -> Tensor:  # [N,...] -> [R,T,...]
+                return t[part.tokens].unflatten(0, (-1, part.T))
+
             past, state = cache.read(part)
             q, k, v, past = self.convolve(rows(u), past)
-            one_by_one = self.path == "recurrent" or (
-                self.path == "auto" and part.T == 1
-            )
-            out, state = (recurrent if one_by_one else chunked)(
-                q, k, v, rows(g), rows(beta), state
-            )
+            rule = recurrent if self.one_by_one(part.T) else chunked
+            out, state = rule(q, k, v, rows(g), rows(beta), state)
             cache.write(part, past, state)
-            seen.append(out.flatten(0, 1))
-        # [N,Hv,dv]
-        out = self.norm(
-            (torch.cat(seen) if len(seen) > 1 else seen[0]).to(x.dtype)
-        )
+            return out.flatten(0, 1)
+
+        out = self.norm(step.by_parts(go_on).to(x.dtype))
         return self.out(out.flatten(1) * F.silu(z))
+
+    def one_by_one(self, T: int) -> bool:
+        """Whether T tokens go token by token."""
+        return self.path == "recurrent" or (self.path == "auto" and T == 1)
 
     def convolve(
         self, u: Tensor, past: Tensor
@@ -107,35 +97,25 @@ class GatedDeltaNet(nn.Module):
         """u [R,T,channels], past [R,conv-1,channels] -> q, k [R,T,Hv,dk] of
         length 1, v [R,T,Hv,dv], and the next past.
         """
-        T, u = u.shape[1], torch.cat([past, u], dim=1)
+        T = u.shape[1]
+        u = torch.cat([past, u], dim=1)
         # [channels] each: what a token j back weighs
         first, *rest = self.conv.t().contiguous()
         mixed = u[:, :T] * first
         for j, weight in enumerate(rest, 1):
             mixed.addcmul_(u[:, j : j + T], weight)
-        q, k, v = (
-            F.silu(mixed)
-            .float()
-            .split(
-                [self.Hk * self.dk, self.Hk * self.dk, self.Hv * self.dv],
-                dim=2,
-            )
-        )
-        unit = lambda t: (
-            t * torch.rsqrt(t.square().sum(-1, keepdim=True) + 1e-6)
-        )
-        q, k = (
-            unit(t.unflatten(2, (self.Hk, self.dk))).repeat_interleave(
-                self.Hv // self.Hk, dim=2
-            )
-            for t in (q, k)
-        )
-        return (
-            q * self.dk**-0.5,
-            k,
-            v.unflatten(2, (self.Hv, self.dv)),
-            u[:, T:],
-        )
+        keys = self.Hk * self.dk
+        values = self.Hv * self.dv
+        q, k, v = F.silu(mixed).float().split([keys, keys, values], dim=2)
+
+        def heads(t: Tensor) -> Tensor:  # [R,T,Hk*dk] -> [R,T,Hv,dk]
+            t = t.unflatten(2, (self.Hk, self.dk))
+            t = t * torch.rsqrt(t.square().sum(-1, keepdim=True) + 1e-6)
+            return t.repeat_interleave(self.Hv // self.Hk, dim=2)
+
+        q = heads(q) * self.dk**-0.5
+        v = v.unflatten(2, (self.Hv, self.dv))
+        return q, heads(k), v, u[:, T:]
 
 
 def recurrent(
@@ -144,8 +124,12 @@ def recurrent(
     """The rule as it reads. q, k [R,T,Hv,dk] · v [R,T,Hv,dv] · g, beta
     [R,T,Hv] · state [R,Hv,dk,dv] -> out [R,T,Hv,dv], state.
     """
-    S, out = state.flatten(0, 1), []
-    flat = lambda t: t.flatten(0, 1)[:, None]  # [R,Hv,...] -> [R*Hv,1,...]
+
+    def flat(t: Tensor) -> Tensor:  # [R,Hv,...] -> [R*Hv,1,...]
+        return t.flatten(0, 1)[:, None]
+
+    S = state.flatten(0, 1)
+    out = []
     for t in range(q.shape[1]):
         k_t = flat(k[:, t])
         S = S * flat(g[:, t]).exp()[..., None]
@@ -171,7 +155,8 @@ def chunked(
     unit triangular system, inverted for all chunks and heads at once. Only
     the state itself then goes from chunk to chunk.
     """
-    (R, T, Hv, _), size = q.shape, min(size, q.shape[1])
+    R, T, Hv, _ = q.shape
+    size = min(size, T)
     chunks = -(-T // size)
     # padding writes nothing (beta 0) and forgets nothing (g 0)
     pad = chunks * size - T
@@ -206,7 +191,8 @@ def chunked(
         (k * until).transpose(1, 2),
         since[:, -1:],
     )
-    S, out = state.flatten(0, 1), []
+    S = state.flatten(0, 1)
+    out = []
     for own, known, ask, within, write, kept in zip(
         *(t.unflatten(0, (chunks, -1)).unbind(0) for t in parts)
     ):

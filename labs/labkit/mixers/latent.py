@@ -21,16 +21,19 @@ class MLA(nn.Module):
     section 2.1).
 
     Cached per token: latent [C] and one rotated key [Er] for all heads. The
-      same scores come out in two ways:
+    same scores come out in two ways:
+
     *re-projected*: expand every cached latent to H keys and values, then
-      attend as usual, which pays for itself in a prefill;
+    attend as usual, which pays for itself in a prefill;
     *absorbed*: move the expansion over to the query, and attend to the
-      latents themselves as if they were one key/value head.
+    latents themselves as if they were one key/value head.
+
     `path` is "auto", "absorbed" or "reprojected"; auto takes the one with
-      fewer FLOPs.
+    fewer FLOPs.
     """
 
-    recurrent, window = False, None
+    recurrent = False
+    window = None
 
     def __init__(
         self, config: ModelConfig, layer: int = 0, path: str = "auto"
@@ -68,42 +71,32 @@ class MLA(nn.Module):
     def forward(self, x: Tensor, step: Step, cache) -> Tensor:
         q, latent = self.project(x, step)
         cache.write(step, latent)
-        seen = []
-        for part in step.parts:
+
+        def attend_to_latents(part: Step) -> Tensor:  # [N,H,Ev]
             latents, kpos = cache.read(part)  # [R,S,1,C+Er]
-            mix = (
-                self.absorbed
-                if self.absorbs(part.T, latents.shape[1])
-                else self.reprojected
-            )
-            seen.append(mix(q[part.tokens], latents, kpos, part))
-        return self.out(
-            (torch.cat(seen) if len(seen) > 1 else seen[0]).flatten(1)
-        )
+            absorbs = self.absorbs(part.T, latents.shape[1])
+            way = self.absorbed if absorbs else self.reprojected
+            return way(q[part.tokens], latents, kpos, part)
+
+        return self.out(step.by_parts(attend_to_latents).flatten(1))
 
     def project(self, x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """x [N,D] -> q [N,H,En+Er] and what is cached [N,1,C+Er], rotated to
         their positions.
         """
-        q, latent, key = self.down(x).split(
-            [self.down.out_features - self.C - self.turn, self.C, self.turn],
-            dim=1,
-        )
+        q_size = self.down.out_features - self.C - self.turn
+        q, latent, key = self.down(x).split([q_size, self.C, self.turn], 1)
         if self.q_up is not None and self.q_norm is not None:
             q = self.q_up(self.q_norm(q))
+        q = q.view(len(x), self.H, -1)
+        q, q_turn = q.split([self.nope, self.turn], dim=2)
+        latent = self.kv_norm(latent)[:, None]
+        key = key[:, None]
         angles = rope_angles(
             step, self.turn, self.rope_theta, self.rope_scaling, x.dtype
         )
-        q, q_turn = q.view(len(x), self.H, -1).split(
-            [self.nope, self.turn], dim=2
-        )
-        return (
-            torch.cat([q, rope(q_turn, *angles)], dim=2),
-            torch.cat(
-                [self.kv_norm(latent)[:, None], rope(key[:, None], *angles)],
-                dim=2,
-            ),
-        )
+        q = torch.cat([q, rope(q_turn, *angles)], dim=2)
+        return q, torch.cat([latent, rope(key, *angles)], dim=2)
 
     def absorbs(self, T: int, S: int) -> bool:
         """Whether T queries over S latents go the absorbed way: not a prompt
@@ -126,11 +119,10 @@ class MLA(nn.Module):
         # [H,En,C], [H,Ev,C]
         up_k, up_v = self.kv_up.split([self.nope, self.v_dim], dim=1)
         q, q_turn = q.split([self.nope, self.turn], dim=2)
-        q = torch.cat([torch.einsum("nhe,hec->nhc", q, up_k), q_turn], dim=2)
-        # [N,H,C]
-        seen = attend(
-            q, latents, latents[..., : self.C], kpos, part, self.scale
-        )
+        q = torch.einsum("nhe,hec->nhc", q, up_k)
+        q = torch.cat([q, q_turn], dim=2)  # [N,H,C+Er]
+        values = latents[..., : self.C]
+        seen = attend(q, latents, values, kpos, part, self.scale)  # [N,H,C]
         return torch.einsum("nhc,hvc->nhv", seen, up_v)
 
     def reprojected(
@@ -140,10 +132,8 @@ class MLA(nn.Module):
         head.
         """
         latent, key = latents.split([self.C, self.turn], dim=3)
-        k, v = (
-            F.linear(latent.squeeze(2), self.kv_up.flatten(0, 1))
-            .unflatten(2, (self.H, -1))
-            .split([self.nope, self.v_dim], dim=3)
-        )
+        kv = F.linear(latent.squeeze(2), self.kv_up.flatten(0, 1))
+        kv = kv.unflatten(2, (self.H, -1))  # [R,S,H,En+Ev]
+        k, v = kv.split([self.nope, self.v_dim], dim=3)
         k = torch.cat([k, key.expand(-1, -1, self.H, -1)], dim=3)
         return attend(q, k, v, kpos, part, self.scale)

@@ -13,14 +13,14 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from labkit.caches import make_cache
+from labkit.caches import Cache, make_cache
 from labkit.quant.linear import row_digits
 from labkit.step import Step
 
 SCALE = 4  # bytes
 
 
-class Int8Cache:
+class Int8Cache(Cache):
     """A cache of `kind` ("static", "paged", …) in 8-bit codes, a scale per token and head; takes
     what `make_cache` takes.
     """
@@ -28,25 +28,29 @@ class Int8Cache:
     def __init__(
         self, kind: str, mixer, rows: int, capacity: int, *, dtype=torch.float32, **options
     ):
-        self.dtype = dtype
         wider = SimpleNamespace(
-            items=[(*item[:-1], item[-1] + SCALE) for item in mixer.items],
-            window=mixer.window,
-            recurrent=mixer.recurrent,
+            items=widened(mixer.items), window=mixer.window, recurrent=mixer.recurrent
         )
-        self.inner = make_cache(kind, wider, rows, capacity, dtype=torch.int8, **options)
+        self.codes = make_cache(kind, wider, rows, capacity, dtype=torch.int8, **options)
+        self.dtype = dtype
 
-    def __getattr__(self, name):  # buffers, blocks and tables are the inner cache's affair
-        return getattr(self.__dict__["inner"], name)
+    @property
+    def allocated_bytes(self) -> int:
+        return self.codes.allocated_bytes
 
     def write(self, step: Step, *items: Tensor) -> None:
         """Round items `[N, *item]` and store them."""
-        self.inner.write(step, *(encode(x) for x in items))
+        self.codes.write(step, *map(encode, items))
 
     def read(self, step: Step) -> tuple[Tensor, ...]:
         """Items `[R, S, *item]` multiplied out, in `dtype`, then positions `[R, S]`."""
-        *items, kpos = self.inner.read(step)
+        *items, kpos = self.codes.read(step)
         return *(decode(x, self.dtype) for x in items), kpos
+
+
+def widened(items) -> list[tuple]:
+    """The shapes in which items are kept: each vector with room for its scale."""
+    return [(*item[:-1], item[-1] + SCALE) for item in items]
 
 
 def encode(x: Tensor) -> Tensor:
@@ -54,11 +58,12 @@ def encode(x: Tensor) -> Tensor:
     bytes.
     """
     rows, scale = row_digits(x.reshape(-1, x.shape[-1]).float(), 1)
-    return torch.cat([rows.round_().to(torch.int8), scale.view(torch.int8)], 1).view(
-        *x.shape[:-1], -1
-    )
+    stored = torch.cat([rows.round_().to(torch.int8), scale.view(torch.int8)], 1)
+    return stored.view(*x.shape[:-1], -1)
 
 
 def decode(stored: Tensor, dtype) -> Tensor:
     """int8 [..., E + 4] -> [..., E]."""
-    return stored[..., :-SCALE].to(dtype) * stored[..., -SCALE:].view(torch.float32).to(dtype)
+    codes = stored[..., :-SCALE].to(dtype)
+    scale = stored[..., -SCALE:].view(torch.float32).to(dtype)
+    return codes * scale

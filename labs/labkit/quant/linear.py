@@ -1,20 +1,17 @@
 """Linear layers in few bits. Each has the call of `linear.Linear`: x [N,in] -> [N,out].
 
 **Weights** take 8 bits, one scale per output channel, 4 bits, one scale per 32 inputs, or 16 bits
-  as they are. **Activations** take
-8 bits with one scale per row, so that what a request gets does not depend on who else is in the
-  batch: in whole numbers not even by
-a last bit. Under 16-bit weights they stay in fp32, and so do the sums: half the bytes, on
-  processors that multiply no bf16 too.
+as they are. **Activations** take 8 bits with one scale per row, so that what a request gets does
+not depend on who else is in the batch: in whole numbers not even by a last bit. Under 16-bit
+weights they stay in fp32, and so do the sums: half the bytes, on processors that multiply no bf16
+too.
 
 The processor's 8-bit unit (VNNI) multiplies whole numbers by whole numbers; an 8-bit weight by a
-  32-bit activation it cannot. So
-*weight-only* INT8 uses it twice. A row becomes two digits, as in long multiplication: `x @ w =
-  (high @ w + low @ w / 254) * scale`.
-That is sixteen bits of activation at the price of twice the rows, which costs nothing while reading
-  the weights is what takes time.
-Processors without VNNI add pairs of products in sixteen bits: they get digits of seven bits, whose
-  pairs fit.
+32-bit activation it cannot. So *weight-only* INT8 uses it twice. A row becomes two digits, as in
+long multiplication: `x @ w = (high @ w + low @ w / 254) * scale`. That is sixteen bits of
+activation at the price of twice the rows, which costs nothing while reading the weights is what
+takes time. Processors without VNNI add pairs of products in sixteen bits: they get digits of seven
+bits, whose pairs fit.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labkit import kernels as own
+from labkit.kernels.linear import missing, multiply, to_panels
 
 TINY = 1e-20  # so that a row of zeros has a scale
 GROUP = 32  # inputs that share the scale of a 4-bit weight
@@ -50,9 +47,8 @@ def group_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"rows of {weight.shape[1]} inputs do not split into groups of {GROUP}")
     groups = weight.unflatten(1, (-1, GROUP))
     scale = (groups.abs().amax(2).clamp_min(TINY) / 7).bfloat16()
-    return (groups / scale.float()[..., None]).round_().clamp_(-7, 7).to(torch.int8).flatten(
-        1
-    ), scale
+    codes = (groups / scale.float()[..., None]).round_().clamp_(-7, 7).to(torch.int8)
+    return codes.flatten(1), scale
 
 
 def row_digits(x: Tensor, digits: int, levels: int = 127) -> tuple[Tensor, Tensor]:
@@ -78,7 +74,8 @@ class Plain:
     whole = True  # False: activations are taken as they are
 
     def __init__(self, codes: Tensor, scale: Tensor):
-        self.codes, self.scale = codes, scale
+        self.codes = codes
+        self.scale = scale
 
     def __call__(self, rows: Tensor) -> Tensor:
         return F.linear(rows.round(), self.codes.to(rows.dtype)) * self.scale
@@ -87,9 +84,8 @@ class Plain:
 class Int8Pack(Plain):
     """torch's weight-only kernel: activations in bf16, codes widened on the way.
 
-    For processors without an 8-bit unit.
-
-    It is slow for many rows: a prompt has its codes widened once, and an ordinary product.
+    For processors without an 8-bit unit. It is slow for many rows: a prompt has its codes widened
+    once, and an ordinary product.
     """
 
     whole = False
@@ -101,19 +97,18 @@ class Int8Pack(Plain):
 
 
 class Panels(Plain):
-    """Our own kernel (`kernels/linear.c`): activations as they are, codes widened in registers.
-
-    For weights only.
+    """Our own kernel (`kernels/linear.c`), for weights only: activations as they are, codes widened
+    in registers.
     """
 
     whole = False
 
     def __init__(self, codes: Tensor, scale: Tensor):
-        self.panels = own.to_panels(codes)
+        self.panels = to_panels(codes)
         self.scale = scale.contiguous()
 
     def __call__(self, rows: Tensor) -> Tensor:
-        return own.linear(rows, self.panels, None, len(self.scale), self.scale)
+        return multiply(rows, self.panels, None, len(self.scale), self.scale)
 
 
 class FBGEMM(Plain):
@@ -123,15 +118,15 @@ class FBGEMM(Plain):
     """
 
     def __init__(self, codes: Tensor, scale: Tensor):
-        engine, torch.backends.quantized.engine = torch.backends.quantized.engine, "fbgemm"
+        before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = "fbgemm"
+        zeros = torch.zeros(len(scale), dtype=torch.long)
         with warnings.catch_warnings():
             # a later torch will not have it; then `kernels` leaves it out
             warnings.simplefilter("ignore")
-            weight = torch._make_per_channel_quantized_tensor(
-                codes, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
-            )
+            weight = torch._make_per_channel_quantized_tensor(codes, scale.double(), zeros, 0)
         self.packed = torch.ops.quantized.linear_prepack(weight, None)
-        torch.backends.quantized.engine = engine
+        torch.backends.quantized.engine = before
 
     def __call__(self, rows: Tensor) -> Tensor:
         return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
@@ -158,53 +153,46 @@ KERNELS = {
 
 @functools.cache
 def kernels(kind: str, device: str = "cpu") -> list[str]:
-    """The kernels that run here and are right, even on numbers so large that a 16-bit sum of two
-    products overflows.
+    """The kernels that run here and are right, in order of preference.
 
-    Without VNNI, processors add pairs in 16 bits and saturate: wrong in silence, so it is tried
-    out. Seven bits are for them only.
+    Right also on numbers so large that a 16-bit sum of two products overflows: without VNNI,
+    processors add pairs in 16 bits and saturate, wrong in silence, so it is tried out.
     """
     if kind == "int4":
-        return (
-            ["int4pack", "plain"]
-            if device == "cpu" and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
-            else ["plain"]
-        )
+        packed = device == "cpu" and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
+        return ["int4pack", "plain"] if packed else ["plain"]
     if kind == "fp16":
-        found = {
-            "panels": not own.missing("linear", *own.WEIGHTS[torch.float16]),
+        there = {
+            "panels": not missing(torch.float16),
             "fbgemm": "fbgemm" in torch.backends.quantized.supported_engines,
         }
-        return [name for name, there in found.items() if there and device == "cpu"] + ["plain"]
-    codes = torch.full((64, 64), 127, dtype=torch.int8, device=device)
-    scale = torch.ones(64, device=device)
-    right = []
-    codes[1::2] = -127
-    for name, kernel in KERNELS.items():
-        rows = torch.full((32, 64), float(kernel.levels), device=device)
-        if name == "panels" and (
-            device != "cpu" or own.missing("linear", *own.WEIGHTS[torch.int8])
-        ):
-            continue
-        try:
-            exact = torch.allclose(
-                kernel(codes, scale)(rows),
-                Plain(codes, scale)(rows),
-                rtol=0 if kernel.whole else 1e-2,
-            )
-            if (
-                exact
-                and (kernel.whole or kind == "int8")
-                and not (name == "fbgemm7" and "fbgemm" in right)
-            ):
-                right.append(name)
-        except (RuntimeError, AttributeError):
-            pass  # not in this torch, or not for this device
+        return [name for name in there if there[name] and device == "cpu"] + ["plain"]
+    right = [name for name in KERNELS if _is_right(name, device)]
+    if kind != "int8":  # activations are rounded as well
+        right = [name for name in right if KERNELS[name].whole]
+    if "fbgemm" in right and "fbgemm7" in right:  # seven bits are for processors without VNNI
+        right.remove("fbgemm7")
     return right
 
 
+def _is_right(name: str, device: str) -> bool:
+    """The kernel runs here, and gives what `Plain` gives at the ends of the range."""
+    kernel = KERNELS[name]
+    if kernel is Panels and (device != "cpu" or missing(torch.int8)):
+        return False
+    codes = torch.full((64, 64), 127, dtype=torch.int8, device=device)
+    codes[1::2] = -127
+    scale = torch.ones(64, device=device)
+    rows = torch.full((32, 64), float(kernel.levels), device=device)
+    try:
+        got = kernel(codes, scale)(rows)
+    except (RuntimeError, AttributeError):  # not in this torch, or not for this device
+        return False
+    return torch.allclose(got, Plain(codes, scale)(rows), rtol=0 if kernel.whole else 1e-2)
+
+
 class FewBits(nn.Module):
-    """What the layers below share: the sizes, the bias, and the dtype that comes out as it went in."""
+    """What the layers below share: sizes, bias, and that a dtype comes out as it went in."""
 
     def __init__(self, layer: nn.Linear, kind: str, kernel: str):
         super().__init__()
@@ -215,7 +203,7 @@ class FewBits(nn.Module):
         self.kernel = kernel
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.multiply(x) if x.dtype == torch.float32 else self.multiply(x.float()).to(x.dtype)
+        y = self.multiply(x.float()).to(x.dtype)
         return y if self.bias is None else y + self.bias
 
 
@@ -236,20 +224,16 @@ class Int8Linear(FewBits):
             return self.matmul(x)
         rows, scale = row_digits(x, DIGITS[self.kind], self.matmul.levels)
         y = self.matmul(rows)
-        return (
-            y
-            if len(y) == len(x)
-            else torch.add(y[: len(x)], y[len(x) :], alpha=0.5 / self.matmul.levels)
-        ).mul_(scale)
+        if len(y) > len(x):  # the second digit counts less
+            y = torch.add(y[: len(x)], y[len(x) :], alpha=0.5 / self.matmul.levels)
+        return y.mul_(scale)
 
 
 class Int4Linear(FewBits):
     """INT4 weights in groups of 32 with a 16-bit scale: 4.5 bits a weight.
 
-    Activations are rounded to bf16.
-
-    torch's kernel wants a zero beside every scale, which makes 5 bits in its memory, and outputs in
-    sixteens.
+    Activations are rounded to bf16. torch's kernel wants a zero beside every scale, which makes 5
+    bits in its memory, and outputs in sixteens.
     """
 
     def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
@@ -265,50 +249,40 @@ class Int4Linear(FewBits):
             self.scale = scale
 
     def multiply(self, x: Tensor) -> Tensor:
+        x = x.bfloat16()
         if self.kernel == "int4pack":
-            return torch.ops.aten._weight_int4pack_mm_for_cpu(
-                x.bfloat16(), self.codes, GROUP, self.scale
-            ).float()
-        codes = (
-            torch.stack([self.codes & 15, self.codes >> 4 & 15], 2).view(
-                self.out_features, -1, GROUP
-            )
-            - 8
-        )
-        return (
-            F.linear(x.bfloat16().float(), (codes * self.scale[..., None]).flatten(1).float())
-            .bfloat16()
-            .float()
-        )
+            multiply_int4 = torch.ops.aten._weight_int4pack_mm_for_cpu
+            return multiply_int4(x, self.codes, GROUP, self.scale).float()
+        codes = torch.stack([self.codes & 15, self.codes >> 4 & 15], 2)  # [out,in/2,2]
+        codes = codes.view(self.out_features, -1, GROUP) - 8
+        weight = (codes * self.scale[..., None]).flatten(1)
+        return F.linear(x.float(), weight.float()).bfloat16().float()
 
 
 class FP16Linear(FewBits):
-    """FP16 weights, widened on the way into products and sums in fp32.
+    """FP16 weights, widened on the way into products and sums in fp32, by our own kernel or
+    FBGEMM's (Khudia et al. 2021).
 
     Weights beyond 65,504 are cut there.
-
-    By our own kernel, or FBGEMM's (Khudia et al. 2021).
     """
 
     def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
         super().__init__(layer, kind, kernel)
         half = weight.float().clamp(-65504, 65504).half()
         self.nbytes = half.nbytes
-        lay = {
-            "plain": lambda w: w,
-            "panels": own.to_panels,
-            "fbgemm": lambda w: torch.ops.quantized.linear_prepack_fp16(w.float(), None),
-        }
-        self.weight = lay[kernel](half)
+        if kernel == "panels":
+            self.weight = to_panels(half)
+        elif kernel == "fbgemm":
+            self.weight = torch.ops.quantized.linear_prepack_fp16(half.float(), None)
+        else:
+            self.weight = half
 
     def multiply(self, x: Tensor) -> Tensor:
         if self.kernel == "panels":
-            return own.linear(x, self.weight, None, self.out_features)
-        return (
-            F.linear(x, self.weight.float())
-            if self.kernel == "plain"
-            else torch.ops.quantized.linear_dynamic_fp16.default(x, self.weight)
-        )
+            return multiply(x, self.weight, None, self.out_features)
+        if self.kernel == "fbgemm":
+            return torch.ops.quantized.linear_dynamic_fp16.default(x, self.weight)
+        return F.linear(x, self.weight.float())
 
 
 KINDS = {"fp16": FP16Linear, "int8": Int8Linear, "w8a8": Int8Linear, "int4": Int4Linear}
@@ -327,9 +301,11 @@ class FewBitsEmbedding(nn.Module):
         self.out_features = table.embedding_dim
         self.kind = "fp16" if kind == "fp16" else "int8"
         rows = table.weight.detach().float()
-        codes, scale = (
-            (rows.half(), torch.ones_like(rows[:, 0])) if kind == "fp16" else channel_codes(rows)
-        )
+        if kind == "fp16":
+            codes = rows.half()
+            scale = torch.ones_like(rows[:, 0])
+        else:
+            codes, scale = channel_codes(rows)
         self.register_buffer("codes", codes)
         self.register_buffer("weight", scale[:, None].to(table.weight.dtype))
         self.nbytes = codes.nbytes + scale.nbytes

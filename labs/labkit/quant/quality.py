@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from labkit import paths
 from labkit.config import UnknownName
-from labkit.decode import check_tokens
+from labkit.decode import check_prompt
 from labkit.model import GPT
 from labkit.step import Step
 
@@ -39,7 +39,7 @@ def perplexity(model: GPT, ids: list[int], window: int = 512, caches=None) -> fl
             f"perplexity needs at least 2 tokens and a window of at least 1, not {len(ids)} and"
             f" {window}"
         )
-    check_tokens(model.config, ids[:1] + ids[: min(window, len(ids) - 1)])
+    check_prompt(model.config, ids[:1] + ids[: min(window, len(ids) - 1)])
     total = 0.0
     for at in range(0, len(ids) - 1, window):
         seen, wanted = ids[at : at + window][: len(ids) - 1 - at], ids[at + 1 : at + 1 + window]

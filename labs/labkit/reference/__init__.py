@@ -15,7 +15,6 @@ from labkit.reference.attention import (
     attention,
     merge,
     online_attention,
-    record_attention,
     split_decode,
 )
 from labkit.reference.decoding import (
@@ -65,7 +64,6 @@ __all__ = [
     "nearest",
     "online_attention",
     "quantise",
-    "record_attention",
     "reprojected",
     "rms_norm",
     "rope",

@@ -5,7 +5,6 @@ answer without ever holding the T x T scores.
 import numpy as np
 
 from labkit.reference.layers import softmax
-from labkit.trace import AttentionStep, Trace
 
 
 def attention(
@@ -96,53 +95,3 @@ def split_decode(q, k, v, splits):
         p = np.exp(scores - top)
         parts.append((top, p.sum(), p @ values))
     return merge(parts)
-
-
-def record_attention(q, k, v, tile=4) -> Trace:
-    """Run `online_attention` on one head and record every tile it visits, and
-    those that causality lets it skip.
-    """
-    T, E = q.shape
-    steps = []
-
-    def watch(a, b, top, total, shrink, scores):
-        # statistics, scores, out, keys, values
-        held = (
-            top.size
-            + total.size
-            + scores.size
-            + (top.size + 2 * scores.shape[1]) * E
-        )
-        steps.append(
-            AttentionStep(
-                [a, min(a + tile, T)],
-                [b, min(b + tile, T)],
-                False,
-                top.tolist(),
-                total.tolist(),
-                float(shrink.min()),
-                held,
-            )
-        )
-        # the diagonal was the last tile of these queries
-        if b + tile >= a + tile:
-            for c in range(a + tile, T, tile):
-                steps.append(
-                    AttentionStep(
-                        [a, min(a + tile, T)],
-                        [c, min(c + tile, T)],
-                        True,
-                        top.tolist(),
-                        total.tolist(),
-                        1.0,
-                        held,
-                    )
-                )
-
-    online_attention(q, k, v, tile, watch)
-    return Trace(
-        "attention",
-        "labkit.reference.online_attention",
-        {"T": T, "E": E, "tile": tile, "score_matrix_floats": T * T},
-        steps,
-    )

@@ -1,24 +1,17 @@
-"""The generated notebooks: what the chapters say, in Markdown that Colab reads, and they run there."""
+"""What lowering makes of MyST: Markdown that Colab, GitHub and a language model read."""
 
-import json
 import re
-import subprocess
-import sys
 
-import nbformat
 import pytest
 import yaml
 
+from course.lower import Book, Page
+from labkit import chapters
 from tests.conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "scripts"))
-import notebooks
-from lower import Book, Page
-
-CHAPTERS = sorted((ROOT / "book/chapters").glob("[0-9][0-9]_*.md"))
+PAGES = [page for chapter in chapters.every() for page in chapter.pages]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 SITE = CONFIG["html"]["baseurl"]
-MYST = re.compile(r"^\s*:::|^\s*`{3,}\{|\{[a-z][\w:-]*\}`|^\(\S+\)=$|^\+\+\+", re.M)
 
 
 @pytest.fixture(scope="module")
@@ -31,76 +24,8 @@ def lower(book):
     return Page(book, "book/chapters/02_kv_cache").lower
 
 
-def committed(path):
-    return json.loads((ROOT / "notebooks" / f"{path.stem}.ipynb").read_text())
-
-
-# -- the committed notebooks -------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
-def test_no_notebook_is_stale_and_the_same_source_gives_the_same_bytes(book, path):
-    made = notebooks.build(path, book)
-    assert made == notebooks.build(path, Book(ROOT))
-    assert (ROOT / "notebooks" / f"{path.stem}.ipynb").read_text() == made, (
-        "run make book and commit notebooks/"
-    )
-
-
 def test_there_is_a_notebook_for_each_chapter_and_no_other():
-    assert {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")} == {p.stem for p in CHAPTERS}
-
-
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
-def test_a_notebook_is_valid_plain_markdown_without_outputs(path):
-    notebook = committed(path)
-    nbformat.validate(nbformat.from_dict(notebook))
-    for cell in notebook["cells"]:
-        source = "".join(cell["source"])
-        if cell["cell_type"] == "markdown":
-            assert not MYST.search(source), MYST.search(source)[0]
-        else:
-            assert cell["outputs"] == [] and cell["execution_count"] is None
-    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
-
-
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
-def test_a_notebook_has_the_chapters_code_cells(path):
-    code = ["".join(c["source"]) for c in committed(path)["cells"] if c["cell_type"] == "code"]
-    text = path.read_text()
-    blocks = re.findall(r"^```\{code-cell\}[^\n]*\n((?::[^\n]*\n)*)(.*?)^```$", text, re.M | re.S)
-    assert code[1:] == [
-        body.strip("\n") for options, body in blocks if "site" not in re.findall(r"\w+", options)
-    ]
-
-
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
-def test_the_first_cell_installs_labkit_only_where_it_is_missing(path):
-    first = "".join(committed(path)["cells"][0]["source"])
-    assert (
-        f"git+{CONFIG['repository']['url']}@v" in first and 'find_spec("labkit") is None' in first
-    )
-    commands = []
-    exec(first.replace("    %pip", "    commands.append('pip') #"), {"commands": commands})
-    assert commands == []  # labkit is here
-
-
-@pytest.mark.smollm2
-@pytest.mark.slow
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
-def test_a_notebook_runs_top_to_bottom_as_in_colab(path):
-    notebook = f"notebooks/{path.stem}.ipynb"
-    done = subprocess.run(
-        [sys.executable, "scripts/colab_check.py", notebook],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    assert int(re.search(r"(\d+) widget models", done.stdout)[1]) > 0
-
-
-# -- lowering ----------------------------------------------------------------------------
+    assert {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")} == {p.stem for p in PAGES}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""What others make of the same weights: transformers' models, to be measured beside ours."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+from labkit.bench import LoopTimes
+
+
+def transformers_twin(model):
+    """transformers' own model with our weights. ValueError where transformers is not installed."""
+    try:
+        import transformers
+    except ImportError:
+        raise ValueError(
+            "a comparison with transformers needs it: pip install transformers"
+        ) from None
+    from labkit.weights.to_hf import ARCHITECTURES, family_of, hf_config, hf_tensors
+
+    config = transformers.AutoConfig.for_model(**hf_config(model.config))
+    architecture = getattr(transformers, ARCHITECTURES[family_of(model.config)])
+    twin = architecture(config).to(model.dtype)
+    twin.load_state_dict(hf_tensors(model), strict=False)
+    twin.tie_weights()
+    return twin.to(model.device).eval()
+
+
+def time_transformers(twin, prompts: list[list[int]], new: int) -> LoopTimes:
+    """What `bench.time_decode` measures, on transformers' `generate` with a static cache: greedy,
+    a clock on every step. The prompts are equally long.
+    """
+    import torch
+    from transformers import StoppingCriteria, StoppingCriteriaList
+
+    marks = []
+
+    # asked after every step whether to stop, it notes the time instead
+    class Clock(StoppingCriteria):
+        def __call__(self, ids, scores, **_):
+            ids[0, -1].item()  # waits for the device
+            marks.append(time.perf_counter())
+            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+    ids = torch.tensor(prompts, device=twin.device)
+    start = time.perf_counter()
+    with torch.inference_mode():
+        out = twin.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new,
+            min_new_tokens=new,
+            do_sample=False,
+            cache_implementation="static",
+            pad_token_id=0,
+            disable_compile=True,
+            stopping_criteria=StoppingCriteriaList([Clock()]),
+        )
+    each = [b - a for a, b in pairwise(marks)]
+    return LoopTimes(marks[0] - start, each, out[:, ids.shape[1] :].tolist())
