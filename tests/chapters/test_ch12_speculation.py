@@ -55,7 +55,7 @@ def test_the_p_value_is_that_of_a_chi_square_table(counts, expected):
 
 
 def test_a_draft_is_kept_as_often_as_it_overlaps_with_its_target():
-    """Within six standard deviations of a share of 10,000: chance goes further once in 10^8 runs."""
+    """Within six standard deviations of a share of 10,000: chance is that far once in 10^8 runs."""
     for q in lab_12_accept.drafts_for(P).values():
         made = lab_12_accept.replies(accept, P, q, 1, 10_000)
         kept = sum(len(tokens) == 2 for tokens in made) / len(made)
