@@ -9,12 +9,23 @@ import re
 import shutil
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
+
+# where only the tests for CUDA run it may be missing
+with suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    # the same examples on every machine, however slow it is; --hypothesis-seed=1 tries others
+    settings.register_profile(
+        "everywhere", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("everywhere")
 
 ROOT = Path(__file__).parents[1]
 # `make check CHAPTER=02` builds a site of its own
@@ -170,8 +181,12 @@ class Visit:
     def scroll_through(self):
         """Everything that waits until it is near is drawn."""
         self.page.evaluate(
-            """async () => { for (let y = 0; y < document.body.scrollHeight; y += 700) {
-            scrollTo({ top: y, behavior: "instant" }); await new Promise(r => setTimeout(r, 40)); } }"""
+            """async () => {
+                for (let y = 0; y < document.body.scrollHeight; y += 700) {
+                    scrollTo({ top: y, behavior: "instant" });
+                    await new Promise(r => setTimeout(r, 40));
+                }
+            }"""
         )
         self.page.wait_for_load_state("networkidle")
 

@@ -10,8 +10,6 @@ from collections import Counter
 import torch
 
 import labkit
-from labkit.config import LAYER_TYPES
-from labkit.speculative import Speculation
 from tests import oracles
 
 NEW = 24
@@ -29,33 +27,30 @@ MODELS = {
     "full": {},
     "window": dict(layer_types=("sliding", "full"), window=7),
     "multi-head, learned positions": dict(n_kv_heads=4, position="learned"),
+    "latent": dict(
+        layer_types=("mla", "mla"),
+        kv_lora_rank=16,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=4,
+        v_head_dim=8,
+    ),
+    "delta": dict(
+        layer_types=("delta", "full"),
+        delta_n_key_heads=2,
+        delta_n_value_heads=4,
+        delta_key_dim=8,
+        delta_value_dim=8,
+        delta_conv=4,
+    ),
+    "sinks, experts": dict(
+        sinks=True,
+        window=7,
+        layer_types=("sliding", "full"),
+        n_experts=4,
+        n_active_experts=2,
+        d_expert=16,
+    ),
 }
-if "delta" in LAYER_TYPES:  # with every mixer there is
-    MODELS |= {
-        "latent": dict(
-            layer_types=("mla", "mla"),
-            kv_lora_rank=16,
-            qk_nope_head_dim=8,
-            qk_rope_head_dim=4,
-            v_head_dim=8,
-        ),
-        "delta": dict(
-            layer_types=("delta", "full"),
-            delta_n_key_heads=2,
-            delta_n_value_heads=4,
-            delta_key_dim=8,
-            delta_value_dim=8,
-            delta_conv=4,
-        ),
-        "sinks, experts": dict(
-            sinks=True,
-            window=7,
-            layer_types=("sliding", "full"),
-            n_experts=4,
-            n_active_experts=2,
-            d_expert=16,
-        ),
-    }
 
 
 @functools.cache
@@ -108,19 +103,6 @@ class Guess:
         return [
             [t if self.rnd.random() < 0.67 else self.rnd.randrange(64) for t in d] for d in rest
         ]
-
-
-class Always(Speculation):
-    """Drafts whatever it costs."""
-
-    def best(self, rate, cost, token):
-        return 3
-
-
-def always(proposer) -> Speculation:
-    speculation = Always(proposer)
-    speculation.took[0] = [(1, 1.0)]
-    return speculation
 
 
 def check(engine) -> None:

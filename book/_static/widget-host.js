@@ -1,11 +1,12 @@
-// Brings the anywidgets of a static page to life: no kernel, no require.js, no html-manager, no network.
-// A classic script, because a page opened as file:// may not load modules; the widgets' own modules come out of the page itself.
+// Brings the anywidgets of a static page to life: no kernel, no require.js, no html-manager, no
+// network. A classic script, because a page opened as file:// may not load modules; the widgets'
+// own modules come out of the page itself.
 (function () {
   "use strict";
   const STATE = 'script[type="application/vnd.jupyter.widget-state+json"]';
   const VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]';
 
-  /** What a widget sees of its model. Without a kernel a change stays in the page. */
+  // What a widget sees of its model. Without a kernel a change stays in the page.
   class Model {
     #state;
     #listeners = new Map();
@@ -28,13 +29,24 @@
     }
     save_changes() {}
     send() {}
-    #tell(event, value) { for (const listener of [...(this.#listeners.get(event) ?? [])]) listener({}, value); }
-    widget_manager = { get_model() { return Promise.reject(new Error("a static page has no kernel to ask for another widget")); } };
+    #tell(event, value) {
+      const listeners = [...(this.#listeners.get(event) ?? [])]; // one of them may leave
+      for (const listener of listeners) listener({}, value);
+    }
+    widget_manager = {
+      get_model() {
+        const why = "a static page has no kernel to ask for another widget";
+        return Promise.reject(new Error(why));
+      },
+    };
   }
 
   const modules = new Map();
   function load(source) {
-    if (!modules.has(source)) modules.set(source, import(URL.createObjectURL(new Blob([source], { type: "text/javascript" }))));
+    if (!modules.has(source)) {
+      const blob = new Blob([source], { type: "text/javascript" });
+      modules.set(source, import(URL.createObjectURL(blob)));
+    }
     return modules.get(source);
   }
   const styled = new Set();
@@ -44,9 +56,12 @@
     document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
   }
 
-  /** Mounts one view. Its still picture goes only when the live one stands, and stays if anything fails. */
+  const stillOf = (view) => view.parentElement.querySelector(":scope > .lk-still");
+
+  // Mounts one view. Its still picture goes only when the live one stands, and stays if anything
+  // fails.
   async function mount(view, model, source) {
-    const live = document.createElement("div"), still = view.parentElement.querySelector(":scope > .lk-still");
+    const live = document.createElement("div");
     let widget = (await load(source)).default;
     if (typeof widget === "function") widget = await widget();
     style(model.get("_css"));
@@ -56,22 +71,30 @@
     await widget.render?.({ model, el: live });
     live.style.display = "";
     live.className = "lk-live";
-    still?.classList.add("lk-replaced");
+    stillOf(view)?.classList.add("lk-replaced");
   }
 
   function start() {
-    const states = {}, shared = {}, models = {};
+    const states = {};
+    const shared = {};
+    const models = {};
     for (const script of document.querySelectorAll(STATE)) {
       const page = JSON.parse(script.textContent);
       Object.assign(states, page.state);
-      Object.assign(shared, page.modules); // course.widgets ships a module once, whatever the number of widgets
+      // course.widgets ships a module once, whatever the number of widgets
+      Object.assign(shared, page.modules);
     }
-    const open = (view) => {
-      const id = JSON.parse(view.textContent).model_id, entry = states[id];
-      if (entry?.model_module !== "anywidget") return; // a core ipywidget would look alive and not be
-      models[id] ??= new Model(entry.state);
-      mount(view, models[id], shared[entry.state._esm] ?? entry.state._esm).catch((error) => console.error("widget", id, error));
-    };
+    function open(view) {
+      const id = JSON.parse(view.textContent).model_id;
+      const entry = states[id];
+      if (entry?.model_module !== "anywidget") return; // a core ipywidget would only look alive
+      const { state } = entry;
+      // the page carries the still picture once, where readers without JavaScript see it
+      state.still ??= stillOf(view)?.outerHTML;
+      models[id] ??= new Model(state);
+      mount(view, models[id], shared[state._esm] ?? state._esm)
+        .catch((error) => console.error("widget", id, error));
+    }
     const near = new IntersectionObserver((seen) => {
       for (const { isIntersecting, target } of seen) {
         if (!isIntersecting) continue;

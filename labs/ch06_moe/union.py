@@ -7,25 +7,26 @@ holds for tokens that choose evenly and on their own. Tokens of real text share 
 agree more often: the second router input has that.
 """
 
-from labkit import ModelConfig, formulas, presets
+from labkit import ModelConfig, formulas, plotting, presets
 from labkit.lab import Lab
+from labkit.tables import only, series, where
 
 MODELS = ("mixtral-8x7b", "qwen3-30b-a3b")
-BATCHES = [1, 2, 4, 8, 16, 32, 64, 256]
+TOKENS_ARE = {"independent": 0.0, "alike": 1.0}  # how much of one direction all tokens share
 
 
 def router_of(name: str) -> ModelConfig:
     """The router of a real model over narrow experts: the choice is all that counts here."""
     base = presets[name]
     return ModelConfig(
-        8,
-        256,
-        1,
-        1,
-        1,
-        8,
-        8,
-        8,
+        vocab_size=8,
+        d_model=256,
+        n_layers=1,
+        n_heads=1,
+        n_kv_heads=1,
+        head_dim=8,
+        d_ff=8,
+        max_context=8,
         n_experts=base.n_experts,
         n_active_experts=base.n_active_experts,
         d_expert=1,
@@ -33,27 +34,37 @@ def router_of(name: str) -> ModelConfig:
     )
 
 
-def run(device="cpu", quick=False):
+def touched_by(moe, batch: int, shared: float, draws: int, device: str) -> float:
+    """Experts that a batch of tokens touches: the mean over so many draws of the tokens."""
     import torch
 
-    from labkit.moe import MoE, expert_load, watch_routing
+    from labkit.moe import expert_load, watch_routing
+
+    c = moe.router.config
+    with watch_routing(moe) as seen, torch.inference_mode():
+        for draw in range(draws):
+            generator = torch.Generator().manual_seed(draw)
+            direction = torch.randn(1, c.d_model, generator=generator)
+            x = torch.randn(batch, c.d_model, generator=generator)
+            moe((x + shared * direction).to(device))
+    touched = [int((expert_load(experts, c.n_experts) > 0).sum()) for _, experts, _ in seen]
+    return sum(touched) / draws
+
+
+def run(device, *, batches, draws):
+    """A row for each model, kind of tokens and batch."""
+    import torch
+
+    from labkit.moe import MoE
 
     rows = []
     for name in MODELS:
         c = router_of(name)
         torch.manual_seed(0)
         moe = MoE(c, "loop").to(device).eval()
-        for kind, common in (("independent", 0.0), ("alike", 1.0)):
-            for B in BATCHES[::3] if quick else BATCHES:
-                touched, draws = 0, 20 if quick else 100
-                with watch_routing(moe) as seen, torch.inference_mode():
-                    for draw in range(draws):
-                        generator = torch.Generator().manual_seed(draw)
-                        one = torch.randn(1, c.d_model, generator=generator)
-                        x = torch.randn(B, c.d_model, generator=generator)
-                        moe((x + common * one).to(device))
-                for _, experts, _ in seen:
-                    touched += int((expert_load(experts, c.n_experts) > 0).sum())
+        for kind, shared in TOKENS_ARE.items():
+            for B in batches:
+                touched = touched_by(moe, B, shared, draws, device)
                 expected = formulas.experts_read(c.n_experts, c.n_active_experts, B)
                 rows.append(
                     {
@@ -63,11 +74,11 @@ def run(device="cpu", quick=False):
                         "experts": c.n_experts,
                         "active": c.n_active_experts,
                         "draws": draws,
-                        "touched": touched / draws,
+                        "touched": touched,
                         "formula": expected,
-                        "of_formula": touched / draws / expected,
-                        "share": touched / draws / c.n_experts,
-                        "a_token": touched / draws / B,
+                        "of_formula": touched / expected,
+                        "share": touched / c.n_experts,
+                        "a_token": touched / B,
                     }
                 )
     return rows
@@ -88,40 +99,44 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
-    rows = [r for r in rows if r["model"] == MODELS[-1]]
-    batches = sorted({r["batch"] for r in rows})
-    series = {
-        kind: [r["touched"] for r in rows if r["tokens_are"] == kind]
-        for kind in ("independent", "alike")
-    }
+    last = where(rows, model=MODELS[-1])
+    batches = sorted({r["batch"] for r in last})
+    touched = series(last, "tokens_are", "touched")
     return plotting.lines(
         batches,
-        series,
+        touched,
         log_x=True,
         x_label="tokens in the batch",
         y_label="experts touched",
-        alt=(
-            f"Experts of {MODELS[-1]} that a batch touches: measured close to the formula for"
-            " independent tokens, fewer for tokens that are alike."
+        alt=f"Experts of {MODELS[-1]} that a batch touches, of {batches[0]} to {batches[-1]}"
+        " tokens: "
+        + "; ".join(
+            f"{kind} {', '.join(f'{n:.1f}' for n in counts)}" for kind, counts in touched.items()
         ),
     )
 
 
+def notice(rows):
+    model = where(rows, model=MODELS[-1], batch=8)
+    apart = only(model, tokens_are="independent")
+    alike = only(model, tokens_are="alike")
+    return (
+        f"A token touches {apart['active']} experts of {MODELS[-1]}, eight of them touch"
+        f" {apart['touched']:.1f}: the bytes saved per token shrink exactly where batching should"
+        " help. Tokens that resemble each other agree on experts: eight that share a direction"
+        f" touch {alike['touched']:.1f}, {alike['of_formula']:.0%} of what the formula says for"
+        " independent ones. So text stays below the formula, and load becomes uneven."
+    )
+
+
 LAB = Lab(
-    asks="Does the formula hold where its assumptions do?",
     title="The experts a batch touches",
-    minutes=0.1,
     objective=(
         "Count the experts that batches of 1 to 256 tokens touch, and hold the formula against the"
         " count."
     ),
-    notice=(
-        "Eight tokens touch far more than one token's experts: the bytes saved per token shrink"
-        " exactly where batching should help. Tokens that resemble each other agree on experts, so"
-        " text stays below the formula, and load becomes uneven."
-    ),
+    asks="Does the formula hold where its assumptions do?",
+    notice=notice,
     columns={
         "model": "model",
         "tokens_are": "tokens are",
@@ -133,6 +148,11 @@ LAB = Lab(
         "a_token": "for each token|.2f",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"batches": [1, 2, 4, 8, 16, 32, 64, 256], "draws": 100},
+        "quick": {"batches": [1, 8, 64], "draws": 20},
+    },
     go=go,
+    plot=plot,
+    minutes=0.1,
 )

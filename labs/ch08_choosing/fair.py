@@ -8,13 +8,33 @@ fail on the rigged run, and none on the fair one.
 """
 
 import os
+import random
+import statistics
 from dataclasses import dataclass, replace
 
-from labkit import ModelConfig
+from labkit import ModelConfig, bench, plotting
 from labkit.lab import Lab
+from labkit.tables import only, progress, span
 
-MODEL = ModelConfig(1024, 256, 4, 8, 8, 32, 704, 1024)
-TRICKS = ("seed", "warm-up", "dtype", "prompt length", "threads", "matched parameters")
+MODEL = ModelConfig(
+    vocab_size=1024,
+    d_model=256,
+    n_layers=4,
+    n_heads=8,
+    n_kv_heads=8,
+    head_dim=32,
+    d_ff=704,
+    max_context=1024,
+)
+CHECKS = {  # a trick -> what of a side's record gives it away
+    "seed": "written",
+    "warm-up": "warmup",
+    "dtype": "dtype",
+    "prompt length": "prompt",
+    "threads": "threads",
+    "matched parameters": "parameters",
+}
+TRICKS = tuple(CHECKS)
 
 
 @dataclass(frozen=True)
@@ -31,26 +51,23 @@ class Setup:
 
 def rig(theirs: Setup, ours: Setup, trick: str) -> tuple[Setup, Setup]:
     """The two setups with one more trick."""
-    # one more than can run: they wait for each other
-    handicap = {"warm-up": {"warmup": 0}, "threads": {"threads": os.cpu_count() + 1}}
-    help = {
+    handicap = {
+        "warm-up": {"warmup": 0},
+        # one more than can run: they wait for each other
+        "threads": {"threads": os.cpu_count() + 1},
+    }
+    boost = {
         "seed": {"seed": min(range(50), key=asked)},
         "dtype": {"dtype": "bf16"},
         "prompt length": {"prompt": 16},
         "matched parameters": {"d_ff": 64},
     }
-    return replace(theirs, **handicap.get(trick, {})), replace(ours, **help.get(trick, {}))
+    return replace(theirs, **handicap.get(trick, {})), replace(ours, **boost.get(trick, {}))
 
 
 def asked(seed: int) -> int:
     """New tokens that a user asks for: the workload, as a seed draws it."""
-    import random
-
     return random.Random(seed).randint(4, 24)
-
-
-# what of the record each reads
-CHECKS = dict(zip(TRICKS, ("written", "warmup", "dtype", "prompt", "threads", "parameters")))
 
 
 def check(name: str, theirs: dict, ours: dict) -> str | None:
@@ -59,33 +76,41 @@ def check(name: str, theirs: dict, ours: dict) -> str | None:
     return None if theirs[key] == ours[key] else f"{key}: theirs {theirs[key]}, ours {ours[key]}"
 
 
-def contestant(setup: Setup, device: str):
-    """(a function that serves the workload, the record of what it really did)."""
-    import torch
+class Side:
+    """A model that serves the workload as its setup says, and the record of what it really did."""
 
-    import labkit
-    from labkit.dtypes import DTYPES
+    def __init__(self, setup: Setup, device: str):
+        import torch
 
-    torch.manual_seed(0)
-    model = labkit.GPT(MODEL.replace(d_ff=setup.d_ff)).to(device, DTYPES[setup.dtype]).eval()
-    record = {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "dtype": str(model.dtype),
-        "warmup": 0,
-    }
+        import labkit
+        from labkit.dtypes import DTYPES
 
-    def serve(timed: bool = True):
-        torch.set_num_threads(setup.threads)
-        prompt = list(range(setup.prompt))
-        reply = labkit.generate(model, [prompt], asked(setup.seed), stop=())[0]
-        record.update(
-            threads=torch.get_num_threads(),
-            prompt=len(prompt),
-            written=len(reply),
-            warmup=record["warmup"] + (not timed),
-        )
+        torch.manual_seed(0)
+        config = MODEL.replace(d_ff=setup.d_ff)
+        self.setup = setup
+        self.model = labkit.GPT(config).to(device, DTYPES[setup.dtype]).eval()
+        self.record = {
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "dtype": str(self.model.dtype),
+            "warmup": 0,
+        }
 
-    return serve, record
+    def serve(self) -> None:
+        import torch
+
+        import labkit
+
+        torch.set_num_threads(self.setup.threads)
+        prompt = list(range(self.setup.prompt))
+        reply = labkit.generate(self.model, [prompt], asked(self.setup.seed), stop=())[0]
+        self.record["threads"] = torch.get_num_threads()
+        self.record["prompt"] = len(prompt)
+        self.record["written"] = len(reply)
+
+    def warm_up(self) -> None:
+        for _ in range(self.setup.warmup):
+            self.serve()
+            self.record["warmup"] += 1
 
 
 def compare(theirs: Setup, ours: Setup, device: str, rounds: int) -> tuple[float, dict, dict]:
@@ -93,70 +118,65 @@ def compare(theirs: Setup, ours: Setup, device: str, rounds: int) -> tuple[float
 
     In turn, round by round; a side that is not warmed up comes fresh to every round.
     """
-    import statistics
-    import time
-
     import torch
 
-    seconds, made, threads = {"theirs": [], "ours": []}, {}, torch.get_num_threads()
+    sides: dict[str, Side] = {}
+
+    def serving(name: str, setup: Setup):
+        def seconds() -> float:
+            if name not in sides or setup.warmup == 0:
+                sides[name] = Side(setup, device)
+                sides[name].warm_up()
+            return bench.timed(sides[name].serve, device)[0]
+
+        return seconds
+
+    # each side sets its own, and what was set before comes back
+    threads = torch.get_num_threads()
     try:
-        for _ in range(rounds):
-            for side, setup in (("theirs", theirs), ("ours", ours)):
-                if side not in made or setup.warmup == 0:
-                    made[side] = contestant(setup, device)
-                    for _ in range(setup.warmup):
-                        made[side][0](timed=False)
-                start = time.perf_counter()
-                made[side][0]()
-                seconds[side].append(time.perf_counter() - start)
+        took = bench.rounds(
+            {"theirs": serving("theirs", theirs), "ours": serving("ours", ours)},
+            repeats=rounds,
+            warmup=0,
+            device=device,
+        )
     finally:
         torch.set_num_threads(threads)
-    return (
-        statistics.median(seconds["theirs"]) / statistics.median(seconds["ours"]),
-        made["theirs"][1],
-        made["ours"][1],
-    )
+    multiple = statistics.median(took["theirs"]) / statistics.median(took["ours"])
+    return multiple, sides["theirs"].record, sides["ours"].record
 
 
-def run(device="cpu", quick=False):
-    from labkit.tables import progress
-
-    rounds, rigged = 3 if quick else 11, (Setup(), Setup())
-    fair_multiple, *fair = compare(*rigged, device, rounds)
-    alone = {
-        trick: compare(*rig(Setup(), Setup(), trick), device, rounds)[0]
-        for trick in progress(TRICKS, "tricks")
-    }
+def run(device, *, rounds):
+    """Rows of the fair run, of each trick alone, and of all together."""
+    fair = Setup(), Setup()
+    rigged = fair
     for trick in TRICKS:
         rigged = rig(*rigged, trick)
+    fair_multiple, *fair_records = compare(*fair, device, rounds)
+    alone = {
+        trick: compare(*rig(*fair, trick), device, rounds)[0]
+        for trick in progress(TRICKS, "tricks")
+    }
     multiple, *records = compare(*rigged, device, rounds)
-    rows = [
-        {
-            "run": "fair",
-            "multiple": fair_multiple,
-            "n": rounds,
-            "failed": sum(check(c, *fair) is not None for c in CHECKS),
-        }
-    ]
-    rows += [
-        {
-            "run": f"one trick: {t}",
-            "multiple": alone[t],
-            "n": rounds,
-            "check": t,
-            "on_fair": check(t, *fair) or "pass",
-            "on_rigged": check(t, *records) or "pass",
-        }
-        for t in TRICKS
-    ]
+
+    def whole(name, multiple, records) -> dict:
+        failed = sum(check(trick, *records) is not None for trick in TRICKS)
+        return {"run": name, "multiple": multiple, "n": rounds, "failed": failed}
+
     return [
-        *rows,
-        {
-            "run": "all tricks",
-            "multiple": multiple,
-            "n": rounds,
-            "failed": sum(check(c, *records) is not None for c in CHECKS),
-        },
+        whole("fair", fair_multiple, fair_records),
+        *(
+            {
+                "run": f"one trick: {trick}",
+                "multiple": alone[trick],
+                "n": rounds,
+                "check": trick,
+                "on_fair": check(trick, *fair_records) or "pass",
+                "on_rigged": check(trick, *records) or "pass",
+            }
+            for trick in TRICKS
+        ),
+        whole("all tricks", multiple, records),
     ]
 
 
@@ -181,8 +201,6 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
     return plotting.bars(
         {r["run"]: r["multiple"] for r in rows},
         x_label="times faster, for two identical models",
@@ -193,20 +211,26 @@ def plot(rows):
     )
 
 
+def notice(rows):
+    alone = [r["multiple"] for r in rows if r["run"].startswith("one trick")]
+    return (
+        f"The fair run ({only(rows, run='fair')['multiple']:.2f} times faster) says how much of a"
+        " difference is noise on your machine. One trick alone makes the same model look"
+        f" {span(alone)} times as fast, and what gives nothing here may give much elsewhere. All"
+        f" together make a headline: {only(rows, run='all tricks')['multiple']:.2f} times. No check"
+        " asks for intentions: each reads a record that the run itself wrote. Keep such a record"
+        " with your own results."
+    )
+
+
 LAB = Lab(
-    asks="Does every check catch its trick, none the fair run, and do equal models come out equal?",
     title="A rigged benchmark, and six checks",
-    minutes=0.4,
     objective=(
         "Make a model look several times faster than itself, and catch each trick by a check that"
         " reads what the run really did."
     ),
-    notice=(
-        "The fair run says how much of a difference is noise on your machine. Some tricks give"
-        " nothing here and much elsewhere; together they make a headline. No check asks for"
-        " intentions: each reads a record that the run itself wrote. Keep such a record with your"
-        " own results."
-    ),
+    asks="Does every check catch its trick, none the fair run, and do equal models come out equal?",
+    notice=notice,
     columns={
         "run": "run",
         "multiple": "times faster|.2f",
@@ -217,6 +241,8 @@ LAB = Lab(
         "failed": "checks failed",
     },
     run=run,
-    plot=plot,
+    sizes={"full": {"rounds": 11}, "quick": {"rounds": 3}},
     go=go,
+    plot=plot,
+    minutes=0.4,
 )

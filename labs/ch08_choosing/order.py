@@ -3,24 +3,25 @@
 This prints the plan; `labkit runbook` carries it out.
 """
 
+from labkit import plotting
 from labkit.lab import Lab, in_order
+from labkit.tables import series
 
 
-def run(device="cpu", quick=False):
-    rows = []
-    for i, lab in enumerate(in_order(), start=1):
-        rows.append(
-            {
-                "step": i,
-                "id": lab.id,
-                "chapter": lab.chapter,
-                "title": lab.title,
-                "needs": ", ".join(lab.needs),
-                "minutes": lab.minutes,
-                "go_if": lab.asks,
-            }
-        )
-    return rows
+def run(device):
+    """A row for each lab."""
+    return [
+        {
+            "step": step,
+            "id": lab.id,
+            "chapter": lab.chapter,
+            "title": lab.title,
+            "needs": ", ".join(lab.needs),
+            "minutes": lab.minutes,
+            "go_if": lab.asks,
+        }
+        for step, lab in enumerate(in_order(), start=1)
+    ]
 
 
 def go(rows):
@@ -33,29 +34,26 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
-    minutes: dict[str, float] = {}
-    for r in rows:
-        minutes[r["chapter"]] = minutes.get(r["chapter"], 0) + r["minutes"]
-    bars = {f"chapter {chapter}": m for chapter, m in sorted(minutes.items())}
+    minutes = {
+        f"chapter {chapter}": sum(each)
+        for chapter, each in sorted(series(rows, "chapter", "minutes").items())
+    }
     return plotting.bars(
-        bars,
+        minutes,
         x_label="minutes on two cores",
         form="{:.1f}",
         alt="Minutes that the labs take: "
-        + ", ".join(f"{chapter} {m:.1f}" for chapter, m in bars.items()),
+        + ", ".join(f"{chapter} {m:.1f}" for chapter, m in minutes.items()),
     )
 
 
 LAB = Lab(
-    asks="Does every lab come after the one it needs?",
     title="The run order",
-    minutes=0,
     objective=(
         "See all labs in the order in which each rests on the one before, and the question that its"
         " checkpoint asks."
     ),
+    asks="Does every lab come after the one it needs?",
     notice=(
         "A checkpoint is a question about the result, not about your patience. Run it all with"
         " labkit runbook (--quick for a first look): it stops at the first checkpoint that fails,"
@@ -71,6 +69,7 @@ LAB = Lab(
         "go_if": "go if yes",
     },
     run=run,
-    plot=plot,
     go=go,
+    plot=plot,
+    minutes=0,
 )

@@ -7,14 +7,16 @@ windows, latents, states and experts meet it, by formula. One card, weights and 
 roofline's time: what fails here fails on the machine too.
 """
 
-from labkit import formulas, presets
+from labkit import ModelConfig, formulas, plotting, presets
 from labkit.lab import Lab
+from labkit_labs.common import gpus
 
 BASE = presets["llama3-8b"].replace(max_context=131072)
 EXPERTS = {"n_experts": 32, "n_active_experts": 4, "d_expert": BASE.d_ff // 4, "d_ff": 0}
 
 
 def layers(pattern: str) -> tuple[str, ...]:
+    """A pattern of layer types, repeated over all layers."""
     return tuple((pattern.split() * BASE.n_layers)[: BASE.n_layers])
 
 
@@ -51,51 +53,47 @@ DESIGNS = {
 }
 
 
-def meets(config, card, context: int, users: int, tokens_per_second: float) -> dict:
+def meets(
+    config: ModelConfig, card: gpus.GPU, context: int, users: int, tokens_per_second: float
+) -> dict:
     """What one design needs, what it reaches, and the first reason why it fails."""
-    cache, weights = formulas.kv_cache_bytes(config, context, users), formulas.weight_bytes(config)
-    seconds = formulas.roofline_seconds(
-        users * formulas.decode_flops(config, context),
-        formulas.decode_bytes(config, context, users),
-        card.ceilings,
-    )
-    why = (
-        "its weights don't fit"
-        if card.room(config) <= 0
-        else (
-            f"fits {card.largest_batch(config, context)} users"
-            if cache > card.room(config)
-            else (
-                f"reads {formulas.decode_bytes(config, context, users) / 1e9:,.0f} GB a step"
-                if 1 / seconds < tokens_per_second
-                else ""
-            )
-        )
-    )
+    cache = formulas.kv_cache_bytes(config, context, users)
+    read = formulas.decode_bytes(config, context, users)
+    flops = users * formulas.decode_flops(config, context)
+    reaches = 1 / formulas.roofline_seconds(flops, read, card.ceilings)
+    largest = card.largest_batch(config, context)
+    if card.room(config) <= 0:
+        why = "its weights don't fit"
+    elif cache > card.room(config):
+        why = f"fits {largest} users"
+    elif reaches < tokens_per_second:
+        why = f"reads {read / 1e9:,.0f} GB a step"
+    else:
+        why = ""
     return {
         "parameters": formulas.parameters(config),
         "active": formulas.active_parameters(config),
-        "weight_bytes": weights,
+        "weight_bytes": formulas.weight_bytes(config),
         "cache_bytes": cache,
-        "largest_batch": card.largest_batch(config, context),
-        "reaches": 1 / seconds,
+        "largest_batch": largest,
+        "reaches": reaches,
         "meets": not why,
         "why_not": why or "–",
     }
 
 
-def run(device="cpu", quick=False, gpu="H100", context=32768, users=16, tokens_per_second=30.0):
-    from labkit_labs.common import gpus
-
+def run(device="cpu", *, gpu="H100", context=32768, users=16, tokens_per_second=30.0):
+    """A row for each design. The target: so many users of so many tokens, each at such a speed."""
     if min(context, users, tokens_per_second) <= 0:
         raise ValueError(
             f"context, users and tokens_per_second must be above 0, not {context}, {users} and"
             f" {tokens_per_second}"
         )
+    card = gpus.named(gpu)
     target = {"gpu": gpu, "context": context, "users": users, "wanted": tokens_per_second}
     return [
-        {"design": name} | target | meets(c, gpus.named(gpu), context, users, tokens_per_second)
-        for name, c in DESIGNS.items()
+        {"design": name} | target | meets(config, card, context, users, tokens_per_second)
+        for name, config in DESIGNS.items()
     ]
 
 
@@ -110,30 +108,36 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
+    gigabytes = {r["design"]: r["cache_bytes"] / 1e9 for r in rows}
     return plotting.bars(
-        {r["design"]: r["cache_bytes"] / 1e9 for r in rows},
+        gigabytes,
         x_label="GB of cache for all users",
         form="{:,.1f}",
         alt="Cache of each design for the target's users: "
-        + ", ".join(f"{r['design']} {r['cache_bytes'] / 1e9:,.1f} GB" for r in rows),
+        + ", ".join(f"{design} {gb:,.1f} GB" for design, gb in gigabytes.items()),
+    )
+
+
+def notice(rows):
+    target = rows[0]
+    met = sum(r["meets"] for r in rows)
+    return (
+        f"{met} of {len(rows)} designs serve {target['users']} users of {target['context']:,}"
+        f" tokens on one {target['gpu']} at {target['wanted']:g} tokens/s. Heads, windows, latents,"
+        " layer types and experts are fixed with the first training step; batch size, paging and"
+        " number formats are not. Quality is not in this table: a design that meets the target"
+        " still has to win on your task. Change the target with --set gpu=L4, --set context=8192,"
+        " --set users=64 or --set tokens_per_second=50."
     )
 
 
 LAB = Lab(
-    asks="Does any design meet the target?",
     title="What to fix before pretraining",
-    minutes=0,
     objective=(
         "State a serving target, and see which sizes meet it before a single step is trained."
     ),
-    notice=(
-        "Heads, windows, latents, layer types and experts are fixed with the first training step;"
-        " batch size, paging and number formats are not. Quality is not in this table: a design"
-        " that meets the target still has to win on your task. Change the target with --set gpu=L4,"
-        " --set context=8192, --set users=64 or --set tokens_per_second=50."
-    ),
+    asks="Does any design meet the target?",
+    notice=notice,
     columns={
         "design": "design",
         "parameters": "parameters",
@@ -145,6 +149,7 @@ LAB = Lab(
         "why_not": "why not",
     },
     run=run,
-    plot=plot,
     go=go,
+    plot=plot,
+    minutes=0,
 )

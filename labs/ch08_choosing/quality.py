@@ -6,28 +6,36 @@ Quality beside cost: recall, cache bytes, work and time of a decoded token, step
 training.
 """
 
+import multiprocessing
+import statistics
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from labkit import bench, formulas, plotting
 from labkit.lab import Lab
+from labkit.tables import only, progress
 
-STEPS = 1000
+STEPS = 1000  # of a training after which variants are ranked
 
 
-def run(device="cpu", quick=False, seeds=3, steps=STEPS, workers=2):
-    import statistics
+def run(device, *, repeats, seeds=3, steps=STEPS, workers=2):
+    """A row for each variant.
 
-    from labkit import formulas
+    repeats: how often a decoded token is timed. seeds: trainings of each variant. steps: of each.
+    workers: processes that train.
+    """
     from labkit_labs.common import recall
 
-    seeds, steps = (1, 4) if quick else (seeds, steps)
-    made = train_all(list(recall.INSIDES), seeds, steps, device, workers)
-    configs, context = recall.variants(), 3 * recall.MAIN
-    times = decode_times(configs, context, device, repeats=5 if quick else 100)
+    configs = recall.variants()
+    context = 3 * recall.MAIN
+    made = train_all(list(configs), seeds, steps, device, workers)
+    times = decode_times(configs, context, device, repeats)
     rows = []
     for name, config in configs.items():
         runs = made[name]
-        learned = [r["learned"][recall.MAIN] for r in runs]
+        scores = [r["recall"][recall.MAIN] for r in runs]
         row = {
             "variant": name,
-            "verdict": verdict([r["recall"][recall.MAIN] for r in runs], steps, recall.LEARNED),
+            "verdict": verdict(scores, steps, recall.LEARNED),
             "pairs": recall.MAIN,
             "context": context,
             "seeds": seeds,
@@ -40,26 +48,19 @@ def run(device="cpu", quick=False, seeds=3, steps=STEPS, workers=2):
         }
         for pairs in recall.PAIRS:
             row |= spread(f"recall_{pairs}", [r["recall"][pairs] for r in runs])
-        row |= spread("recall", [r["recall"][recall.MAIN] for r in runs])
-        row |= {
-            "steps_to_learn": None if None in learned else statistics.median(learned),
-            "steps_to_learn_8": (
-                None if None in (few := [r["learned"][8] for r in runs]) else statistics.median(few)
-            ),
-        }
-        rows.append(times[name].to_row(**row, **spread("seconds", [r["seconds"] for r in runs])))
+        row |= spread("recall", scores)
+        row["steps_to_learn"] = if_all([r["learned"][recall.MAIN] for r in runs])
+        row["steps_to_learn_8"] = if_all([r["learned"][8] for r in runs])
+        row |= spread("seconds", [r["seconds"] for r in runs])
+        rows.append(times[name].to_row(**row))
     return rows
 
 
-def train_all(names, seeds, steps, device, workers):
+def train_all(names, seeds, steps, device, workers) -> dict:
     """variant -> what each seed's training came to.
 
     One process with one thread for each of `workers`.
     """
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-
-    from labkit.tables import progress
     from labkit_labs.common import recall
 
     # so that no worker waits at the end
@@ -71,13 +72,11 @@ def train_all(names, seeds, steps, device, workers):
             for seed in range(seeds)
         ]
         done = [job.result() for job in progress(as_completed(jobs), "trainings", len(jobs))]
-    return {
-        name: sorted((d for d in done if d["variant"] == name), key=lambda d: d["seed"])
-        for name in names
-    }
+    done.sort(key=lambda made: made["seed"])
+    return {name: [made for made in done if made["variant"] == name] for name in names}
 
 
-def decode_times(configs, context, device, repeats):
+def decode_times(configs, context, device, repeats) -> dict:
     """variant -> Measurement of one decoded token after context - 1 others, all in turn.
 
     The caches hold noise: reading it costs the same.
@@ -85,9 +84,6 @@ def decode_times(configs, context, device, repeats):
     import torch
 
     import labkit
-    from labkit import bench
-
-    torch.set_num_threads(1)
 
     def decoder(config):
         model = labkit.GPT(config).to(device).eval()
@@ -114,23 +110,25 @@ def decode_times(configs, context, device, repeats):
     )
 
 
-def spread(name, values):
-    import statistics
-
+def spread(name: str, values: list) -> dict:
+    """What the seeds came to: the middle one under the name itself, and the ends."""
     return {name: statistics.median(values), f"{name}_min": min(values), f"{name}_max": max(values)}
 
 
-def verdict(scores, steps, enough):
+def if_all(steps: list):
+    """The middle of the seeds' steps; None where one has never learned."""
+    return None if None in steps else statistics.median(steps)
+
+
+def verdict(scores: list[float], steps: int, enough: float) -> str:
     """What the seeds agree on; nothing after fewer steps than it takes."""
     if steps < STEPS:
         return f"not ranked: {steps} of {STEPS} steps"
-    return (
-        "recalls"
-        if min(scores) > enough
-        else "forgets"
-        if max(scores) <= enough
-        else "depends on the seed"
-    )
+    if min(scores) > enough:
+        return "recalls"
+    if max(scores) <= enough:
+        return "forgets"
+    return "depends on the seed"
 
 
 def go(rows):
@@ -161,12 +159,7 @@ def go(rows):
 
 def plot(rows):
     """Recall against cache bytes, each variant by name; a bar spans the seeds."""
-    from labkit import plotting
-
     light = plotting.LIGHT
-    alt = "Recall by bytes of cache: " + ", ".join(
-        f"{r['variant']} {r['recall']:.0%} in {r['cache_bytes']:,}" for r in rows
-    )
     ax = plotting.axes(
         height=4.2,
         log_x=True,
@@ -177,9 +170,7 @@ def plot(rows):
     for r in sorted(rows, key=lambda r: r["cache_bytes"]):
         x = r["cache_bytes"]
         y = r["recall"]
-        colour = light["series"][
-            2 if "DeltaNet" in r["variant"] else 1 if "SWA" in r["variant"] else 0
-        ]
+        colour = light["series"][family(r["variant"])]
         taken = {
             level for near_x, near_y, level in named if x / near_x < 1.75 and abs(y - near_y) < 0.25
         }
@@ -200,63 +191,86 @@ def plot(rows):
         )
     ax.set_ylim(-0.03, 1.45)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    ticks = [
-        2**n
-        for n in range(10, 24)
-        if min(x for x, *_ in named) / 1.5 < 2**n < 1.5 * max(x for x, *_ in named)
-    ]
+    smallest = min(x for x, *_ in named)
+    largest = max(x for x, *_ in named)
+    powers = [2**n for n in range(10, 24)]
+    ticks = [n for n in powers if smallest / 1.5 < n < 1.5 * largest]
     ax.set_xticks(ticks, [f"{n // 1024} KiB" for n in ticks])
     ax.minorticks_off()
     ax.margins(x=0.12)
-    return plotting.Chart(ax.figure, alt)
+    said = (f"{r['variant']} {r['recall']:.0%} in {r['cache_bytes']:,}" for r in rows)
+    return plotting.Chart(ax.figure, f"Recall by bytes of cache: {', '.join(said)}")
+
+
+def family(variant: str) -> int:
+    """Which colour a variant gets: attention, windows, states."""
+    if "DeltaNet" in variant:
+        return 2
+    return 1 if "SWA" in variant else 0
 
 
 def plot_pairs(rows, names=("MHA", "DeltaNet wide", "DeltaNet", "SWA")):
     """Recall against the number of pairs: a cache grows with them, a state fills up, a window never
     saw them.
     """
-    from labkit import plotting
-
-    pairs = sorted(
-        int(key.removeprefix("recall_")) for key in rows[0] if key.removeprefix("recall_").isdigit()
-    )
-    series = {
+    ends = (key.removeprefix("recall_") for key in rows[0])
+    pairs = sorted(int(end) for end in ends if end.isdigit())
+    recalled = {
         r["variant"]: [r[f"recall_{n}"] for n in pairs] for r in rows if r["variant"] in names
     }
+    said = (f"{name} {', '.join(f'{y:.0%}' for y in ys)}" for name, ys in recalled.items())
     chart = plotting.lines(
         pairs,
-        series,
+        recalled,
         x_label="pairs to keep",
         y_label="recall",
         log_x=True,
-        alt=f"Recall of {pairs} pairs: "
-        + "; ".join(f"{k} {', '.join(f'{y:.0%}' for y in v)}" for k, v in series.items()),
+        alt=f"Recall of {pairs} pairs: {'; '.join(said)}",
     )
     chart.figure.axes[0].set_xticks(pairs, pairs)
     chart.figure.axes[0].minorticks_off()
     return chart
 
 
+def notice(rows):
+    def recalls(name) -> str:
+        return f"{only(rows, variant=name)['recall']:.0%}"
+
+    costs = (
+        "These models are tiny: a decoded token takes as long as its operators take to start, so"
+        " read cost from FLOPs and bytes, not from these milliseconds."
+    )
+    pairs = rows[0]["pairs"]
+    if rows[0]["verdict"].startswith("not ranked"):
+        return (
+            f"After {rows[0]['steps']} of {STEPS} steps nothing is ranked: MHA recalls"
+            f" {recalls('MHA')} of {pairs} pairs. {costs}"
+        )
+    state = only(rows, variant="DeltaNet")
+    return (
+        f"Of {pairs} pairs MHA recalls {recalls('MHA')}. Fewer or compressed key/value heads:"
+        f" {recalls('GQA')} (GQA), {recalls('MQA')} (MQA) and {recalls('MLA')} (MLA). A window"
+        f" forgets what left it: {recalls('SWA')}, and {recalls('SWA hybrid')} with one full layer"
+        f" on top. A state fills up: it recalls {state['recall_8']:.0%} of 8 pairs,"
+        f" {recalls('DeltaNet')} of {pairs} and {state['recall_64']:.0%} of 64; four times the"
+        f" state, at the same parameters and steps, {recalls('DeltaNet wide')} of {pairs} (how much"
+        " of that is patience, --set steps=3000 shows); with one full layer beside it"
+        f" {recalls('DeltaNet hybrid')}. With half of the FFN active, MoE recalls"
+        f" {recalls('MoE')}. {costs}"
+    )
+
+
 LAB = Lab(
-    asks=(
-        "Are the parameters matched, does full attention learn the task, and does a window alone"
-        " forget what it can't see?"
-    ),
     title="What each memory can recall",
-    minutes=14,
     objective=(
         "Train every variant in the same shell on the same task, with as many parameters, and set"
         " what it recalls beside what it costs."
     ),
-    notice=(
-        "Fewer or compressed key/value heads cost nothing here: it is not heads that the task is"
-        " short of. A window forgets what left it; one full layer on top brings all of it back. A"
-        " state recalls less the more pairs it must hold, and four times the state, at the same"
-        " parameters and steps, recalls more; part of that is patience, as --set steps=3000 shows."
-        " One full layer beside it is enough again. With half of the FFN active (MoE) nothing is"
-        " lost. These models are tiny: a decoded token takes as long as its operators take to"
-        " start, so read cost from FLOPs and bytes, not from these milliseconds."
+    asks=(
+        "Are the parameters matched, does full attention learn the task, and does a window alone"
+        " forget what it can't see?"
     ),
+    notice=notice,
     columns={
         "variant": "variant",
         "parameters": "parameters",
@@ -275,6 +289,9 @@ LAB = Lab(
         "verdict": "32 pairs",
     },
     run=run,
-    plot=plot,
+    sizes={"full": {"repeats": 100}, "quick": {"repeats": 5, "seeds": 1, "steps": 4}},
+    threads=1,
     go=go,
+    plot=plot,
+    minutes=14,
 )

@@ -8,11 +8,24 @@ step that mixes a prompt, a chunk and a decoded token.
 """
 
 import dataclasses
+import difflib
+from contextlib import contextmanager
 
-from labkit import ModelConfig, formulas
+from labkit import ModelConfig, formulas, plotting
 from labkit.lab import Lab
+from labkit.source import show
+from labkit.tables import listed, only
 
-BASE = ModelConfig(256, 128, 2, 8, 8, 16, 352, 512)
+BASE = ModelConfig(
+    vocab_size=256,
+    d_model=128,
+    n_layers=2,
+    n_heads=8,
+    n_kv_heads=8,
+    head_dim=16,
+    d_ff=352,
+    max_context=512,
+)
 VARIANTS = {
     "MHA": {},
     "GQA": {"n_kv_heads": 2},
@@ -34,12 +47,11 @@ VARIANTS = {
     },
     "MoE": {"n_experts": 8, "n_active_experts": 2, "d_expert": 88},
 }
+CONTEXT = 200  # tokens that a cache is measured at, and once more as many
 
 
 def lines(obj) -> list[str]:
     """Its source, without docstring and blank lines."""
-    from labkit import show
-
     return [line.rstrip() for line in show(obj, doc=False).text.splitlines() if line.strip()]
 
 
@@ -47,67 +59,83 @@ def differing(left, right) -> int:
     """Lines of `right` that `left` has not, in order: what `labkit.compare(left, right)` marks on
     the right.
     """
-    import difflib
-
-    a, b = lines(left), lines(right)
-    return len(b) - sum(
-        n for _, _, n in difflib.SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
-    )
+    ours, theirs = lines(right), lines(left)
+    same = difflib.SequenceMatcher(None, theirs, ours, autojunk=False).get_matching_blocks()
+    return len(ours) - sum(block.size for block in same)
 
 
-def run(device="cpu", quick=False):
+def around(model) -> set:
+    """The shell: (name, shape) of every tensor outside of mixers and FFNs."""
+    return {
+        (name, parameter.shape)
+        for name, parameter in model.named_parameters()
+        if ".mixer." not in name and ".ffn." not in name
+    }
+
+
+@contextmanager
+def shapes_of(*parts):
+    """A set that fills with "[in] -> [out]", one for each shape that goes through these parts."""
+    seen = set()
+
+    def note(part, given, out):
+        seen.add(f"{list(given[0].shape)} -> {list(out.shape)}")
+
+    hooks = [part.register_forward_hook(note) for part in parts]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def run(device):
+    """A row for each variant."""
     import torch
 
     import labkit
 
-    rows, standard = [], labkit.GPT(BASE)
-    around = lambda m: {
-        name: p.shape
-        for name, p in m.named_parameters()
-        if ".mixer." not in name and ".ffn." not in name
-    }
-    default = {f.name: getattr(BASE, f.name) for f in dataclasses.fields(BASE) if f.name != "_"}
+    standard = labkit.GPT(BASE)
+    plain = standard.blocks[0]
+    # three requests, three lengths, no padding
+    step = labkit.Step.of([(0, 0, [1, 2, 3]), (1, 0, [4] * 70), (2, 0, [5])], device)
+    rows = []
     for name, changes in VARIANTS.items():
         config = BASE.replace(**changes)
         torch.manual_seed(0)
         model = labkit.GPT(config).to(device).eval()
-        block, plain = model.blocks[0], standard.blocks[0]
+        block = model.blocks[0]
         for b in model.blocks:
             b.ffn.execution = "loop"  # what any device can do, for experts; others don't look
-        shapes = {}
-        note = lambda key, shapes=shapes: (
-            lambda _, given, out: shapes.update({key: (tuple(given[0].shape), tuple(out.shape))})
-        )
-        hooks = [
-            part.register_forward_hook(note(key))
-            for key, part in (("mixer", block.mixer), ("ffn", block.ffn), ("shell", block))
-        ]
-        # three requests, three lengths, no padding
-        step = labkit.Step.of([(0, 0, [1, 2, 3]), (1, 0, [4] * 70), (2, 0, [5])], device)
         caches = model.caches("ring", 3, 128, longest_step=70)
-        with torch.inference_mode():
+        with shapes_of(block.mixer, block.ffn, block) as shapes, torch.inference_mode():
             logits = model(step, caches, step.last)
-        for hook in hooks:
-            hook.remove()
-        at, grown = 200, formulas.kv_cache_bytes(config, 400) - formulas.kv_cache_bytes(config, 200)
+        held = formulas.kv_cache_bytes(config, CONTEXT)
+        grown = formulas.kv_cache_bytes(config, 2 * CONTEXT) - held
         rows.append(
             {
                 "variant": name,
                 "parameters": formulas.parameters(config),
                 "active": formulas.active_parameters(config),
-                "bytes_a_token": formulas.kv_cache_bytes(config, at) / at,
-                "bytes_a_further_token": grown / 200,
-                "config": ", ".join(k for k, v in changes.items() if default[k] != v) or "–",
+                "bytes_a_token": held / CONTEXT,
+                "bytes_a_further_token": grown / CONTEXT,
+                "config": ", ".join(changed(config)) or "–",
                 "mixer": type(block.mixer).__name__,
                 "ffn": type(block.ffn).__name__,
                 "mixer_lines": differing(type(plain.mixer), type(block.mixer)),
                 "ffn_lines": differing(type(plain.ffn), type(block.ffn)),
-                "shell": len(set(around(model).items()) ^ set(around(standard).items())),
-                "shapes": sorted({f"{list(a)} -> {list(b)}" for a, b in shapes.values()}),
+                "shell": len(around(model) ^ around(standard)),
+                "shapes": sorted(shapes),
                 "logits": list(logits.shape),
             }
         )
     return rows
+
+
+def changed(config: ModelConfig) -> list[str]:
+    """The fields in which a config differs from BASE."""
+    names = [field.name for field in dataclasses.fields(BASE) if field.name != "_"]
+    return [name for name in names if getattr(config, name) != getattr(BASE, name)]
 
 
 def go(rows):
@@ -125,30 +153,34 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
     return plotting.bars(
         {r["variant"]: r["bytes_a_token"] for r in rows},
-        x_label="cache bytes a token at 200 tokens, bf16",
+        x_label=f"cache bytes a token at {CONTEXT} tokens, bf16",
         form="{:,.0f}",
         alt="Cache bytes per token by variant: "
         + ", ".join(f"{r['variant']} {r['bytes_a_token']:,.0f}" for r in rows),
     )
 
 
+def notice(rows):
+    by_config = [r["variant"] for r in rows[1:] if not r["mixer_lines"] + r["ffn_lines"]]
+    mla, delta, moe = (only(rows, variant=name) for name in ("MLA", "gated DeltaNet", "MoE"))
+    return (
+        f"{listed(by_config)} are a setting in the config and not one line. MLA and DeltaNet are"
+        f" another mixer, of {mla['mixer_lines']} and {delta['mixer_lines']} lines of its own;"
+        f" experts are another FFN, of {moe['ffn_lines']}. The shell never changes, so a migration"
+        " can be rolled back by its config. See the lines with labkit.compare."
+    )
+
+
 LAB = Lab(
-    asks="Does every inside map [N,D] to [N,D], in the same shell?",
     title="One shell, seven insides",
-    minutes=0.1,
     objective=(
         "Run every variant in the same shell, and list what differs: sizes, cache, lines of code;"
         " and what does not: the shapes."
     ),
-    notice=(
-        "GQA, MQA and a sliding window are one number and not one line. MLA and DeltaNet are"
-        " another mixer, experts another FFN. The shell never changes, so a migration can be rolled"
-        " back by its config. See the lines with labkit.compare."
-    ),
+    asks="Does every inside map [N,D] to [N,D], in the same shell?",
+    notice=notice,
     columns={
         "variant": "variant",
         "parameters": "parameters",
@@ -164,6 +196,7 @@ LAB = Lab(
         "shapes": "in -> out",
     },
     run=run,
-    plot=plot,
     go=go,
+    plot=plot,
+    minutes=0.1,
 )

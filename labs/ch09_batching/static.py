@@ -2,26 +2,29 @@
 continuous batches.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 
+from labkit import bench, plotting
 from labkit.lab import Lab, Recorded
+from labkit.tables import only
 
-# tokens of the system prompt that all requests begin with; slots; tokens a step; transformers' page
-SHARED, SLOTS, BUDGET, PAGE = 256, 8, 512, 256
+SHARED = 256  # tokens of the system prompt that all requests begin with
+BUDGET = 512  # tokens a step
+PAGE = 256  # transformers' block, in tokens
+CHUNKS = {"max_batch": 4, "n_blocks": 32, "block_size": 16, "token_budget": 32}  # to watch
+REPLIED = ("one by one", "fp32")  # what the others are compared with
 
 
 def requests(n: int, shorter: int):
     """The workload's own texts without the system prompt (sharing it is chapter 10's), and replies
     `shorter` times shorter.
     """
-    from labkit_labs.common import workload as serving
+    from labkit_labs.common.workload import Job, jobs
 
-    work = serving.jobs()
-    return [
-        serving.Job(job.prompt[SHARED:], max(2, job.new // shorter))
-        for job in work[:: len(work) // n]
-    ]
+    work = jobs()
+    return [Job(job.prompt[SHARED:], max(2, job.new // shorter)) for job in work[:: len(work) // n]]
 
 
 def transformers_continuous(twin, work, slots: int) -> list[list[int]]:
@@ -41,7 +44,8 @@ def transformers_continuous(twin, work, slots: int) -> list[list[int]]:
         max_requests_per_batch=slots,
         allow_block_sharing=False,
     )
-    greedy, replies = GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=1), {}
+    greedy = GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=1)
+    replies = {}
     with twin.continuous_batching_context_manager(
         greedy, continuous_batching_config=config, warmup=False
     ) as manager:
@@ -53,81 +57,101 @@ def transformers_continuous(twin, work, slots: int) -> list[list[int]]:
     return [replies[id] for id in ids]
 
 
-def ways(device: str, slots: int) -> dict:
-    """(way, dtype) -> (slots, the model, a function from jobs to replies)."""
+@dataclass(frozen=True)
+class Way:
+    """A way to serve: how many slots a step has, the model, and from jobs to replies."""
+
+    slots: int
+    model: object
+    serve: object
+
+
+def ways(device: str, slots: int) -> dict[tuple[str, str], Way]:
+    """Every way by its name and its dtype."""
     from labkit.linear import has_bf16
     from labkit.rivals import transformers_twin
     from labkit.weights import smollm2
-    from labkit_labs.common import workload as serving
+    from labkit_labs.common import workload
 
     model = smollm2("fp32", device)[0]
+    static = partial(workload.static, model, slots=slots)
     found = {
-        ("one by one", "fp32"): (1, model, partial(serving.one_by_one, model)),
-        ("static", "fp32"): (slots, model, partial(serving.static, model, slots=slots)),
-        ("static, padded without a mask", "fp32"): (
-            slots,
-            model,
-            partial(serving.static, model, slots=slots, padded=True),
-        ),
+        REPLIED: Way(1, model, partial(workload.one_by_one, model)),
+        ("static", "fp32"): Way(slots, model, static),
+        ("static, padded without a mask", "fp32"): Way(slots, model, partial(static, padded=True)),
     }
-    for dtype in ("fp32", "bf16") if has_bf16() or device != "cpu" else ("fp32",):
+    dtypes = ["fp32"]
+    if has_bf16() or device != "cpu":
+        dtypes.append("bf16")
+    for dtype in dtypes:
         net = model if dtype == "fp32" else smollm2(dtype, device)[0]
-        found["continuous", dtype] = slots, net, partial(serving.continuous, net, slots=slots)
+        serve = partial(workload.continuous, net, slots=slots)
+        found["continuous", dtype] = Way(slots, net, serve)
         if find_spec("transformers"):
             twin = transformers_twin(net)
-            found["transformers, continuous", dtype] = (
-                slots,
-                twin,
-                partial(transformers_continuous, twin, slots=slots),
-            )
+            serve = partial(transformers_continuous, twin, slots=slots)
+            found["transformers, continuous", dtype] = Way(slots, twin, serve)
     return found
 
 
-def run(device="cpu", quick=False):
-    import torch
+@dataclass
+class Served:
+    """What serving took, in how many forwards, and what it gave."""
 
-    from labkit import bench
+    seconds: float
+    forwards: int
+    replies: list[list[int]]
 
-    torch.set_num_threads(1 if quick else 2)
-    slots, work = (3, requests(6, 12)) if quick else (SLOTS, requests(24, 3))
-    found, replies, forwards = ways(device, slots), {}, {}
 
-    def served(way, net, serve):
-        def fn():
-            ran = []
-            hook = net.register_forward_pre_hook(lambda *_: ran.append(1))
-            replies[way] = serve(work)
-            hook.remove()
-            forwards[way] = len(ran)
+def served(way: Way, work, device: str) -> Served:
+    """Serve the work with a clock on it."""
+    ran = []
+    hook = way.model.register_forward_pre_hook(lambda *_: ran.append(1))
+    seconds, replies = bench.timed(partial(way.serve, work), device)
+    hook.remove()
+    return Served(seconds, len(ran), replies)
 
-        return fn
 
-    if not quick:
-        for _, _, serve in found.values():
-            serve(work[:2])  # warm up
-    fns = {way: served(way, net, serve) for way, (_, net, serve) in found.items()}
-    times = bench.interleave(fns, warmup=0, repeats=1 if quick else 3, device=device)
-    tokens, alone, rows = sum(job.new for job in work), ("one by one", "fp32"), []
-    for way, m in times.items():
-        same = sum(a == b for a, b in zip(replies[way], replies[alone]))
-        rows.append(
-            m.to_row(
-                variant=way[0],
-                dtype=way[1],
-                slots=found[way][0],
-                requests=len(work),
-                tokens=tokens,
-                tokens_per_second=tokens / m.median,
-                multiple=bench.multiple(times[alone], m),
-                forwards=forwards[way],
-                useful=tokens / forwards[way] / found[way][0],
-                agreement=same / len(work),
-            )
+def run(device, *, slots, requested, shorter, repeats, warmed):
+    """A row for each way, and the schedule of a short run.
+
+    requested: requests, their replies `shorter` times shorter than the workload's. warmed: how many
+    of them warm up (0 = none).
+    """
+    work = requests(requested, shorter)
+    found = ways(device, slots)
+
+    def of(work):
+        return {name: partial(served, way, work, device) for name, way in found.items()}
+
+    runs = bench.rounds(
+        of(work), repeats=repeats, warmup=of(work[:warmed]) if warmed else 0, device=device
+    )
+    times = {name: bench.summarise([s.seconds for s in each]) for name, each in runs.items()}
+    tokens = sum(job.new for job in work)
+    alone = runs[REPLIED][-1].replies
+    rows = []
+    for name, m in times.items():
+        variant, dtype = name
+        last = runs[name][-1]
+        same = sum(reply == other for reply, other in zip(last.replies, alone))
+        row = m.to_row(
+            variant=variant,
+            dtype=dtype,
+            slots=found[name].slots,
+            requests=len(work),
+            tokens=tokens,
+            tokens_per_second=tokens / m.median,
+            multiple=bench.multiple(times[REPLIED], m),
+            forwards=last.forwards,
+            useful=tokens / last.forwards / found[name].slots,
+            agreement=same / len(work),
         )
-        theirs = times.get(("transformers, continuous", way[1]))
-        if way[0] == "continuous" and theirs:
-            rows[-1]["over_transformers"] = bench.multiple(theirs, m)
-    _, model, _ = found["continuous", "fp32"]
+        theirs = times.get(("transformers, continuous", dtype))
+        if variant == "continuous" and theirs:
+            row["over_transformers"] = bench.multiple(theirs, m)
+        rows.append(row)
+    model = found["continuous", "fp32"].model
     return Recorded(rows, schedule_continuous=short_schedule(model))
 
 
@@ -137,9 +161,7 @@ def short_schedule(model):
     """
     from labkit import Engine
 
-    engine = Engine(
-        model, max_batch=4, n_blocks=32, block_size=16, token_budget=32, prefix_cache=False
-    )
+    engine = Engine(model, **CHUNKS, prefix_cache=False)
     for job in requests(12, 12):
         engine.add(job.prompt[:40], job.new, stop=())
     engine.run()
@@ -147,54 +169,67 @@ def short_schedule(model):
 
 
 def go(rows):
-    of = {r["variant"]: r for r in rows if r["dtype"] == "fp32"}
-    for name in ("static", "continuous"):
-        if of[name]["agreement"] < 1:
+    static = only(rows, variant="static")
+    padded = only(rows, variant="static, padded without a mask")
+    continuous = only(rows, variant="continuous", dtype="fp32")
+    for r in (static, continuous):
+        if r["agreement"] < 1:
             return (
-                f"{name}: {1 - of[name]['agreement']:.0%} of the replies are not those of the"
+                f"{r['variant']}: {1 - r['agreement']:.0%} of the replies are not those of the"
                 " request alone: look at masks and positions"
             )
-    if of["static, padded without a mask"]["agreement"] == 1:
+    if padded["agreement"] == 1:
         return (
             "padding without a mask changed no reply: look whether the prompts of a batch differ in"
             " length"
         )
-    if of["continuous"]["forwards"] >= of["static"]["forwards"]:
+    if continuous["forwards"] >= static["forwards"]:
         return (
-            f"continuous batching ran {of['continuous']['forwards']} forwards, static"
-            f" {of['static']['forwards']}: who is done must leave at once"
+            f"continuous batching ran {continuous['forwards']} forwards, static"
+            f" {static['forwards']}: who is done must leave at once"
         )
 
 
 def plot(rows):
-    from labkit import plotting
-
-    bars = {f"{r['variant']}, {r['dtype']}": r["tokens_per_second"] for r in rows}
+    speeds = {f"{r['variant']}, {r['dtype']}": r["tokens_per_second"] for r in rows}
     return plotting.bars(
-        bars,
+        speeds,
         x_label="tokens per second",
         form="{:.0f}",
         highlight="continuous, fp32",
-        alt="Tokens per second: " + ", ".join(f"{name} {rate:.0f}" for name, rate in bars.items()),
+        alt="Tokens per second: "
+        + ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items()),
+    )
+
+
+def notice(rows):
+    static = only(rows, variant="static")
+    padded = only(rows, variant="static, padded without a mask")
+    continuous = only(rows, variant="continuous", dtype="fp32")
+    return (
+        "A static batch runs until its longest reply is done: of its"
+        f" {static['slots']} slots {static['useful']:.0%} do useful work, in"
+        f" {static['forwards']} forwards. Refilled slots bring that to"
+        f" {continuous['useful']:.0%} in {continuous['forwards']}, and"
+        f" {continuous['agreement']:.0%} of the replies are those of the request alone. Padding"
+        " that neither mask nor positions know about makes"
+        f" {padded['tokens_per_second']:.1f} tokens a second where the right one makes"
+        f" {static['tokens_per_second']:.1f}: no clock shows the mistake. But of its replies"
+        f" {padded['agreement']:.0%} are right."
     )
 
 
 LAB = Lab(
-    asks=(
-        "Do right batches change no reply, wrong ones some, and is a slot filled again as soon as"
-        " it is free?"
-    ),
     title="Batches, static and continuous",
-    minutes=5,
     objective=(
         "Serve 24 requests one by one, in static batches (padded rightly and wrongly) and in"
         " continuous ones; count forwards, tokens per second and replies that came out wrong."
     ),
-    notice=(
-        "A static batch runs until its longest reply is done: of 8 slots 39% do useful work."
-        " Refilled slots bring that to 78%, with half the forwards and the same replies. Padding"
-        " that neither mask nor positions know about is as fast, and most of its replies are wrong."
+    asks=(
+        "Do right batches change no reply, wrong ones some, and is a slot filled again as soon as"
+        " it is free?"
     ),
+    notice=notice,
     columns={
         "variant": "way",
         "dtype": "dtype",
@@ -207,6 +242,12 @@ LAB = Lab(
         "agreement": "replies unchanged|.0%",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"slots": 8, "requested": 24, "shorter": 3, "repeats": 3, "warmed": 2},
+        "quick": {"slots": 3, "requested": 6, "shorter": 12, "repeats": 1, "warmed": 0},
+    },
+    threads=2,
     go=go,
+    plot=plot,
+    minutes=5,
 )

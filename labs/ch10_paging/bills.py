@@ -1,4 +1,4 @@
-"""What vendors charge for tokens, from `data/prices.json`: lists as published, each with its date."""
+"""What vendors charge for tokens, from `data/prices.json`: lists as published, with their dates."""
 
 from __future__ import annotations
 

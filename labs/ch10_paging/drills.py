@@ -4,57 +4,59 @@ Find it from the numbers before you read its name.
 """
 
 import statistics
+from functools import partial
 
+from labkit import bench, plotting
 from labkit.lab import Lab
+from labkit.tables import listed, only
+
+SHARED = 256  # tokens that all prompts of the workload begin with
 
 
-def cases(tokenizer, vocab: int, quick: bool):
-    """The drills of this lab: the ladder's first requests, and a long text of somebody else."""
-    from labkit_labs.ch10_paging import incidents as drills
-    from labkit_labs.common import corpus as text
-    from labkit_labs.common import workload as serving
+def cases(tokenizer, vocab: int, *, requests, shared, own, new, long, few, setup):
+    """The drills of this lab: the ladder's first requests, and a long text of somebody else.
 
-    beginning, own, new, long, n, pool = (
-        (32, 12, 8, 64, 4, 33) if quick else (256, 120, 32, 1500, 12, 140)
-    )
-    work = [
-        serving.Job(job.prompt[256 - beginning :][: beginning + own], new)
-        for job in serving.jobs()[:n]
-    ]
-    setup = {
-        "max_batch": 4 if quick else 8,
-        "n_blocks": 400,
-        "block_size": 4 if quick else 16,
-        "token_budget": 24 if quick else 128,
-    }
-    clock = lambda i: tokenizer.encode(f"It is 14:03:{i:02}. ")
-    return drills.drills(
-        work, serving.Job(text.prose(tokenizer, long), new), clock, setup, pool, vocab
-    )
+    shared, own: tokens kept of what prompts begin with, and of what follows. new: of a reply. long:
+    tokens of the long text. few: blocks that are too few. setup: of a healthy engine.
+    """
+    from labkit_labs.ch10_paging import incidents
+    from labkit_labs.common import corpus
+    from labkit_labs.common.workload import Job, jobs
+
+    work = [Job(job.prompt[SHARED - shared :][: shared + own], new) for job in jobs()[:requests]]
+
+    def clock(i: int) -> list[int]:
+        return tokenizer.encode(f"It is 14:03:{i:02}. ")
+
+    text = Job(corpus.prose(tokenizer, long), new)
+    return incidents.drills(work, text, clock, setup, few, vocab)
 
 
-def run(device="cpu", quick=False):
-    import torch
-
-    from labkit.tables import progress
+def run(device, *, repeats, **sizes):
+    """A row for each drill: what a dashboard shows, medians of its seconds, and what the counts
+    say. sizes: see `cases`.
+    """
     from labkit.weights import smollm2
-    from labkit_labs.ch10_paging import incidents as drills
+    from labkit_labs.ch10_paging import incidents
 
-    torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)
-    these, played = cases(tokenizer, model.config.vocab_size, quick), []
-    for _ in progress(range(1 if quick else 3), "rounds"):
-        played.append([drills.play(model, drill) for drill in these])
+    drills = cases(tokenizer, model.config.vocab_size, **sizes)
+    played = bench.rounds(
+        {drill.name: partial(incidents.play, model, drill) for drill in drills},
+        repeats=repeats,
+        warmup=0,
+        label="rounds",
+    )
     rows = []
-    for each in zip(*played):
-        row = each[0] | {key: statistics.median(r[key] for r in each) for key in drills.TIMES}
+    for each in played.values():
+        row = each[0] | {key: statistics.median(r[key] for r in each) for key in incidents.TIMES}
         healthy = rows[0] if rows else row
         rows.append(
             row
             | {
                 "n": len(each),
                 "multiple": row["tokens_per_second"] / healthy["tokens_per_second"],
-                "found": drills.symptoms(row, healthy),
+                "found": incidents.symptoms(row, healthy),
             }
         )
     return rows
@@ -70,8 +72,6 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
     speed = {r["run"]: r["tokens_per_second"] for r in rows}
     return plotting.bars(
         speed,
@@ -83,21 +83,42 @@ def plot(rows):
     )
 
 
+def notice(rows):
+    healthy, unfound, small, whole, refused = (
+        only(rows, cause=cause)
+        for cause in (
+            "healthy",
+            "prefix not found",
+            "pool too small",
+            "prefill not chunked",
+            "drafts refused",
+        )
+    )
+    switched = only(rows, cause=None)
+    counts = [
+        f"a prefix that is never found in a hit rate of {unfound['hit_rate']:.0%} beside"
+        f" {healthy['hit_rate']:.0%}",
+        f"a small pool in {small['preemptions']} preemptions",
+        f"a prompt fed whole in a step of {whole['longest_step']:,} tokens that decodes had to wait"
+        f" for, beside {healthy['longest_step']:,}",
+        f"refused drafts in {refused['accepted']} accepted of {refused['drafts']:,}",
+    ]
+    return (
+        f"Seconds say that something is wrong, counts say what: {listed(counts)}. Averages can hide"
+        f" the long step: with it the engine makes {whole['multiple']:.2f} times the healthy one's"
+        f" tokens a second, and somebody hears nothing for {whole['longest_gap']:.2f} s. An engine"
+        f" that measures its drafts made {switched['drafts']:,} of the wrong ones."
+    )
+
+
 LAB = Lab(
-    asks="Do the counts alone name every fault, and none in the healthy run?",
     title="Incident drills",
-    minutes=8,
     objective=(
         "Serve the same requests with one fault at a time, and find the fault from what a dashboard"
         " shows."
     ),
-    notice=(
-        "Seconds say that something is wrong, counts say what. A prefix that is never found shows"
-        " in the hit rate, a small pool in preemptions, a prompt fed whole in the longest step that"
-        " decodes had to wait for, refused drafts in drafts beside accepted ones. Averages hide the"
-        " long step: tokens a second need not fall. An engine that measures its drafts makes fewer"
-        " of the wrong ones."
-    ),
+    asks="Do the counts alone name every fault, and none in the healthy run?",
+    notice=notice,
     columns={
         "run": "run",
         "tokens_per_second": "tokens/s|.1f",
@@ -118,6 +139,30 @@ LAB = Lab(
         "cause": "cause",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {
+            "repeats": 3,
+            "requests": 12,
+            "shared": 256,
+            "own": 120,
+            "new": 32,
+            "long": 1500,
+            "few": 140,
+            "setup": {"max_batch": 8, "n_blocks": 400, "block_size": 16, "token_budget": 128},
+        },
+        "quick": {
+            "repeats": 1,
+            "requests": 4,
+            "shared": 32,
+            "own": 12,
+            "new": 8,
+            "long": 64,
+            "few": 33,
+            "setup": {"max_batch": 4, "n_blocks": 400, "block_size": 4, "token_budget": 24},
+        },
+    },
+    threads=1,
     go=go,
+    plot=plot,
+    minutes=8,
 )

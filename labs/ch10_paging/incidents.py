@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from labkit import Engine
-from labkit.speculative import Speculation
 from labkit_labs.common.workload import Job
 
 # of a row; the rest are counts
@@ -31,10 +30,9 @@ class Drill:
     cause: str | None
     work: list[Job]  # in order of arrival, one every second step
     setup: dict  # of the Engine
-    speculation: Speculation | None = None
 
 
-class Wrong:
+class OffByOne:
     """A proposer with another tokenizer: every id that it drafts is one off."""
 
     def __init__(self, vocab: int):
@@ -42,13 +40,6 @@ class Wrong:
 
     def propose(self, asked, caches) -> list[list[int]]:
         return [[(r.tokens[-1] + 1) % self.vocab] * k for r, k in asked]
-
-
-class Stubborn(Speculation):
-    """Four drafts for every request, whatever was measured: the engine's own switch is taken out."""
-
-    def best(self, rate, cost, token) -> int:
-        return 4
 
 
 def drills(work: list[Job], long: Job, clock, setup: dict, pool: int, vocab: int) -> list[Drill]:
@@ -59,6 +50,7 @@ def drills(work: list[Job], long: Job, clock, setup: dict, pool: int, vocab: int
     token budget far below `long` · pool: blocks that are too few.
     """
     half = len(work) // 2
+    wrong = setup | {"speculative": OffByOne(vocab)}
     mixed = [*work[:half], long, *work[half:]]
     stamped = [Job(clock(i) + job.prompt, job.new) for i, job in enumerate(mixed)]
     unchunked = setup | {"token_budget": setup["token_budget"] + len(long.prompt)}
@@ -67,29 +59,18 @@ def drills(work: list[Job], long: Job, clock, setup: dict, pool: int, vocab: int
         Drill("the time at the head of every prompt", "prefix not found", stamped, setup),
         Drill(f"{pool} blocks", "pool too small", mixed, setup | {"n_blocks": pool}),
         Drill(f"{len(long.prompt):,} tokens in one step", "prefill not chunked", mixed, unchunked),
-        Drill(
-            "wrong drafts, never switched off",
-            "drafts refused",
-            mixed,
-            setup,
-            Stubborn(Wrong(vocab)),
-        ),
-        Drill(
-            "wrong drafts, switched off by the engine",
-            None,
-            mixed,
-            setup,
-            Speculation(Wrong(vocab)),
-        ),
+        Drill("wrong drafts, never switched off", "drafts refused", mixed, wrong | {"drafts": 4}),
+        # without a number the engine measures, and stops asking for what it refuses
+        Drill("wrong drafts, switched off by the engine", None, mixed, wrong),
     ]
 
 
 def play(model, drill: Drill) -> dict:
     """Run a drill on a new engine: the row that a dashboard shows of it. Times in seconds."""
-    engine, coming, marks, steps = Engine(model, **drill.setup), list(drill.work), {}, 0
-    if drill.speculation:
-        # a new one: it learns from what it measures
-        engine.speculation = type(drill.speculation)(drill.speculation.proposer)
+    engine = Engine(model, **drill.setup)
+    coming = list(drill.work)
+    marks: dict[int, list[float]] = {}  # when each request heard of new tokens
+    steps = 0
     start = time.perf_counter()
     while coming or engine.stats.running or engine.stats.waiting:
         if coming and steps % 2 == 0:
@@ -109,39 +90,48 @@ def play(model, drill: Drill) -> dict:
 
 def counts(engine: Engine) -> dict:
     """What does not depend on the machine, from the engine's own records."""
-    schedule, blocks, checks = (
-        engine.trace(kind).steps for kind in ("schedule", "blocks", "speculation")
-    )
-    fed = lambda step: sum(n for *_, n, _, _ in step.rows)
-    prefilled = sum(n for s in schedule for _, _, kind, n, _, _ in s.rows if kind == "prefill")
-    hits, total = engine.stats.prefix_hit_tokens, engine.stats.blocks_total
+    steps = engine.trace().steps
+    checks = [check for step in engine.trace("speculation").steps for check in step.checks]
+    stats = engine.stats
+    prefilled = 0
+    longest = 0
+    for step in steps:
+        prefilled += sum(fed for _, _, kind, fed, _, _ in step.rows if kind == "prefill")
+        # only where somebody decodes does anybody wait for the others
+        if any(kind != "prefill" for _, _, kind, *_ in step.rows):
+            longest = max(longest, sum(fed for _, _, _, fed, _, _ in step.rows))
     return {
-        "hit_rate": hits / (hits + prefilled),
-        "preemptions": engine.stats.preemptions,
-        "blocks_total": total,
-        "blocks_used": max(total - s.free - len(s.kept) for s in blocks),
-        "drafts": sum(len(d) for s in checks for _, d, _ in s.checks),
-        "accepted": sum(a for s in checks for _, _, a in s.checks),
-        "longest_step": max(
-            fed(s) for s in schedule if any(kind != "prefill" for _, _, kind, *_ in s.rows)
+        "hit_rate": stats.prefix_hit_tokens / (stats.prefix_hit_tokens + prefilled),
+        "preemptions": stats.preemptions,
+        "blocks_total": stats.blocks_total,
+        "blocks_used": max(
+            stats.blocks_total - step.free - len(step.kept) for step in engine.trace("blocks").steps
         ),
-        "steps": len(schedule),
-        "tokens": sum(out for s in schedule for *_, out in s.rows),
+        "drafts": sum(len(drafts) for _, drafts, _ in checks),
+        "accepted": sum(accepted for _, _, accepted in checks),
+        "longest_step": longest,
+        "steps": len(steps),
+        "tokens": sum(out for step in steps for *_, out in step.rows),
     }
 
 
 def times(engine: Engine, marks: dict[int, list[float]], seconds: float) -> dict:
     """What users felt. longest_gap: between two tokens of one request."""
-    at = lambda xs, q: sorted(xs)[min(len(xs) - 1, int(q * len(xs)))]
-    ttft, tpot = list(engine.stats.ttft.values()), list(engine.stats.tpot.values())
+    ttft = engine.stats.ttft.values()
+    tpot = engine.stats.tpot.values()
     return {
-        "ttft_p50": at(ttft, 0.5),
-        "ttft_p99": at(ttft, 0.99),
-        "tpot_p50": at(tpot, 0.5),
-        "tpot_p99": at(tpot, 0.99),
+        "ttft_p50": quantile(ttft, 0.5),
+        "ttft_p99": quantile(ttft, 0.99),
+        "tpot_p50": quantile(tpot, 0.5),
+        "tpot_p99": quantile(tpot, 0.99),
         "longest_gap": max(b - a for each in marks.values() for a, b in pairwise(each)),
         "tokens_per_second": sum(len(tokens) for tokens in engine.run().values()) / seconds,
     }
+
+
+def quantile(values, q: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
 
 
 def symptoms(row: dict, healthy: dict) -> str:

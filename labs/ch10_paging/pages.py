@@ -3,85 +3,96 @@ lies in pieces.
 """
 
 import statistics
+from dataclasses import replace
+from functools import partial
 
+from labkit import bench, formulas, plotting
 from labkit.lab import Lab, Recorded
+from labkit.tables import only, where
 
-SLOTS, BLOCK_SIZES = 16, (1, 4, 16, 64, 256)
+SLOTS = 16
+BLOCK_SIZES = (1, 4, 16, 64, 256)
 
 
 def memory(work, config):
     """A row per way to set memory aside, in bytes of an fp32 cache: the same schedule for all."""
-    from labkit import formulas
-    from labkit_labs.ch10_paging import paging as pages
+    from labkit_labs.ch10_paging import paging
 
-    bytes_of = lambda tokens: formulas.kv_cache_bytes(config, tokens, 1, "fp32")
+    def bytes_of(tokens) -> int:
+        return formulas.kv_cache_bytes(config, tokens, 1, "fp32")
+
+    # of each step: tokens there is room for, tokens held, requests
+    tokens = list(paging.occupancy(work, SLOTS, 1))
     longest = max(len(job.prompt) + job.new for job in work)
     ways = {
         f"a row each, {capacity:,} tokens": [
-            (SLOTS * capacity, held, SLOTS) for _, held, _ in pages.occupancy(work, SLOTS, 1)
+            (SLOTS * capacity, held, SLOTS) for _, held, _ in tokens
         ]
         for capacity in (config.max_context, longest)
     }
-    ways |= {f"blocks of {size}": list(pages.occupancy(work, SLOTS, size)) for size in BLOCK_SIZES}
-    ways["blocks of 16, prefix shared"] = list(pages.occupancy(work, SLOTS, 16, prefix=True))
-    return [
-        {
-            "what": "memory",
-            "way": way,
-            "reserved_bytes": bytes_of(max(room for room, _, _ in steps)),
-            "in_use": statistics.mean(held / room for room, held, _ in steps),
-            "steps": len(steps),
-            "requests_in_gib": (
-                2**30 // bytes_of(round(statistics.mean(room / rows for room, _, rows in steps)))
-            ),
-        }
-        for way, steps in ways.items()
-    ]
+    for size in BLOCK_SIZES:
+        ways[f"blocks of {size}"] = list(paging.occupancy(work, SLOTS, size))
+    ways["blocks of 16, prefix shared"] = list(paging.occupancy(work, SLOTS, 16, prefix=True))
+    rows = []
+    for way, steps in ways.items():
+        a_request = round(statistics.mean(room / requests for room, _, requests in steps))
+        rows.append(
+            {
+                "what": "memory",
+                "way": way,
+                "reserved_bytes": bytes_of(max(room for room, _, _ in steps)),
+                "in_use": statistics.mean(held / room for room, held, _ in steps),
+                "steps": len(steps),
+                "requests_in_gib": 2**30 // bytes_of(a_request),
+            }
+        )
+    return rows
 
 
-def speed(model, prompts, new: int, rounds: int):
+def speed(model, prompts, new: int, repeats: int):
     """A row for the static cache and one for blocks of 16: the same requests in as many slots, in
     turn.
     """
-    from labkit import bench
-    from labkit.tables import progress
-    from labkit_labs.ch10_paging import paging as pages
+    from labkit_labs.ch10_paging import paging
 
-    ways = {"static cache": bench.time_decode, "engine, blocks of 16": pages.time_engine}
-    times = {way: [] for way in ways}
-    for i in progress(range(-1, rounds), "rounds"):
-        for way, serve in ways.items():
-            taken = serve(model, prompts, new if i >= 0 else 2)  # warm up first
-            times[way] += [taken] if i >= 0 else []
-    total = {
-        way: bench.summarise([t.first + sum(t.each) for t in runs]) for way, runs in times.items()
+    ways = {"static cache": bench.time_decode, "engine, blocks of 16": paging.time_engine}
+
+    def loops(new):
+        return {way: partial(serve, model, prompts, new) for way, serve in ways.items()}
+
+    runs = bench.rounds(loops(new), repeats=repeats, warmup=loops(2), label="rounds")
+    total = {way: bench.summarise([t.seconds for t in times]) for way, times in runs.items()}
+    step = {
+        way: statistics.median(seconds for t in times for seconds in t.each)
+        for way, times in runs.items()
     }
-    step = {way: statistics.median(s for t in runs for s in t.each) for way, runs in times.items()}
     return [
-        total[way].to_row(
+        m.to_row(
             what="speed",
             way=way,
-            tokens_per_second=new * len(prompts) / total[way].median,
+            tokens_per_second=new * len(prompts) / m.median,
             decode_step=step[way],
-            multiple=bench.multiple(total["static cache"], total[way]),
+            multiple=bench.multiple(total["static cache"], m),
             decode_multiple=step["static cache"] / step[way],
-            same_tokens=runs[0].tokens == times["static cache"][0].tokens,
+            same_tokens=runs[way][0].tokens == runs["static cache"][0].tokens,
         )
-        for way, runs in times.items()
+        for way, m in total.items()
     ]
 
 
-def run(device="cpu", quick=False):
-    import torch
+def run(device, *, requests, longest, new, repeats):
+    """Rows of memory, and of speed.
 
+    requests: that are timed. longest: tokens kept of their prompts, the last ones. new: tokens of a
+    reply.
+    """
     from labkit.weights import smollm2
-    from labkit_labs.common import workload as serving
+    from labkit_labs.common import workload
 
-    torch.set_num_threads(1)
-    work = serving.jobs()
+    work = workload.jobs()
     model, tokenizer = smollm2("fp32", device)
-    prompts = [job.prompt[-60:] for job in work[:3]] if quick else [job.prompt for job in work[:8]]
-    rows = memory(work, model.config) + speed(model, prompts, *((6, 1) if quick else (32, 5)))
+    prompts = [job.prompt[-longest:] for job in work[:requests]]
+    rows = memory(work, model.config) + speed(model, prompts, new, repeats)
     return Recorded(rows, blocks_prefix=shared_blocks(model, tokenizer))
 
 
@@ -89,8 +100,6 @@ def shared_blocks(model, tokenizer):
     """The blocks of a short run, recorded: three requests begin alike, the second ends there (copy
     on write), the fourth is another text.
     """
-    from dataclasses import replace
-
     from labkit import Engine
 
     beginning = tokenizer.encode("A block holds the keys and values of a few tokens.")[:8]
@@ -111,19 +120,20 @@ def shared_blocks(model, tokenizer):
 
 
 def go(rows):
-    used = next(r["in_use"] for r in rows if r["way"] == "blocks of 16")
+    used = only(rows, way="blocks of 16")["in_use"]
     if used < 0.9:
         return (
             f"only {used:.0%} of the blocks' memory holds tokens, where 90% and more is usual: look"
             " for blocks that are reserved too early"
         )
-    for r in rows:
-        if r["what"] == "speed" and not r["same_tokens"]:
+    for r in where(rows, what="speed"):
+        if not r["same_tokens"]:
             return (
                 f"{r['way']} writes other tokens than the static cache: look at the block table,"
                 " which sends a token to a wrong slot"
             )
-        if r["what"] == "speed" and r["n"] > 1 and r["multiple"] < 0.9:
+        # one round says nothing about speed
+        if r["n"] > 1 and r["multiple"] < 0.9:
             return (
                 f"{r['way']} has {r['multiple']:.2f} times the static cache's speed, where 0.9 and"
                 " more is usual: look for a copy of the cache"
@@ -131,12 +141,8 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
     used = {
-        r["way"]: 100 * r["in_use"]
-        for r in rows
-        if r["what"] == "memory" and "prefix" not in r["way"]
+        r["way"]: 100 * r["in_use"] for r in where(rows, what="memory") if "prefix" not in r["way"]
     }
     return plotting.bars(
         used,
@@ -148,20 +154,31 @@ def plot(rows):
     )
 
 
+def notice(rows):
+    context, longest = (r for r in where(rows, what="memory") if r["way"].startswith("a row each"))
+    single, small, blocks = (only(rows, way=f"blocks of {size}") for size in (1, 4, 16))
+    shared = only(rows, way="blocks of 16, prefix shared")
+    engine = only(rows, way="engine, blocks of 16")
+    return (
+        f"A row for the longest context the model allows is {context['in_use']:.1%} full, a row for"
+        f" the longest text of the day {longest['in_use']:.1%}. Blocks waste only the end of each"
+        f" request's last block: blocks of 16 tokens are {blocks['in_use']:.1%} full, blocks of 4"
+        f" {small['in_use']:.1%}. A beginning that all share, kept once, takes"
+        f" {shared['reserved_bytes'] / 1e6:,.1f} MB at most; without sharing blocks of 16 take"
+        f" {blocks['reserved_bytes'] / 1e6:,.1f} MB, and blocks of 1"
+        f" {single['reserved_bytes'] / 1e6:,.1f} MB. The engine with its blocks has"
+        f" {engine['multiple']:.2f} times the speed of the static cache."
+    )
+
+
 LAB = Lab(
-    asks="Do blocks of 16 waste less than a tenth, give the same tokens, and cost no speed?",
     title="What a reservation wastes",
-    minutes=3,
     objective=(
         "Count the memory that static rows and blocks of several sizes set aside for 48 requests,"
         " how much of it holds tokens, and measure what blocks cost in speed."
     ),
-    notice=(
-        "A row for the longest context the model allows is 2% full, a row for the longest text of"
-        " the day a third. Blocks waste only the end of each request's last block: of 16 tokens 2%,"
-        " and smaller ones win little more. A beginning that all share, kept once, saves more than"
-        " any block size. The tokens are the same."
-    ),
+    asks="Do blocks of 16 waste less than a tenth, give the same tokens, and cost no speed?",
+    notice=notice,
     columns={
         "what": "what",
         "way": "memory set aside as",
@@ -175,6 +192,12 @@ LAB = Lab(
         "same_tokens": "same tokens",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"requests": 8, "longest": 1024, "new": 32, "repeats": 5},
+        "quick": {"requests": 3, "longest": 60, "new": 6, "repeats": 1},
+    },
+    threads=1,
     go=go,
+    plot=plot,
+    minutes=3,
 )

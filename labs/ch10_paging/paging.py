@@ -25,19 +25,25 @@ def occupancy(
     """
     longest = max(len(job.prompt) + job.new for job in work)
     scheduler = Scheduler(
-        slots, slots * -(-longest // block_size), block_size, 512, longest, prefix
+        max_batch=slots,
+        n_blocks=slots * -(-longest // block_size),
+        block_size=block_size,
+        token_budget=512,
+        longest=longest,
+        prefix_cache=prefix,
     )
     scheduler.waiting.extend(Request(i, job.prompt, job.new) for i, job in enumerate(work))
     while scheduler.running or scheduler.waiting:
-        fed = dict(scheduler.schedule())
+        plan = scheduler.schedule()
+        fed = {w.request.id: w.fed for w in plan.work}
         filled = {
-            block: min(block_size, r.done + fed.get(r, 0) - i * block_size)
+            block: min(block_size, r.done + fed.get(r.id, 0) - i * block_size)
             for r in scheduler.running
             for i, block in enumerate(r.blocks)
         }
         yield scheduler.pool.used * block_size, sum(filled.values()), len(scheduler.running)
-        for r, n in fed.items():
-            scheduler.advance(r, n, [-1] if r.done + n == len(r.tokens) else [])
+        for w in plan.work:
+            scheduler.advance(w.request, w.fed, [-1] if w.ends else [])
 
 
 def time_engine(model, prompts: list[list[int]], new: int) -> bench.LoopTimes:
@@ -64,7 +70,7 @@ def time_engine(model, prompts: list[list[int]], new: int) -> bench.LoopTimes:
 
 
 def one_row(model, longest: int, prefix: bool = True) -> Engine:
-    """An engine for one prompt at a time, in one step, with room to keep four of `longest` tokens."""
+    """An engine for one prompt at a time, in one step; it has room to keep four of them."""
     return Engine(
         model,
         max_batch=1,

@@ -3,28 +3,44 @@ of a prompt costs.
 """
 
 import statistics
+from functools import partial
+from itertools import count
 
+from labkit import bench, plotting
 from labkit.lab import Lab
+from labkit.tables import listed, only, progress, span, where
+from labkit_labs.ch10_paging import bills
 
 OWN = 20  # tokens of a request that no other has
+WITHOUT = "without reuse"
 
 
-def first_token(model, words, length: int, rounds: int):
+def first_token(model, words, length: int, repeats: int):
     """The row of a system prompt of `length` tokens: known, and in turn with one that differs in
     its first token.
     """
-    from labkit import bench
-    from labkit_labs.ch10_paging import paging as pages
+    from labkit_labs.ch10_paging import paging
 
-    engine = pages.one_row(model, length + OWN)
-    pages.read(engine, [words[:length]])
-    seconds = {"cold": [], "warm": []}
-    for i in range(rounds + 1):  # the first round warms up
-        own = words[length + i * OWN : length + (i + 1) * OWN]
-        for name, head in (("cold", 1000 + i), ("warm", words[0])):
-            computed, found, taken = pages.read(engine, [[head, *words[1:length], *own]])
-            seconds[name] += taken if i else []
-    cold, warm = bench.summarise(seconds["cold"]), bench.summarise(seconds["warm"])
+    engine = paging.one_row(model, length + OWN)
+    paging.read(engine, [words[:length]])
+
+    def ask(heads, starts):
+        start = next(starts)
+        own = words[start : start + OWN]
+        return paging.read(engine, [[next(heads), *words[1:length], *own]])
+
+    # in a round both have the same own tokens, which no other round has
+    starts = {kind: count(length, OWN) for kind in ("cold", "warm")}
+    # a head that was never seen; a head that always was
+    heads = {"cold": count(1000), "warm": count(words[0], 0)}
+    runs = bench.rounds(
+        {kind: partial(ask, heads[kind], starts[kind]) for kind in ("cold", "warm")},
+        repeats=repeats,
+    )
+    cold, warm = (
+        bench.summarise([seconds for _, _, (seconds,) in runs[kind]]) for kind in ("cold", "warm")
+    )
+    computed, found, _ = runs["warm"][-1]
     return warm.to_row(
         what="known beginning",
         case=f"{length} tokens",
@@ -41,92 +57,89 @@ def orders(tokenizer, words, stable: int, requests: int):
     """place -> prompts: stable tokens, some of each request's own, and at one place a line that
     gives the time.
     """
-    system, own = words[:stable], [words[stable + i * OWN :][:OWN] for i in range(requests)]
-    clock = [tokenizer.encode(f"It is 14:03:{i:02}. ") for i in range(requests)]
-    return {
-        "head": [now + system + mine for now, mine in zip(clock, own)],
-        "middle": [
-            system[: stable // 2] + now + system[stable // 2 :] + mine
-            for now, mine in zip(clock, own)
-        ],
-        "end": [system + mine + now for now, mine in zip(clock, own)],
-    }
+    system = words[:stable]
+    half = stable // 2
+    prompts = {"head": [], "middle": [], "end": []}
+    for i in range(requests):
+        own = words[stable + i * OWN :][:OWN]
+        now = tokenizer.encode(f"It is 14:03:{i:02}. ")
+        prompts["head"].append(now + system + own)
+        prompts["middle"].append(system[:half] + now + system[half:] + own)
+        prompts["end"].append(system + own + now)
+    return prompts
 
 
-def compare(model, what: str, cases: dict, without: list, rounds: int):
-    """A row per case: prompts served with reuse, in turn with `without`, which is (prompts, reuse)."""
-    from labkit.tables import progress
-    from labkit_labs.ch10_paging import paging as pages
+def compare(model, what: str, cases: dict, without: list, repeats: int):
+    """A row per case: prompts served with reuse, in turn with `without`, which are served without.
 
-    cases = {None: without} | {case: (prompts, True) for case, prompts in cases.items()}
-    runs = {case: [] for case in cases}
-    for _ in progress(range(rounds), what):
-        for case, (prompts, prefix) in cases.items():
-            runs[case].append(
-                pages.read(pages.one_row(model, max(map(len, prompts)), prefix), prompts)
-            )
+    Nothing warms up: of each run the first prompt is left out.
+    """
+    from labkit_labs.ch10_paging import paging
+
+    def serve(prompts, prefix):
+        return paging.read(paging.one_row(model, max(map(len, prompts)), prefix), prompts)
+
+    runs = bench.rounds(
+        {WITHOUT: partial(serve, without, False)}
+        | {case: partial(serve, prompts, True) for case, prompts in cases.items()},
+        repeats=repeats,
+        warmup=0,
+        label=what,
+    )
     ttft = {
-        case: statistics.median(s for _, _, taken in each for s in taken[1:])
+        case: statistics.median(s for _, _, seconds in each for s in seconds[1:])
         for case, each in runs.items()
     }
-    return [
-        {
-            "what": what,
-            "case": case,
-            "prompt_tokens": computed + found,
-            "found": found,
-            "computed": computed,
-            "ttft": ttft[case],
-            "ttft_without": ttft[None],
-            "multiple": ttft[None] / ttft[case],
-        }
-        for case, ((computed, found, _), *_) in runs.items()
-        if case
-    ]
+    rows = []
+    for case in cases:
+        computed, found, _ = runs[case][0]
+        rows.append(
+            {
+                "what": what,
+                "case": case,
+                "prompt_tokens": computed + found,
+                "found": found,
+                "computed": computed,
+                "ttft": ttft[case],
+                "ttft_without": ttft[WITHOUT],
+                "multiple": ttft[WITHOUT] / ttft[case],
+            }
+        )
+    return rows
 
 
-def run(device="cpu", quick=False):
-    import torch
+def run(device, *, beginnings, stable, requests, turns, repeats, repeats_cold):
+    """A row for each known beginning, for each place of a line that changes, and for an agent, each
+    with the bills of its input.
 
-    from labkit.tables import progress
+    beginnings: their tokens. stable: tokens that stay. requests: with the time in them. turns: of
+    the agent. repeats, repeats_cold: rounds of beginnings, and of the others.
+    """
     from labkit.weights import smollm2
-    from labkit_labs.ch10_paging import bills as prices
-    from labkit_labs.common import corpus as text
+    from labkit_labs.common import corpus
 
-    torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)
-    words, rounds = text.prose(tokenizer, 1400), 1 if quick else 7
-    stable, requests, turns = (64, 2, 3) if quick else (256, 6, 8)
-    rows = [
-        first_token(model, words, n, rounds)
-        for n in progress((64,) if quick else (256, 512, 1024), "beginnings")
-    ]
+    words = corpus.prose(tokenizer, 1400)
+    rows = [first_token(model, words, n, repeats) for n in progress(beginnings, "beginnings")]
     asked = orders(tokenizer, words, stable, requests)
-    rows += compare(model, "time of day at the", asked, (asked["head"], False), min(rounds, 3))
+    rows += compare(model, "time of day at the", asked, asked["head"], repeats_cold)
     # each is all that came before and 60 tokens more
     transcripts = [words[: stable + 60 * turn] for turn in range(turns)]
-    rows += compare(
-        model, "agent", {f"{turns} turns": transcripts}, (transcripts, False), min(rounds, 3)
-    )
-    lists = prices.published()
-    return [
-        row
-        | {
-            f"bill_{name}": prices.input_share(row["computed"], row["found"], price)
-            for name, price in lists.items()
-        }
-        for row in rows
-    ]
+    rows += compare(model, "agent", {f"{turns} turns": transcripts}, transcripts, repeats_cold)
+    for row in rows:
+        for name, price in bills.published().items():
+            row[f"bill_{name}"] = bills.input_share(row["computed"], row["found"], price)
+    return rows
 
 
 def go(rows):
-    for r in rows:
-        if r["what"] == "known beginning" and r["computed"] != OWN:
+    for r in where(rows, what="known beginning"):
+        if r["computed"] != OWN:
             return (
                 f"{r['computed']} tokens were computed where {OWN} were new: look which block of"
                 " the beginning is not found"
             )
-    found = {r["case"]: r["found"] for r in rows if r["what"] == "time of day at the"}
+    found = {r["case"]: r["found"] for r in where(rows, what="time of day at the")}
     if not 0 == found["head"] < found["middle"] < found["end"]:
         return (
             f"with the time at the head {found['head']}, in the middle {found['middle']}, at the"
@@ -136,8 +149,9 @@ def go(rows):
 
 
 def pays(rows):
-    for r in rows:
-        if r["what"] == "known beginning" and r["n"] > 1 and r["multiple"] < 5:
+    for r in where(rows, what="known beginning"):
+        # one round says nothing about speed
+        if r["n"] > 1 and r["multiple"] < 5:
             return (
                 f"a known beginning of {r['case']} is worth {r['multiple']:.1f} times, where 5 is"
                 " usual: look what else the first token waits for"
@@ -145,14 +159,10 @@ def pays(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
-    share = {
-        f"{r['what']} {r['case']}".replace("agent", "agent,"): (
-            100 * r["computed"] / r["prompt_tokens"]
-        )
-        for r in rows
-    }
+    share = {}
+    for r in rows:
+        name = f"{r['what']} {r['case']}".replace("agent", "agent,")
+        share[name] = 100 * r["computed"] / r["prompt_tokens"]
     return plotting.bars(
         share,
         x_label="% of the prompts' tokens that had to be computed",
@@ -163,24 +173,36 @@ def plot(rows):
     )
 
 
+def notice(rows):
+    known = where(rows, what="known beginning")
+    gains = [f"{r['multiple']:.1f} times as fast after {r['case']}" for r in known]
+    agent = only(rows, what="agent")
+    places = {r["case"]: r for r in where(rows, what="time of day at the")}
+    found = [f"{r['found']:,} at the {place}" for place, r in places.items()]
+    never = [value for key, value in places["head"].items() if key.startswith("bill_")]
+    return (
+        "A known beginning is not computed again, so the wait is for the request's own tokens: the"
+        f" first token comes {listed(gains)}. One changing line decides how many of the prompts'"
+        f" {places['head']['prompt_tokens']:,} tokens are found:"
+        f" {listed(found)}. An agent without reuse computes its transcript anew at every turn;"
+        f" with it, {agent['found'] / agent['prompt_tokens']:.0%} is found, and its first tokens"
+        f" come {agent['multiple']:.1f} times as fast. Where writing into the cache has a"
+        " price, a prompt that never hits costs more than without a cache: by these lists"
+        f" {span(never, '.0%')} of it."
+    )
+
+
 LAB = Lab(
-    asks=(
-        "Is a known beginning found whole, and does a changing head break it? Is the first token"
-        " after a known beginning five times as fast?"
-    ),
     title="Same prompt, two bills",
-    minutes=3,
     objective=(
         "Measure the first token of a prompt whose beginning is known, and count what a changing"
         " line and a growing transcript cost."
     ),
-    notice=(
-        "A known beginning is not computed again, so the wait is for the request's own tokens: the"
-        " longer the beginning, the larger the gain. One changing line at the head loses all of it,"
-        " in the middle all after it, at the end nothing. An agent without reuse computes its"
-        " transcript anew at every turn. Where writing into the cache has a price, a prompt that"
-        " never hits costs more than without a cache."
+    asks=(
+        "Is a known beginning found whole, and does a changing head break it? Is the first token"
+        " after a known beginning five times as fast?"
     ),
+    notice=notice,
     columns={
         "what": "what",
         "case": "case",
@@ -195,7 +217,27 @@ LAB = Lab(
         "bill_deepseek-v3": "DeepSeek-V3|.0%",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {
+            "beginnings": (256, 512, 1024),
+            "stable": 256,
+            "requests": 6,
+            "turns": 8,
+            "repeats": 7,
+            "repeats_cold": 3,
+        },
+        "quick": {
+            "beginnings": (64,),
+            "stable": 64,
+            "requests": 2,
+            "turns": 3,
+            "repeats": 1,
+            "repeats_cold": 1,
+        },
+    },
+    threads=1,
     go=go,
     pays=pays,
+    plot=plot,
+    minutes=3,
 )

@@ -8,28 +8,30 @@ chi-square test (Pearson 1900), decide.
 from labkit.lab import Lab
 
 SMALL = (0.40, 0.25, 0.15, 0.12, 0.08)  # a target on paper
-# dear: a draft costs 0.4 steps of the target
-RATES, LENGTHS, CHEAP, DEAR = (0.3, 0.5, 0.7, 0.9), (1, 2, 4, 8), 0.05, 0.4
+RATES = (0.3, 0.5, 0.7, 0.9)  # how often a draft is kept
+LENGTHS = (1, 2, 4, 8)  # drafts in a check
+# what a draft costs, in steps of the target
+CHEAP = 0.05
+DEAR = 0.4
 
 
 def keeps_the_likely(drafts, p, q, g):
     """Wrong: one draft is kept if the target finds it at least half as likely as its favourite;
     otherwise the target draws.
     """
-    return (
-        drafts if p[0, drafts[0]] >= p[0].max() / 2 else p[0].multinomial(1, generator=g).tolist()
-    )
+    if p[0, drafts[0]] >= p[0].max() / 2:
+        return drafts
+    return p[0].multinomial(1, generator=g).tolist()
 
 
 def corrects_from_p(drafts, p, q, g):
     """Wrong: one draft is kept as by the right rule, but in place of a refused one the target draws
     from p, not from max(0, p - q).
     """
-    kept = (
-        p.new_empty(()).uniform_(generator=g) * (1 if q is None else q[0, drafts[0]])
-        < p[0, drafts[0]]
-    )
-    return drafts if kept else p[0].multinomial(1, generator=g).tolist()
+    drawn = 1 if q is None else q[0, drafts[0]]
+    if p.new_empty(()).uniform_(generator=g) * drawn < p[0, drafts[0]]:
+        return drafts
+    return p[0].multinomial(1, generator=g).tolist()
 
 
 def drafts_for(p):
@@ -52,14 +54,9 @@ def places(model, tokenizer, n):
     from labkit.quant import text
     from labkit.sampling import probabilities
 
-    top = (
-        probabilities(
-            logits(model, tokenizer.encode(text("course"))[:80]), Sampling(temperature=1.0, top_k=5)
-        )
-        .cpu()
-        .topk(5, dim=-1)
-        .values
-    )
+    tokens = tokenizer.encode(text("course"))[:80]
+    p = probabilities(logits(model, tokens), Sampling(temperature=1.0, top_k=5))  # [T,V]
+    top = p.cpu().topk(5, dim=-1).values
     return top[top[:, -1] > 0.03][:n]
 
 
@@ -71,15 +68,12 @@ def replies(rule, p, q, k: int, runs: int, seed: int = 0) -> list[list[int]]:
     import torch
 
     g = torch.Generator().manual_seed(seed)
-    drafts = (
-        torch.zeros(runs, k, dtype=torch.long)
-        if q is None
-        else q.multinomial(runs * k, replacement=True, generator=g).view(runs, k)
-    )
-    return [
-        rule(d, p.expand(k + 1, -1), None if q is None else q.expand(k, -1), g)
-        for d in drafts.tolist()
-    ]
+    drafts = torch.zeros(runs, k, dtype=torch.long)
+    drawn_from = None
+    if q is not None:
+        drafts = q.multinomial(runs * k, replacement=True, generator=g).view(runs, k)
+        drawn_from = q.expand(k, -1)
+    return [rule(d, p.expand(k + 1, -1), drawn_from, g) for d in drafts.tolist()]
 
 
 def p_value(made: list[list[int]], p) -> float:
@@ -99,12 +93,11 @@ def run(device="cpu", quick=False):
     from labkit.tables import progress
     from labkit.weights import smollm2
 
-    runs, rows = 600 if quick else 10_000, []
+    runs = 600 if quick else 10_000
+    rows = []
     targets = [("on paper", torch.tensor(SMALL))]
-    targets += [
-        (f"SmolLM2, place {i}", p)
-        for i, p in enumerate(places(*smollm2("fp32", device), 1 if quick else 3), 1)
-    ]
+    real = places(*smollm2("fp32", device), 1 if quick else 3)
+    targets += [(f"SmolLM2, place {i}", p) for i, p in enumerate(real, 1)]
     cases = [(target, p, draft, q) for target, p in targets for draft, q in drafts_for(p).items()]
     for seed, (target, p, draft, q) in enumerate(progress(cases, "rules")):
         made = {

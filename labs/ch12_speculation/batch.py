@@ -2,39 +2,10 @@
 a step.
 """
 
-import time
-from dataclasses import dataclass
-
 from labkit.lab import Lab
 
-SIZES, BATCHES = (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16)
-
-
-@dataclass
-class Served:
-    """What serving gave and took: new tokens of each prompt, seconds in all, seconds of each
-    forward without a prompt, and its checks.
-    """
-
-    tokens: list[list[int]]
-    seconds: float
-    decodes: list[float]
-    checks: list  # [request, drafts, how many were accepted] each
-
-
-def serve(engine, prompts: list[list[int]], new: int, stop=None) -> Served:
-    """Hand prompts to an engine, all at once, and watch it until they are done."""
-    engine.log.clear()
-    start, ids = time.perf_counter(), [engine.add(prompt, new, stop=stop) for prompt in prompts]
-    while engine.stats.running or engine.stats.waiting:
-        engine.step()
-    seconds, steps = time.perf_counter() - start, engine.trace().steps
-    return Served(
-        [engine.requests[id].new for id in ids],
-        seconds,
-        [s.seconds for s in steps if all(row[2] != "prefill" for row in s.rows)],
-        [check for s in engine.trace("speculation").steps for check in s.checks],
-    )
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+BATCHES = (1, 2, 4, 8, 16)
 
 
 def prices(model, repeats: int) -> dict[int, float]:
@@ -67,8 +38,8 @@ def run(device="cpu", quick=False):
     from labkit import bench
     from labkit.tables import progress
     from labkit.weights import smollm2
-    from labkit_labs.ch12_speculation.drafts import K, acceptance, engine
     from labkit_labs.ch12_speculation.lookup import COPY, paragraphs
+    from labkit_labs.ch12_speculation.watch import K, acceptance, engine, serve
 
     torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)
@@ -83,7 +54,7 @@ def run(device="cpu", quick=False):
         ways = {
             "without": engine(model, batch),
             "switch": engine(model, batch, "ngram"),
-            "forced": engine(model, batch, "ngram", K),
+            "forced": engine(model, batch, "ngram", drafts=K),
         }
         runs = {way: [] for way in ways}
         for i in range(-1, rounds):

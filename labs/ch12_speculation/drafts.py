@@ -6,36 +6,8 @@ import statistics
 
 from labkit.lab import Lab
 
-LAYERS, K = (6, 12, 20), 3
+LAYERS = (6, 12, 20)
 TASKS = {"copy-editing": 0, "free chat": 1}  # which of CH12-LOOKUP's prompts
-
-
-def engine(model, seats: int, speculative=None, forced: int = 0):
-    """An engine with room for its seats, and for prompts to stay. forced: that many drafts for each
-    request in each step, whatever they cost.
-    """
-    from labkit import Engine
-    from labkit_labs.common.workload import Forced
-
-    made = Engine(
-        model,
-        max_batch=seats,
-        n_blocks=24 * seats + 24,
-        block_size=16,
-        token_budget=512,
-        speculative=speculative,
-    )
-    made.speculation = Forced(speculative, forced) if forced else made.speculation
-    return made
-
-
-def acceptance(checks: list) -> float | None:
-    """Share of drafts accepted, of those looked at: what comes after a refusal is not.
-
-    None if there was no draft.
-    """
-    looked = sum(min(n + 1, len(drafts)) for _, drafts, n in checks)
-    return sum(n for *_, n in checks) / looked if looked else None
 
 
 def run(device="cpu", quick=False):
@@ -47,8 +19,8 @@ def run(device="cpu", quick=False):
     from labkit.speculative import DraftModel, NGram
     from labkit.tables import progress
     from labkit.weights import smollm2
-    from labkit_labs.ch12_speculation.batch import serve
     from labkit_labs.ch12_speculation.lookup import tasks
+    from labkit_labs.ch12_speculation.watch import K, Noted, acceptance, engine, serve
 
     torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)
@@ -66,29 +38,34 @@ def run(device="cpu", quick=False):
     rows = []
     for task, i in TASKS.items():
         prompt = tokenizer.chat(tasks()[task][i][: 240 if quick else None])
-        ways = {("without", 0): engine(model, 1)} | {
-            (name, k): engine(model, 1, p, k) for name, p in proposers.items() for k in (0, K)
-        }
+        notes = {name: Noted(K) for name in proposers}
+        ways = {("without", "never"): engine(model, 1)}
+        for name, proposer in proposers.items():
+            ways[name, "switch"] = engine(model, 1, proposer)
+            ways[name, "forced"] = engine(model, 1, proposer, drafts=notes[name])
         runs = {way: [] for way in ways}
         for r in progress(range(0 if quick else -1, rounds), f"{task}, rounds"):
-            for (name, k), one in ways.items():
+            for (name, when), one in ways.items():
                 if r >= 0:
-                    runs[name, k].append(serve(one, [prompt], new, stop=()))
-                elif k == 0:
+                    runs[name, when].append(serve(one, [prompt], new, stop=()))
+                elif when != "forced":
                     serve(one, [prompt], new, stop=())  # tells the switch what a draft costs
         took = {
             way: bench.summarise([sum(s.decodes) for s in served]) for way, served in runs.items()
         }
-        step = statistics.median(seconds for s in runs["without", 0] for seconds in s.decodes)
+        without = took["without", "never"]
+        plain = runs["without", "never"]
+        step = statistics.median(seconds for s in plain for seconds in s.decodes)
         for name in proposers:
-            # which knows what its steps took
-            switch, forced, books = runs[name, 0][-1], runs[name, K][-1], ways[name, K].speculation
-            a, share = acceptance(forced.checks) or 0.0, len(forced.checks) / len(forced.decodes)
+            switch = runs[name, "switch"][-1]
+            forced = runs[name, "forced"][-1]
+            a = acceptance(forced.checks) or 0.0
+            share = len(forced.checks) / len(forced.decodes)
             check = sum(a**j for j in range(K + 1))
-            v = float(books.seconds(K + 1)[K + 1]) / step
-            c = books.drafting / step
+            v = notes[name].check / step
+            c = notes[name].draft / step
             rows.append(
-                took[name, 0].to_row(
+                took[name, "switch"].to_row(
                     task=task,
                     draft=name,
                     acceptance=a,
@@ -99,9 +76,9 @@ def run(device="cpu", quick=False):
                     share=share,
                     predicted=(share * check + 1 - share) / (share * (v + K * c) + 1 - share),
                     tokens_per_forward=(new - 1) / len(forced.decodes),
-                    forced_multiple=bench.multiple(took["without", 0], took[name, K]),
-                    multiple=bench.multiple(took["without", 0], took[name, 0]),
-                    same_tokens=runs["without", 0][-1].tokens == switch.tokens == forced.tokens,
+                    forced_multiple=bench.multiple(without, took[name, "forced"]),
+                    multiple=bench.multiple(without, took[name, "switch"]),
+                    same_tokens=plain[-1].tokens == switch.tokens == forced.tokens,
                 )
             )
     return rows

@@ -70,8 +70,7 @@ def run(device="cpu", quick=False):
     from labkit import bench
     from labkit.tables import progress
     from labkit.weights import smollm2
-    from labkit_labs.ch12_speculation.batch import serve
-    from labkit_labs.ch12_speculation.drafts import acceptance, engine
+    from labkit_labs.ch12_speculation.watch import acceptance, engine, serve
 
     torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)
@@ -113,8 +112,7 @@ def run(device="cpu", quick=False):
 
 def copied_passage(model, tokenizer):
     """The checks of one copied passage, recorded, with the reply and the words of every draft."""
-    from labkit_labs.ch12_speculation.batch import serve
-    from labkit_labs.ch12_speculation.drafts import engine
+    from labkit_labs.ch12_speculation.watch import engine, serve
 
     one = engine(model, 1, "ngram")
     served = serve(one, [tokenizer.chat(tasks()["copy-editing"][0])], 64)

@@ -78,7 +78,7 @@ def run(device="cpu", quick=False, ends=0):
         rung("16-bit weights", half, engine, slots, speculative="ngram"),
         rung("8 bits", "w8a8", engine, slots, speculative="ngram"),
         rung(
-            "8 bits, 4 guesses in every step", "w8a8", engine, slots, speculative="ngram", forced=4
+            "8 bits, 4 guesses in every step", "w8a8", engine, slots, speculative="ngram", drafts=4
         ),
     ]
     solo = [

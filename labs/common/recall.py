@@ -24,15 +24,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from labkit import GPT, ModelConfig, Step, formulas
+from labkit.config import UnknownName
+from labkit.paths import cache_folder
 
-KEYS, VALUES = 128, 32  # a guess is right once in 32
+KEYS = 128
+VALUES = 32  # a guess is right once in 32
 PAIRS = (4, 8, 16, 32, 64)  # trained on and scored at
 MAIN = 32  # what `recall` means where no number of pairs is named
 TOKENS = 1536  # of one training step, however long its texts are
-STEPS, RATE, LEARNED = 1000, 6e-3, 0.95
+STEPS = 1000
+RATE = 6e-3
+LEARNED = 0.95  # recall from which on a number of pairs counts as learned
 TOLERANCE = 0.01  # how far apart matched parameters may be
 
-SHELL = ModelConfig(KEYS + VALUES, 64, 2, 4, 4, 16, 128, 512, embed_scale=8.0)
+SHELL = ModelConfig(
+    vocab_size=KEYS + VALUES,
+    d_model=64,
+    n_layers=2,
+    n_heads=4,
+    n_kv_heads=4,
+    head_dim=16,
+    d_ff=128,
+    max_context=512,
+    embed_scale=8.0,
+)
 MLA = {"kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
 DELTA = {
     "delta_n_key_heads": 4,
@@ -63,10 +78,8 @@ INSIDES = {
 
 def variants() -> dict[str, ModelConfig]:
     """Every variant by name, with as many parameters as the MHA."""
-    return {
-        name: matched(SHELL.replace(**inside), formulas.parameters(SHELL))
-        for name, inside in INSIDES.items()
-    }
+    whole = formulas.parameters(SHELL)
+    return {name: matched(SHELL.replace(**inside), whole) for name, inside in INSIDES.items()}
 
 
 def matched(config: ModelConfig, parameters: int) -> ModelConfig:
@@ -77,11 +90,17 @@ def matched(config: ModelConfig, parameters: int) -> ModelConfig:
     is not within 1 %.
     """
     size = "d_expert" if config.n_experts else "d_ff"
-    at = lambda n: formulas.parameters(config.replace(**{size: n}))
-    n = max(1, round(1 + (parameters - at(1)) / (at(2) - at(1))))
-    if abs(at(n) - parameters) > TOLERANCE * parameters:
+
+    def parameters_at(n: int) -> int:
+        return formulas.parameters(config.replace(**{size: n}))
+
+    # they grow by the same number with every further n
+    slope = parameters_at(2) - parameters_at(1)
+    n = max(1, round(1 + (parameters - parameters_at(1)) / slope))
+    made = parameters_at(n)
+    if abs(made - parameters) > TOLERANCE * parameters:
         raise ValueError(
-            f"{size} = {n} makes {at(n):,} parameters, not within {TOLERANCE:.0%} of"
+            f"{size} = {n} makes {made:,} parameters, not within {TOLERANCE:.0%} of"
             f" {parameters:,}: give the mixer another size"
         )
     return config.replace(**{size: n})
@@ -99,19 +118,20 @@ def batch(
     keys = torch.rand(texts, KEYS, generator=generator).topk(pairs, dim=1).indices  # each key once
     values = torch.randint(VALUES, (texts, pairs), generator=generator)
     order = torch.rand(texts, pairs, generator=generator).argsort(1)
-    ids = torch.cat(
-        [torch.stack([keys, KEYS + values], dim=2).flatten(1), keys.gather(1, order)], dim=1
-    ).to(device)
+    shown = torch.stack([keys, KEYS + values], dim=2).flatten(1)
+    questions = keys.gather(1, order)
+    ids = torch.cat([shown, questions], dim=1).to(device)
     T = ids.shape[1]
     start = torch.arange(texts + 1, device=device) * T
-    asked = start[:-1, None] + torch.arange(2 * pairs, T, device=device)
     step = Step(
-        ids.flatten(),
-        torch.arange(T, device=device).repeat(texts),
-        torch.arange(texts, device=device),
-        start,
+        ids=ids.flatten(),
+        pos=torch.arange(T, device=device).repeat(texts),
+        rows=torch.arange(texts, device=device),
+        cu=start,
     )
-    return step, asked.flatten(), values.gather(1, order).flatten().to(device)
+    asked = start[:-1, None] + torch.arange(2 * pairs, T, device=device)
+    right = values.gather(1, order)
+    return step, asked.flatten(), right.flatten().to(device)
 
 
 def answers(model, step: Step, asked: Tensor) -> Tensor:
@@ -126,9 +146,9 @@ def recall(model, pairs: int = MAIN, questions: int = 2048) -> float:
     """Share of questions that the model answers rightly, on texts of so many pairs that it was not
     trained on.
     """
-    step, asked, right = batch(
-        pairs, max(8, questions // pairs), torch.Generator().manual_seed(pairs), model.device
-    )
+    generator = torch.Generator().manual_seed(pairs)
+    texts = max(8, questions // pairs)
+    step, asked, right = batch(pairs, texts, generator, model.device)
     return (answers(model, step, asked).argmax(1) == right).float().mean().item()
 
 
@@ -139,7 +159,7 @@ def train(
     config: ModelConfig, seed: int = 0, steps: int = STEPS, device: str = "cpu", every: int = 25
 ) -> tuple[GPT, dict]:
     """Train a model from random weights: (model, {"seconds", "learned": pairs -> the first step
-    seen above 95 % recall, or None}).
+    seen above LEARNED, or None}).
 
     AdamW, clipped; the rate rises over 50 steps, stays, and falls to a twentieth over the last 40
     %. Recall is looked at `every` so many steps; `seconds` leaves that out.
@@ -150,9 +170,13 @@ def train(
     learned = dict.fromkeys(PAIRS)
     seconds = 0.0
     optimiser = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.95), weight_decay=0.01)
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda done: min((done + 1) / 50, 1, max(0.05, (1 - done / steps) / 0.4))
-    )
+
+    def share_of_rate(done: int) -> float:
+        rising = (done + 1) / 50
+        falling = max(0.05, (1 - done / steps) / 0.4)
+        return min(rising, 1, falling)
+
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, share_of_rate)
     for done in range(1, steps + 1):
         start = time.perf_counter()
         pairs = PAIRS[int(torch.randint(len(PAIRS), (), generator=data))]
@@ -166,8 +190,9 @@ def train(
         loss.item()  # waits for the device
         seconds += time.perf_counter() - start
         if done % every == 0:
-            for pairs in (n for n in PAIRS if learned[n] is None):
-                learned[pairs] = done if recall(model, pairs, 512) > LEARNED else None
+            for pairs in PAIRS:
+                if learned[pairs] is None and recall(model, pairs, 512) > LEARNED:
+                    learned[pairs] = done
     return model.eval(), {"seconds": seconds, "learned": learned}
 
 
@@ -183,16 +208,11 @@ def job(name: str, seed: int, steps: int, device: str) -> dict:
 
 
 def trained(variant: str = "MHA", device: str = "cpu", steps: int = STEPS):
-    """(a trained variant of seed 0, score: model -> recall of 32 pairs).
+    """(a trained variant of seed 0, score: model -> recall of MAIN pairs).
 
-    Trained once, then kept in the user's cache folder.
-
-    A thousand steps take half a minute on one core; full attention knows the rule after 400. Raises
-    ValueError for a variant that does not exist.
+    Trained at the first call, then kept in the user's cache folder. Raises ValueError for a variant
+    that does not exist.
     """
-    from labkit.config import UnknownName
-    from labkit.paths import cache_folder
-
     if variant not in INSIDES:
         raise UnknownName("variant", variant, INSIDES)
     config = variants()[variant]

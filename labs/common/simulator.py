@@ -156,7 +156,14 @@ def simulate(
             f"the longest request has {longest} tokens; {n_blocks} blocks of {block_size} hold"
             f" {n_blocks * block_size}"
         )
-    scheduler = Scheduler(max_batch, n_blocks, block_size, token_budget, longest, prefix_cache)
+    scheduler = Scheduler(
+        max_batch=max_batch,
+        n_blocks=n_blocks,
+        block_size=block_size,
+        token_budget=token_budget,
+        longest=longest,
+        prefix_cache=prefix_cache,
+    )
     report = Report()
     now = 0.0
     i = 0
@@ -169,20 +176,21 @@ def simulate(
         held, scheduler.waiting = (
             (queue, type(queue)()) if static and scheduler.running else (None, queue)
         )
-        work = scheduler.schedule()
+        work = scheduler.schedule().work
         if held is not None:
             held.extendleft(reversed(scheduler.waiting))  # preempted
             scheduler.waiting = held
         tokens = context = 0
-        for r, n in work:
-            tokens += n
-            context += r.done + n
+        for w in work:
+            tokens += w.fed
+            context += w.request.done + w.fed
         now += cost(tokens, context)
         report.steps += 1
         report.row_steps += len(work)
-        for r, n in work:
-            made = [-1] if r.done + n == len(r.tokens) else []
-            scheduler.advance(r, n, made)
+        for w in work:
+            r = w.request
+            made = [-1] if w.ends else []
+            scheduler.advance(r, w.fed, made)
             if made and r.first_token is None:
                 r.first_token = now
             if r.finished:

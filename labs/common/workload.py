@@ -13,21 +13,22 @@ import numpy as np
 from labkit.decode import generate
 from labkit.engine import Engine
 from labkit.quant import text
-from labkit.speculative import Speculation
 
 WORKLOAD = Path(__file__).parent / "data" / "workload.json"
 SYSTEM = """
-You are a careful editor who works for a small publisher of technical books. Read what the reader sends you and answer
-in plain English. Keep to the facts that the text gives, and say so when it does not give enough of them. Prefer short
-sentences, and one idea in each. Use the words of the field, and explain a word when you use it for the first time. Do
-not praise the text, do not apologise, and do not repeat the question. When you are asked to correct a text, change only
-what is wrong, and leave the rest as it is, word for word. When you are asked to summarise a text, keep its order, its
-numbers and its names, and leave out its examples. When you are asked what something costs, name the unit, and say
-whether the cost comes once or with every use. When two things are compared, say what was the same for both, and what
-was not. When a number is quoted, say where it was measured. If a question has several parts, answer them in the order
-in which they were asked, and number your answers. If you do not know, say that you do not know. Write no lists unless
-you are asked for one. End with the last sentence of your answer, and add nothing after it. The reader's text follows
-below.
+You are a careful editor who works for a small publisher of technical books. Read what the reader
+sends you and answer in plain English. Keep to the facts that the text gives, and say so when it
+does not give enough of them. Prefer short sentences, and one idea in each. Use the words of the
+field, and explain a word when you use it for the first time. Do not praise the text, do not
+apologise, and do not repeat the question. When you are asked to correct a text, change only what is
+wrong, and leave the rest as it is, word for word. When you are asked to summarise a text, keep its
+order, its numbers and its names, and leave out its examples. When you are asked what something
+costs, name the unit, and say whether the cost comes once or with every use. When two things are
+compared, say what was the same for both, and what was not. When a number is quoted, say where it
+was measured. If a question has several parts, answer them in the order in which they were asked,
+and number your answers. If you do not know, say that you do not know. Write no lists unless you are
+asked for one. End with the last sentence of your answer, and add nothing after it. The reader's
+text follows below.
 """
 BLOCK = 16
 
@@ -87,30 +88,15 @@ def static(model, work: list[Job], slots: int, padded: bool = False) -> list[lis
     return out
 
 
-class Forced(Speculation):
-    """So many drafts for each request in each step, whatever they cost: the engine's own switch is
-    taken out.
-    """
-
-    def __init__(self, proposer, drafts: int):
-        super().__init__(proposer)
-        self.drafts = drafts
-
-    def allow(self, scheduler):
-        for r in scheduler.running:
-            r.drafts = (
-                min(self.drafts, r.limit - len(r.tokens) - 1)
-                if all(r.decoding for r in scheduler.running)
-                else 0
-            )
-
-
 def continuous(
-    model, work: list[Job], slots: int, prefix: bool = False, speculative=None, forced: int = 0
+    model,
+    work: list[Job],
+    slots: int,
+    prefix: bool = False,
+    speculative=None,
+    drafts: int | None = None,
 ) -> list[list[int]]:
-    """The engine: who is done leaves, and the next one enters. forced: drafts for each request in
-    each step (see `Forced`).
-    """
+    """The engine: who is done leaves, and the next one enters. speculative, drafts: as its own."""
     longest = max(len(job.prompt) + job.new for job in work)
     engine = Engine(
         model,
@@ -120,9 +106,8 @@ def continuous(
         token_budget=512,
         prefix_cache=prefix,
         speculative=speculative,
+        drafts=drafts,
     )
-    if forced:
-        engine.speculation = Forced(speculative, forced)
     for job in work:
         engine.add(job.prompt, job.new, stop=())
     return list(engine.run().values())

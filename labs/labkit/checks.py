@@ -12,6 +12,9 @@ from importlib import import_module
 from labkit import chapters
 from labkit.config import UnknownName
 
+SIGNS = {True: "✓", False: "✗", None: "…"}
+KINDS = {True: "pass", False: "fail", None: "open"}
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -22,16 +25,13 @@ class Verdict:
     message: str
 
     def __str__(self):
-        return (
-            f"{ {True: '✓', False: '✗', None: '…'}[self.passed] } Exercise {self.exercise}:"
-            f" {self.message}"
-        )
+        return f"{SIGNS[self.passed]} Exercise {self.exercise}: {self.message}"
 
     __repr__ = __str__
 
     def _repr_html_(self):
-        kind = {True: "pass", False: "fail", None: "open"}[self.passed]
-        return f'<p class="lk-verdict lk-verdict-{kind}">{escape(str(self))}</p>'
+        kind = f"lk-verdict lk-verdict-{KINDS[self.passed]}"
+        return f'<p class="{kind}">{escape(str(self))}</p>'
 
 
 class Wrong(Exception):

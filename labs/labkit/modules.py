@@ -18,6 +18,8 @@ from labkit import paths
 
 # what a package carries beside its Python: read when the package is
 CARRIED = (".c", ".h", ".js", ".css")
+# who asks for this finds modules by their names: all that lie beside it count
+BY_NAME = (0, ("pkgutil", "iter_modules"))
 # the table of a package that fetches its public names when they are first used: {name: module}
 LAZY = "_HOME"
 
@@ -117,7 +119,11 @@ def _dotted(top: Path, path: Path) -> str:
 def _imports(path: Path, roots: dict[str, Path]) -> set[Path]:
     if path.suffix != ".py":
         return set()
-    return _files(path.read_text(), path.name, roots, path.parent) - {path}
+    source = path.read_text()
+    found = _files(source, path.name, roots, path.parent)
+    if BY_NAME in _mentions(source, path.name) and not _homes(path):
+        found |= set(path.parent.glob("*.py"))
+    return found - {path}
 
 
 def _files(source: str, name: str, roots: dict[str, Path], inside: Path | None = None) -> set[Path]:

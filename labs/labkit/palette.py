@@ -41,31 +41,32 @@ SANS, MONO = "Inter", "JetBrains Mono"
 
 def css_variables(theme: str) -> str:
     """The theme's colours as CSS custom properties, `--lk-ink: #2D3748; …`."""
-    flat = {k: v for k, v in PALETTE[theme].items() if k != "series"}
-    flat |= {f"series{i}": c for i, c in enumerate(PALETTE[theme]["series"])}
-    return " ".join(f"--lk-{k}: {v};" for k, v in flat.items())
+    flat = {name: colour for name, colour in PALETTE[theme].items() if name != "series"}
+    flat |= {f"series{i}": colour for i, colour in enumerate(PALETTE[theme]["series"])}
+    return " ".join(f"--lk-{name}: {colour};" for name, colour in flat.items())
 
 
 def rules() -> str:
-    """Both themes as CSS rules for whatever page they land on: the site, Colab and JupyterLab each
-    name their dark mode.
+    """Both themes as CSS rules for whatever page they land on.
 
-    At a specificity of zero, so that a page's own colours win.
+    The site, Colab and JupyterLab each name their dark mode. `:where` has a specificity of zero, so
+    a page's own colours win.
     """
     dark = 'html[data-theme="dark"], html[theme="dark"], [data-jp-theme-light="false"]'
     return (
-        f":where(html) {{ {css_variables('light')} }}\n:where({dark}) {{ {css_variables('dark')}"
-        " }\n"
+        f":where(html) {{ {css_variables('light')} }}\n"
+        f":where({dark}) {{ {css_variables('dark')} }}\n"
     )
 
 
 def contrast(a: str, b: str) -> float:
     """WCAG 2.2 contrast ratio of two `#RRGGBB` colours."""
+    dark, light = sorted((_luminance(a), _luminance(b)))
+    return (light + 0.05) / (dark + 0.05)
 
-    def luminance(c):
-        rgb = [int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        r, g, b = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in rgb]
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
-    hi, lo = sorted((luminance(a), luminance(b)), reverse=True)
-    return (hi + 0.05) / (lo + 0.05)
+def _luminance(colour: str) -> float:
+    """Relative luminance of sRGB, as WCAG 2.2 defines it."""
+    shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b

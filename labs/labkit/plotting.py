@@ -1,8 +1,7 @@
-"""Charts in the course's style: direct labels, no chart junk, colours that follow the page from
-light to dark.
+"""Charts in the course's style: direct labels, no chart junk, colours that follow the page.
 
 Each function returns a `Chart`: inline SVG with an `alt` text, whose colours are the palette's CSS
-variables.
+variables, so that it turns dark with the page.
 """
 
 from __future__ import annotations
@@ -15,31 +14,27 @@ from html import escape
 from labkit import palette
 
 LIGHT = palette.PALETTE["light"]
+SERIES = LIGHT["series"]
+NAMED = ("ink", "muted", "line", "active", "wash", "panel")  # colours that a chart may use
+MARKERS = 12  # so few points are marked, and their x written out
 
 
 class Chart:
     """A drawn figure. Notebooks and the book show it as SVG; `save` writes SVG, PNG or PDF."""
 
     def __init__(self, figure, alt: str):
-        self.figure, self.alt = figure, alt
+        self.figure = figure
+        self.alt = alt
 
     def _repr_html_(self) -> str:
         buffer = io.StringIO()
+        # without dates and names, so that the same chart is the same file
+        nobody = {"Date": None, "Creator": None, "Format": None, "Type": None}
         with _style():
-            self.figure.savefig(
-                buffer,
-                format="svg",
-                transparent=True,
-                metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-            )
-        svg = buffer.getvalue()
-        svg = svg[svg.index("<svg") :]
-        for name in ("ink", "muted", "line", "active", "wash", "panel"):
-            svg = re.sub(LIGHT[name], f"var(--lk-{name}, {LIGHT[name]})", svg, flags=re.IGNORECASE)
-        for i, colour in enumerate(LIGHT["series"]):
-            svg = re.sub(
-                rf"(?<!, ){colour}", f"var(--lk-series{i}, {colour})", svg, flags=re.IGNORECASE
-            )
+            self.figure.savefig(buffer, format="svg", transparent=True, metadata=nobody)
+        _, tag, drawing = buffer.getvalue().partition("<svg")
+        svg = _with_variables(tag + drawing)
+        # as wide as its place, not as the paper that matplotlib drew on
         svg = re.sub(
             r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
             rf'<svg \1 role="img" aria-label="{escape(self.alt)}" '
@@ -55,6 +50,17 @@ class Chart:
     def save(self, path) -> None:
         with _style():
             self.figure.savefig(path)
+
+
+def _with_variables(svg: str) -> str:
+    """The palette's light colours as CSS variables, which a page in the dark gives other values."""
+    for name in NAMED:
+        svg = re.sub(LIGHT[name], f"var(--lk-{name}, {LIGHT[name]})", svg, flags=re.IGNORECASE)
+    for i, colour in enumerate(SERIES):
+        # not in a variable already: a series may share its colour with a name
+        bare = rf"(?<!, ){colour}"
+        svg = re.sub(bare, f"var(--lk-series{i}, {colour})", svg, flags=re.IGNORECASE)
+    return svg
 
 
 def _style():
@@ -133,18 +139,16 @@ def lines(
 ) -> Chart:
     """One line per series, named at its end. `marks` are horizontal lines: name -> y."""
     ax = axes(x_label=x_label, y_label=y_label, log_x=log_x, log_y=log_y)
+    marker = "o" if len(x) <= MARKERS else None
     for i, y in enumerate(series.values()):
-        colour = LIGHT["series"][i % len(LIGHT["series"])]
-        ax.plot(
-            x, y, color=colour, linewidth=2.2, marker="o" if len(x) <= 12 else None, markersize=5
-        )
+        ax.plot(x, y, color=_colour(i), linewidth=2.2, marker=marker, markersize=5)
     for name, y in (marks or {}).items():
         ax.axhline(y, color=LIGHT["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
         ax.annotate(
             name, (x[0], y), xytext=(2, 4), textcoords="offset points", color=LIGHT["muted"]
         )
     ax.margins(x=0.02)
-    if log_x and len(x) <= 12:
+    if log_x and len(x) <= MARKERS:
         ax.set_xticks(x, [f"{v:,}" for v in x])
         ax.minorticks_off()
     if log_y:
@@ -153,24 +157,29 @@ def lines(
     return Chart(ax.figure, alt)
 
 
+def _colour(series: int) -> str:
+    return SERIES[series % len(SERIES)]
+
+
 def _name_ends(ax, x, series: dict, apart: float = 14) -> None:
     """Each line's name at its end, moved up where it would lie on the one below."""
     ax.figure.draw_without_rendering()  # only now does it know its size
     floor, top = ax.get_ylim()
-    at = {
-        name: ax.transData.transform((x[-1], min(max(y[-1], floor), top)))[1] * 72 / ax.figure.dpi
-        for name, y in series.items()
-    }
+    # a line that leaves the picture is named at its edge
+    ends = {name: (x[-1], min(max(y[-1], floor), top)) for name, y in series.items()}
+    points = 72 / ax.figure.dpi
+    at = {name: ax.transData.transform(end)[1] * points for name, end in ends.items()}
+    colours = {name: _colour(i) for i, name in enumerate(series)}
     below = float("-inf")
-    for name in sorted(at, key=lambda name: at[name]):
+    for name in sorted(at, key=at.__getitem__):
         below = max(at[name], below + apart)
         ax.annotate(
             name,
-            (x[-1], min(max(series[name][-1], floor), top)),
+            ends[name],
             xytext=(8, below - at[name]),
             textcoords="offset points",
             va="center",
-            color=LIGHT["series"][list(series).index(name) % len(LIGHT["series"])],
+            color=colours[name],
             fontweight="bold",
         )
 
@@ -186,26 +195,18 @@ def bars(
 ) -> Chart:
     """Horizontal bars, each with its number; `highlight` is drawn gold with a navy outline."""
     ax = axes(height=0.55 * len(values) + 0.7, x_label=x_label)
-    names = list(values)
-    for i, name in enumerate(names):
-        active = name == highlight
-        ax.barh(
-            i,
-            values[name],
-            height=0.62,
-            color=LIGHT["active"] if active else LIGHT["series"][0],
-            edgecolor=LIGHT["series"][0],
-            linewidth=1.5,
-        )
+    for i, (name, value) in enumerate(values.items()):
+        fill = LIGHT["active"] if name == highlight else SERIES[0]
+        ax.barh(i, value, height=0.62, color=fill, edgecolor=SERIES[0], linewidth=1.5)
         ax.annotate(
-            form.format(values[name]),
-            (values[name], i),
+            form.format(value),
+            (value, i),
             xytext=(7, 0),
             textcoords="offset points",
             va="center",
             color=LIGHT["ink"],
         )
-    ax.set_yticks(range(len(names)), names, color=LIGHT["ink"])
+    ax.set_yticks(range(len(values)), list(values), color=LIGHT["ink"])
     ax.invert_yaxis()
     ax.grid(axis="x")
     ax.grid(axis="y", visible=False)

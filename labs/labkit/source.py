@@ -15,7 +15,8 @@ class Listing:
     """Source of some objects, as a fenced code block."""
 
     def __init__(self, text: str, where: str):
-        self.text, self.where = text, where
+        self.text = text
+        self.where = where
 
     def _repr_markdown_(self) -> str:
         return f"```python\n{self.text}\n```\n\n*{self.where}*"
@@ -26,30 +27,31 @@ class Listing:
 
 def show(*objects, doc: bool = True) -> Listing:
     """The source of functions, classes or methods; `doc=False` leaves their docstrings out."""
-    return Listing(
-        "\n\n".join(_source(o, doc) for o in objects), "; ".join(_where(o) for o in objects)
-    )
+    text = "\n\n".join(_source(o, doc) for o in objects)
+    return Listing(text, "; ".join(map(_where, objects)))
 
 
 class SideBySide:
-    """Two listings next to each other (one under the other on a phone), the lines that differ
-    marked.
-    """
+    """Two listings next to each other, one under the other on a phone; what differs is marked."""
 
     def __init__(self, left, right, doc: bool):
-        self.sides = [(_source(o, doc).splitlines(), o) for o in (left, right)]
+        self.objects = (left, right)
+        self.left = _source(left, doc).splitlines()
+        self.right = _source(right, doc).splitlines()
 
     def _repr_html_(self) -> str:
-        a, b = (lines for lines, _ in self.sides)
-        own = ({*range(len(a))}, {*range(len(b))})
-        for i, j, n in difflib.SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks():
-            own[0].difference_update(range(i, i + n))
-            own[1].difference_update(range(j, j + n))
-        columns = "".join(_column(lines, marked, o) for (lines, o), marked in zip(self.sides, own))
+        left = set(range(len(self.left)))
+        right = set(range(len(self.right)))
+        matcher = difflib.SequenceMatcher(None, self.left, self.right, autojunk=False)
+        for i, j, n in matcher.get_matching_blocks():
+            left -= set(range(i, i + n))
+            right -= set(range(j, j + n))
+        columns = _column(self.left, left, self.objects[0])
+        columns += _column(self.right, right, self.objects[1])
         return f'<style>{palette.rules()}{CSS}</style><div class="lk-compare">{columns}</div>'
 
     def __repr__(self):
-        return "\n\n".join("\n".join(lines) for lines, _ in self.sides)
+        return "\n".join([*self.left, "", *self.right])
 
 
 def compare(left, right, *, doc: bool = False) -> SideBySide:
@@ -62,15 +64,12 @@ def _source(obj, doc: bool) -> str:
     if doc:
         return text
     node = ast.parse(text).body[0]
-    first = node.body[0] if isinstance(node, ast.FunctionDef | ast.ClassDef) else node
-    if (
-        isinstance(first, ast.Expr)
-        and isinstance(first.value, ast.Constant)
-        and isinstance(first.value.value, str)
-    ):
-        lines = text.splitlines()
-        return "\n".join(lines[: first.lineno - 1] + lines[first.end_lineno :])
-    return text
+    documented = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    if not documented or ast.get_docstring(node) is None:
+        return text
+    docstring = node.body[0]
+    lines = text.splitlines()
+    return "\n".join(lines[: docstring.lineno - 1] + lines[docstring.end_lineno :])
 
 
 def _where(obj) -> str:
@@ -83,30 +82,47 @@ def _column(lines: list[str], marked: set[int], obj) -> str:
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
-    html = (
-        highlight("\n".join(lines), PythonLexer(stripnl=False), HtmlFormatter(nowrap=True))
-        .rstrip("\n")
-        .split("\n")
-    )
+    code = "\n".join(lines)
+    html = highlight(code, PythonLexer(stripnl=False), HtmlFormatter(nowrap=True)).rstrip("\n")
     body = "\n".join(
-        f"<mark>{line or ' '}</mark>" if i in marked else line for i, line in enumerate(html)
+        f"<mark>{line or ' '}</mark>" if i in marked else line
+        for i, line in enumerate(html.split("\n"))
     )
     name = escape(obj.__name__)
     return (
         f"<figure><figcaption>{name} <small>{escape(_where(obj))}</small></figcaption>"
-        '<pre tabindex="0" role="region" aria-label="source of'
-        f' {name}"><code>{body}</code></pre></figure>'
+        f'<pre tabindex="0" role="region" aria-label="source of {name}"><code>{body}</code></pre>'
+        "</figure>"
     )
 
 
 CSS = """
-.lk-compare { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: .75rem; }
+.lk-compare {
+  display: grid;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
+  gap: .75rem;
+}
 .lk-compare figure { margin: 0; min-width: 0; }
 .lk-compare figcaption { color: var(--lk-accent); font-weight: 600; padding: .3rem 0; }
 .lk-compare small { color: var(--lk-muted); font-weight: 400; }
-.lk-compare pre { margin: 0; padding: .7rem .8rem; overflow-x: auto; font-size: .8rem; line-height: 1.55; border-radius: 8px;
-  background: var(--lk-panel); color: var(--lk-ink); border: 1px solid var(--lk-line); }
-.lk-compare mark { display: inline-block; min-width: 100%; background: var(--lk-wash); color: inherit; box-shadow: -3px 0 0 var(--lk-accent); }
+.lk-compare pre {
+  margin: 0;
+  padding: .7rem .8rem;
+  overflow-x: auto;
+  font-size: .8rem;
+  line-height: 1.55;
+  border-radius: 8px;
+  border: 1px solid var(--lk-line);
+  background: var(--lk-panel);
+  color: var(--lk-ink);
+}
+.lk-compare mark {
+  display: inline-block;
+  min-width: 100%;
+  background: var(--lk-wash);
+  color: inherit;
+  box-shadow: -3px 0 0 var(--lk-accent);
+}
 .lk-compare :is(.k, .kn, .kc, .ow) { color: var(--lk-accent); font-weight: 600; }
 .lk-compare :is(.s1, .s2, .sd, .si) { color: var(--lk-good); }
 .lk-compare :is(.c1, .cm) { color: var(--lk-muted); font-style: italic; }

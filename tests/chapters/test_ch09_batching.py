@@ -9,6 +9,7 @@ import torch
 
 import labkit
 from labkit import results
+from labkit.tables import only
 from labkit.trace import Trace
 from labkit_labs.ch09_batching import invariance as lab_09_invariance
 from labkit_labs.ch09_batching import static as lab_09_static
@@ -40,10 +41,13 @@ def test_requests_are_the_workloads_own_without_what_they_share():
     ]
 
 
-def test_the_numbers_of_forwards_in_the_notice_follow_from_the_replies():
-    work, slots = lab_09_static.requests(24, 3), lab_09_static.SLOTS
+def test_the_numbers_of_forwards_follow_from_the_replies_and_so_does_the_notice():
+    rows = results.load("ch09/static")["rows"]
+    static, continuous = (only(rows, variant=v, dtype="fp32") for v in ("static", "continuous"))
+    slots = static["slots"]
+    work = lab_09_static.requests(static["requests"], 3)
     tokens = sum(job.new for job in work)
-    static = sum(max(job.new for job in work[i : i + slots]) for i in range(0, 24, slots))
+    batches = [work[i : i + slots] for i in range(0, len(work), slots)]
     steps = simulator.simulate(
         [simulator.Arrival(0.0, len(job.prompt), job.new, shared=0) for job in work],
         COST,
@@ -52,13 +56,14 @@ def test_the_numbers_of_forwards_in_the_notice_follow_from_the_replies():
         token_budget=512,
         prefix_cache=False,
     ).steps
-    assert (
-        f"{tokens / slots / static:.0%}" == "39%"
-        and f"{tokens / slots / steps:.0%}" == "78%"
-        and steps / static == pytest.approx(0.5, abs=0.01)
-    )
-    for number in ("39%", "78%"):
-        assert number in lab_09_static.LAB.notice
+    counted = {"static": sum(max(job.new for job in b) for b in batches), "continuous": steps}
+    said = lab_09_static.LAB.noticed(rows)
+    for row in (static, continuous):
+        forwards = counted[row["variant"]]
+        useful = tokens / slots / forwards
+        assert row["forwards"] == forwards and row["useful"] == pytest.approx(useful)
+        assert f"{useful:.0%}" in said and f"in {forwards}" in said
+    assert steps / counted["static"] == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.smollm2

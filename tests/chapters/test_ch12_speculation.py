@@ -10,8 +10,8 @@ from labkit.speculative import accept
 from labkit.trace import Trace
 from labkit_labs.ch12_speculation import accept as lab_12_accept
 from labkit_labs.ch12_speculation import batch as lab_12_batch
-from labkit_labs.ch12_speculation import drafts as lab_12_drafts
 from labkit_labs.ch12_speculation import lookup as lab_12_lookup
+from labkit_labs.ch12_speculation import watch
 from tests import engines
 
 P = torch.tensor(lab_12_accept.SMALL)
@@ -55,7 +55,7 @@ def test_the_p_value_is_that_of_a_chi_square_table(counts, expected):
 
 
 def test_a_draft_is_kept_as_often_as_it_overlaps_with_its_target():
-    """Within six standard deviations of a share of 10,000: once in 10^8 runs chance goes further."""
+    """Within six standard deviations of a share of 10,000: chance is that far once in 10^8 runs."""
     for q in lab_12_accept.drafts_for(P).values():
         made = lab_12_accept.replies(accept, P, q, 1, 10_000)
         kept = sum(len(tokens) == 2 for tokens in made) / len(made)
@@ -67,17 +67,15 @@ def test_a_draft_is_kept_as_often_as_it_overlaps_with_its_target():
 
 
 def served(n: int, *speculation):
-    prompts = engines.prompts()[:n]
-    return lab_12_batch.serve(
-        lab_12_drafts.engine(engines.model(), n, *speculation), [p for p, _ in prompts], 20, stop=()
-    )
+    engine = watch.engine(engines.model(), n, *speculation)
+    return watch.serve(engine, [p for p, _ in engines.prompts()[:n]], 20, stop=())
 
 
 @pytest.mark.parametrize("n", [1, 5])
-@pytest.mark.parametrize("forced", [0, 1, 3])
-def test_guesses_change_no_token(n, forced):
+@pytest.mark.parametrize("drafts", [None, 1, 3])
+def test_guesses_change_no_token(n, drafts):
     expected = [alone[:20] for _, alone in engines.prompts()[:n]]
-    assert served(n).tokens == served(n, engines.Guess("full", 0), forced).tokens == expected
+    assert served(n).tokens == served(n, engines.Guess("full", 0), drafts).tokens == expected
 
 
 def test_what_is_forced_happens_in_every_step():
@@ -98,11 +96,29 @@ def test_a_forward_without_guesses_gives_one_token():
     assert len(got.decodes) == 19 and got.checks == [] and 0 < sum(got.decodes) <= got.seconds
 
 
+def test_what_an_engine_served_before_is_not_counted_again():
+    engine = watch.engine(engines.model(), 2, engines.Guess("full", 0), 3)
+    prompts = [p for p, _ in engines.prompts()[:2]]
+    first = watch.serve(engine, prompts, 20, stop=())
+    second = watch.serve(engine, prompts, 20, stop=())
+    assert first.tokens == second.tokens and 0 < len(second.decodes) < engine.steps / 2 + 5
+    ids = [{id for id, _, _ in served.checks} for served in (first, second)]
+    assert ids == [{0, 1}, {2, 3}]
+
+
+def test_notes_price_a_draft_and_a_check_apart():
+    notes = watch.Noted(3)
+    assert notes.draft == 0.0
+    check = [(None, [1, 2, 3], 1)]
+    for drafting in (0.3, 0.6, 30.0):  # the last one was held up
+        notes.observe(4, 2.0 + drafting, drafting, check)
+        notes.observe(1, 1.0, 0.0, [])
+    assert notes.draft == pytest.approx(0.2) and notes.check == pytest.approx(2.0)
+
+
 def test_what_comes_after_a_refusal_was_not_looked_at():
-    assert lab_12_drafts.acceptance([[0, [7, 8, 9], 1], [0, [7], 1], [0, [7, 8], 0]]) == 2 / 4
-    assert (
-        lab_12_drafts.acceptance([[0, [7, 8], 2]]) == 1.0 and lab_12_drafts.acceptance([]) is None
-    )
+    assert watch.acceptance([[0, [7, 8, 9], 1], [0, [7], 1], [0, [7, 8], 0]]) == 2 / 4
+    assert watch.acceptance([[0, [7, 8], 2]]) == 1.0 and watch.acceptance([]) is None
 
 
 def test_copied_is_the_share_of_runs_of_four_that_stand_in_the_prompt():

@@ -5,6 +5,8 @@ preemption, seeds, batching foils.
 import json
 import math
 import random
+from collections import deque
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -59,6 +61,9 @@ def test_events_tell_a_request_s_story():
         (dict(token_budget=0), "token_budget must be"),
         (dict(max_waiting=-1), "max_waiting must be a whole number >= 1, not -1"),
         (dict(speculative="magic"), "speculative must be None, 'ngram' or a Proposer"),
+        (dict(speculative="ngram", drafts=0), "drafts must be a whole number >= 1, not 0"),
+        (dict(speculative="ngram", drafts="many"), "drafts must be a whole number >= 1"),
+        (dict(drafts=4), "drafts=4 needs somebody who makes them: set speculative"),
         (dict(cache_dtype="fp7"), "cache_dtype must be None or one of fp32"),
     ],
 )
@@ -240,6 +245,19 @@ def test_when_blocks_run_out_the_newest_waits_and_is_computed_again():
     assert {id for s in engine.trace().steps for id in s.preempted} <= set(list(ids)[1:])
 
 
+def test_a_trace_says_how_many_steps_it_dropped():
+    engine = make()
+    engine.log = deque(engine.log, maxlen=5)
+    engine.add(TEXT, 8, stop=())
+    finish(engine)
+    for kind in ("schedule", "blocks", "speculation"):
+        trace = engine.trace(kind)
+        assert len(trace.steps) == 5 and trace.meta["dropped"] == 3
+    assert make().trace().meta["dropped"] == 0
+    with pytest.raises(ValueError, match="an engine keeps no trace of kind 'decode': choose sched"):
+        engine.trace("decode")
+
+
 def test_blocks_in_use_are_full():
     engine = make(n_blocks=200, max_batch=8, prefix_cache=False)
     for p, _ in engines.prompts():
@@ -273,14 +291,13 @@ def test_a_cache_in_another_dtype_is_read_and_written(dtype, held):
 def test_a_seed_gives_the_same_tokens_whatever_else_runs():
     hot = Sampling(temperature=1.0, top_p=0.9, seed=3)
     alone = labkit.generate(engines.model(), [TEXT], 12, sampling=hot, stop=())[0]
-    for speculative in (None, "ngram"):
-        engine = make(n_blocks=20, token_budget=9)
-        if speculative:
-            engine.speculation = engines.always(engines.Guess("full", 0))
-            monkey = engine.speculation.proposer
-            monkey.propose = lambda asked, caches: [
-                alone[len(r.new) : len(r.new) + k] if r.id == 1 else [] for r, k in asked
-            ]
+    right = SimpleNamespace(
+        propose=lambda asked, caches: [
+            alone[len(r.new) : len(r.new) + k] if r.id == 1 else [] for r, k in asked
+        ]
+    )
+    for speculation in ({}, dict(speculative=right, drafts=3)):
+        engine = make(n_blocks=20, token_budget=9, **speculation)
         engine.add(TEXT[:9], 12, Sampling(temperature=2.0))
         mine = engine.add(TEXT, 12, hot, stop=())
         engine.add(TEXT[2:], 12)

@@ -15,8 +15,7 @@ TRIALS = 70  # random schedules for each model
 
 def random_engine(rnd, name, seed):
     size = rnd.choice([1, 2, 4, 8, 16])
-    engine = Engine(
-        engines.model(name),
+    setup = dict(
         max_batch=rnd.choice([1, 2, 3, 6, 12]),
         n_blocks=-(-60 // size) + rnd.choice([0, 1, 5, 40, 120]) * 4 // size,
         block_size=size,
@@ -26,9 +25,8 @@ def random_engine(rnd, name, seed):
     proposer = rnd.choice(
         [None, None, NGram(), engines.Guess(name, seed), DraftModel(engines.model(name), 1)]
     )
-    if proposer and name != "delta":
-        engine.speculation = engines.always(proposer)
-    return engine
+    drafts = 3 if proposer else None
+    return Engine(engines.model(name), **setup, speculative=proposer, drafts=drafts)
 
 
 @pytest.mark.parametrize("name", engines.MODELS)
@@ -74,7 +72,6 @@ def test_any_schedule_gives_each_request_its_own_tokens(name):
                 assert got.get(event.id, (0, None))[1] is None, "an event after the end"
                 got[event.id] = tokens + event.tokens, event.finished
             engines.check(engine)
-            seen["copies"] += len(engine.scheduler.copies)
         for id, (tokens, reason) in wanted.items():
             if id in cancelled:
                 assert got[id][1] == "cancelled" and tokens[: len(got[id][0])] == got[id][0], (
@@ -88,6 +85,7 @@ def test_any_schedule_gives_each_request_its_own_tokens(name):
         seen["preempted"] += engine.stats.preemptions
         seen["hits"] += engine.stats.prefix_hit_tokens
         seen["cancelled"] += len(cancelled)
+        seen["copies"] += sum(len(step.copied) for step in engine.trace("blocks").steps)
         for step in engine.trace("schedule").steps:
             kinds = [row[2] for row in step.rows]
             seen["mixed steps"] += len(set(kinds)) > 1

@@ -210,8 +210,14 @@ def test_the_engine_and_the_loops_use_them(monkeypatch, used):
     prompts = engines.prompts()[:8]
 
     def serve():
-        engine = labkit.Engine(engines.model(), max_batch=8, n_blocks=200, block_size=4)
-        engine.speculation = engines.always(engines.Guess("full", 0))
+        engine = labkit.Engine(
+            engines.model(),
+            max_batch=8,
+            n_blocks=200,
+            block_size=4,
+            speculative=engines.Guess("full", 0),
+            drafts=3,
+        )
         ids = [engine.add(p, 20, stop=()) for p, _ in prompts]
         return [engine.run()[i] for i in ids], labkit.generate(
             engines.model(), [p for p, _ in prompts], 20, stop=()
@@ -258,6 +264,7 @@ def test_nothing_is_made_up_for_a_kernel():
 @pytest.mark.parametrize("why", ["no C compiler", "refused", "LABKIT_KERNELS"])
 def test_without_them_the_reason_is_told(why, monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
+    monkeypatch.delenv("LABKIT_KERNELS", raising=False)
     if why == "LABKIT_KERNELS":
         monkeypatch.setenv("LABKIT_KERNELS", "off")
     else:

@@ -75,6 +75,16 @@ def test_what_a_file_imports(tree):
     assert at("labkit/fast/gemm.c") == set()
 
 
+def test_modules_that_are_found_by_name_count(tree):
+    """A view that is nowhere imported still draws on the page: changed, the page is old."""
+    views = tree / "labkit/views"
+    views.mkdir()
+    (views / "__init__.py").write_text("import pkgutil\nKINDS = pkgutil.iter_modules(__path__)\n")
+    (views / "decode.py").write_text("from labkit import step\n")
+    found = below(tree, modules.closure(views / "__init__.py"))
+    assert found == {"labkit/views/__init__.py", "labkit/views/decode.py", "labkit/step.py"}
+
+
 def test_a_closure_follows_imports_and_takes_what_a_package_carries(tree):
     engine = {f"labkit/engine/{name}.py" for name in ("__init__", "engine", "blocks")}
     ring = {"__init__.py", "ch05_swa/ring.py", "ch05_swa/helper.py", *engine}

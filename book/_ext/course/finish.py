@@ -76,7 +76,7 @@ def slim(soup):
 
 
 def tables(soup):
-    """A table wider than a phone scrolls in its own box.
+    """A table wider than a phone scrolls in its own box; those of widgets do it themselves.
 
     Code in it may break after a hyphen, `_` and `=`.
     """
@@ -86,7 +86,7 @@ def tables(soup):
             code.clear()
             for part in parts:
                 code.extend([element(soup, "span", part), soup.new_tag("wbr")])
-    for table in soup.select("table"):
+    for table in soup.select("table:not(.lk table)"):
         align(table)
         if table.find_parent(class_="table-box") is None:
             table.wrap(element(soup, "div", class_="table-box"))

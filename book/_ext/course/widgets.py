@@ -1,11 +1,11 @@
 """Widgets on a page: the still picture stands where the live one will, and what is the same for all
 is shipped once.
 
-A widget's output carries two views, `widget-view+json` and `text/html` (its `fallback()`); myst-nb
-would keep only the first. Here both go into one `div.lk-mount`, where `widget-host.js` finds them.
+A widget's output carries two views, `widget-view+json` and `text/html` (its `still`); myst-nb would
+keep only the first. Here both go into one `div.lk-mount`, where `widget-host.js` finds them.
 A core ipywidget (the live panel) keeps its still picture alone: on a page it would look alive and
-not be. Of the embedded state only what the page shows remains, without CSS (one file for the site)
-and with each module once.
+not be. Of the embedded state only what the page shows remains, without CSS (one file for the site),
+without the still picture (the host reads it off the page) and with each module once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class JoinViews(SphinxPostTransform):
                 view = ""
             elif "lk-still" not in still:
                 LOG.warning(
-                    "a widget without a fallback() is dead on a page",
+                    "a widget without a still picture is dead on a page",
                     location=bundle,
                     type="labkit",
                     subtype="widget",
@@ -60,12 +60,16 @@ class JoinViews(SphinxPostTransform):
 
 
 def slim(page: dict, shown: set[str]) -> dict:
-    """The state of the widgets shown: no stylesheet, each module once under `modules`."""
+    """The state of the widgets shown: each module once under `modules`, and nothing that the page
+    has elsewhere.
+    """
     states, modules = {}, {}
     for model, entry in page["state"].items():
         if model not in shown or entry["model_module"] != "anywidget":
             continue
-        state = {k: v for k, v in entry["state"].items() if k != "_css" and v is not None}
+        state = {
+            k: v for k, v in entry["state"].items() if k not in ("_css", "still") and v is not None
+        }
         key = hashlib.sha256(state["_esm"].encode()).hexdigest()[:10]
         modules[key] = state["_esm"]
         states[model] = entry | {"state": state | {"_esm": key}}

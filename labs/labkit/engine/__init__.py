@@ -1,6 +1,7 @@
 """A serving engine: requests come and go, one step at a time.
 
-`engine` is the loop, `scheduler` decides, `blocks` and `prefix` remember.
+`engine` is the loop, `scheduler` decides, `blocks` and `prefix` remember, `drafts` says how many
+guesses pay.
 """
 
 from labkit.engine.engine import Engine

@@ -14,11 +14,12 @@ from labkit import caches
 from labkit.config import whole
 from labkit.decode import check_prompt, check_stop
 from labkit.dtypes import DTYPES
+from labkit.engine.drafts import Policy, as_policy
 from labkit.engine.request import Event, QueueFull, Request, Stats
-from labkit.engine.scheduler import Scheduler
+from labkit.engine.scheduler import Plan, Scheduler, Work
 from labkit.engine.storage import BlockCache, Int8Blocks
 from labkit.sampling import Sampling, probabilities
-from labkit.speculative import Speculation
+from labkit.speculative import Proposer, as_proposer
 from labkit.step import Step
 from labkit.traces import Trace
 from labkit.traces.blocks import BlocksStep
@@ -26,6 +27,10 @@ from labkit.traces.schedule import ScheduleStep
 from labkit.traces.speculation import SpeculationStep
 
 CACHE_DTYPES = (*DTYPES, "int8")
+# a trace goes back so many steps: an engine that serves for days must not grow
+TRACED_STEPS = 2000
+# a request's own seed is seed * SEEDS + id: those of two engines meet after a million requests
+SEEDS = 1_000_003
 
 
 class Engine:
@@ -34,10 +39,13 @@ class Engine:
 
     max_batch: requests that run at once · n_blocks of block_size tokens: memory for keys and values
     · token_budget: tokens fed per step · max_waiting: queue length, None = any · speculative: None,
-    "ngram" or a `speculative.Proposer` · cache_dtype: None = the model's · seed: for requests that
-    sample without one. Greedy tokens are those of the request alone (fp32), whatever else runs.
-    Models with recurrent (delta) layers reuse no prefix and check no drafts: a state can't be cut
-    at a block, or rewound.
+    "ngram" or a `speculative.Proposer` · drafts: how many it is asked for, for each request in each
+    step: a number, a `drafts.Policy`, or None = `drafts.Measured`: as many as pay · cache_dtype:
+    None = the model's · seed: for requests that sample without one.
+
+    Greedy tokens are those of the request alone (fp32), whatever else runs. Models with recurrent
+    (delta) layers reuse no prefix and check no drafts: a state can't be cut at a block, or rewound.
+    ValueError for an argument that can't be.
     """
 
     def __init__(
@@ -50,7 +58,8 @@ class Engine:
         token_budget: int = 256,
         max_waiting: int | None = None,
         prefix_cache: bool = True,
-        speculative=None,
+        speculative: str | Proposer | None = None,
+        drafts: int | Policy | None = None,
         cache_dtype: str | None = None,
         seed: int = 0,
     ):
@@ -63,37 +72,44 @@ class Engine:
             raise ValueError(
                 f"cache_dtype must be None or one of {', '.join(CACHE_DTYPES)}, not {cache_dtype!r}"
             )
+        if speculative is None and drafts is not None:
+            raise ValueError(
+                f"drafts={drafts!r} needs somebody who makes them: set speculative to 'ngram' or a"
+                " Proposer"
+            )
         self.model = model
         self.max_waiting = max_waiting
         self.seed = seed
         mixers = [block.mixer for block in model.blocks]
-        dtype = DTYPES.get(cache_dtype) or model.dtype
-        blocks = Int8Blocks if cache_dtype == "int8" else BlockCache
-        recurrent = [getattr(mixer, "recurrent", False) for mixer in mixers]
+        recurrent = any(mixer.recurrent for mixer in mixers)
+        self.proposer = as_proposer(speculative)
+        self.policy = as_policy(drafts) if self.proposer and not recurrent else None
         self.scheduler = Scheduler(
-            max_batch,
-            n_blocks,
-            block_size,
-            token_budget,
-            model.config.max_context,
-            prefix_cache and not any(recurrent),
+            max_batch=max_batch,
+            n_blocks=n_blocks,
+            block_size=block_size,
+            token_budget=token_budget,
+            longest=model.config.max_context,
+            prefix_cache=prefix_cache and not recurrent,
         )
         # on a CPU, the same memory
         self.table = torch.from_numpy(self.scheduler.table).to(model.device)
+        dtype = DTYPES.get(cache_dtype) or model.dtype
+        blocks = Int8Blocks if cache_dtype == "int8" else BlockCache
         self.caches = [
             (
                 caches.StateCache(max_batch, m.items, model.dtype, model.device)
-                if state
+                if m.recurrent
                 else blocks(
                     n_blocks, block_size, self.table, m.items, dtype, model.device, m.window
                 )
             )
-            for m, state in zip(mixers, recurrent)
+            for m in mixers
         ]
-        self.speculation = Speculation(None if any(recurrent) else speculative)
         self.requests: dict[int, Request] = {}
         self.events: list[Event] = []  # not yet returned by a step
-        self.log: deque = deque(maxlen=2000)  # steps that a trace goes back
+        self.steps = 0
+        self.log: deque[dict] = deque(maxlen=TRACED_STEPS)  # kind of trace -> what a step did
 
     def add(
         self, prompt: list[int], max_new_tokens: int, sampling: Sampling | None = None, stop=None
@@ -119,20 +135,19 @@ class Engine:
             )
         if self.max_waiting is not None and len(self.scheduler.waiting) >= self.max_waiting:
             raise QueueFull(f"{self.max_waiting} requests are waiting already: try again later")
-        id, sampling = len(self.requests), sampling or Sampling()
-        own = (
-            sampling
-            if sampling.seed is not None
-            else replace(sampling, seed=self.seed * 1_000_003 + id)
-        )
+        id = len(self.requests)
+        sampling = sampling or Sampling()
+        own = sampling
+        if sampling.seed is None:
+            own = replace(sampling, seed=self.seed * SEEDS + id)
         r = Request(
             id,
             prompt,
             max_new_tokens,
             sampling,
             stop,
-            own.generator(self.model.device),
-            time.perf_counter(),
+            generator=own.generator(self.model.device),
+            arrived=time.perf_counter(),
         )
         self.requests[id] = r
         self.scheduler.waiting.append(r)
@@ -158,43 +173,54 @@ class Engine:
     def step(self) -> list[Event]:
         """Choose the work, run all of it in one forward, hand out the new tokens."""
         started = time.perf_counter()
-        self.speculation.allow(self.scheduler)
-        work = self.scheduler.schedule()
-        if work:
-            step, wanted, drafts = self._pack(work)
-            logits = self.model(step, self.caches, wanted)
-            new = self._choose(work, drafts, logits)
-            self._postprocess(work, drafts, new, started)
+        plan = self._schedule()
+        if plan.work:
+            chosen = self._run(plan.work)
+            self._postprocess(plan, chosen, time.perf_counter() - started)
         events, self.events = self.events, []
         return events
 
-    def _pack(self, work: list) -> tuple[Step, Tensor, dict]:
-        """The step, the packed indices of the logits that are wanted, and the drafts it checks.
-
-        A prompt that goes on wants no logits.
-        """
-        if self.table.is_cuda:
+    def _schedule(self) -> Plan:
+        """Who runs, with how many tokens, and the drafts to check; their blocks can be written."""
+        running = self.scheduler.running
+        allowed = {}
+        # while there are prompts to read, the budget is theirs
+        if self.policy and running and all(r.decoding for r in running):
+            allowed = self.policy.allow(running, self.scheduler.token_budget)
+        plan = self.scheduler.schedule(allowed)
+        if self.table.is_cuda and plan.work:
             self.table.copy_(torch.from_numpy(self.scheduler.table))
-        for pair in self.scheduler.copies:
+        for source, target in plan.copies:
             for cache in self.caches:
-                cache.copy(*pair)
-        drafts = self.speculation.propose(work, self.caches)
-        work[:] = [(r, 1 + len(drafts.get(r.id, ())) if r.decoding else n) for r, n in work]
+                cache.copy(source, target)
+        may_draft = [w for w in plan.work if w.room]
+        if may_draft:
+            started = time.perf_counter()
+            asked = [(w.request, w.room) for w in may_draft]
+            for w, drafts in zip(may_draft, self.proposer.propose(asked, self.caches)):
+                w.drafts = drafts[: w.room]  # there are no blocks for more
+            plan.drafting = time.perf_counter() - started
         # equal lengths side by side make rectangles, which torch's attention needs
-        work.sort(key=lambda w: w[1])
-        packed, wanted, end = [], [], 0
-        for r, n in work:
-            draft, end = drafts.get(r.id, []), end + n
-            packed.append((r.row, r.done, r.tokens[r.done : r.done + n] + draft))
-            if r.done + n >= len(r.tokens):
-                wanted.extend(range(end - 1 - len(draft), end))
-        return (
-            Step.of(packed, self.model.device),
-            torch.tensor(wanted or [0], device=self.model.device),
-            drafts,
-        )
+        plan.work.sort(key=lambda w: w.tokens)
+        return plan
 
-    def _choose(self, work: list, drafts: dict, logits: Tensor) -> list[list[int]]:
+    def _run(self, work: list[Work]) -> list[list[int]]:
+        """One forward for all; each request's new tokens, none for a prompt that goes on."""
+        packed = []
+        wanted = []  # packed indices of the tokens whose logits say what follows
+        end = 0
+        for w in work:
+            r = w.request
+            packed.append((r.row, r.done, [*r.tokens[r.done : r.done + w.fed], *w.drafts]))
+            end += w.tokens
+            if w.ends:
+                wanted.extend(range(end - 1 - len(w.drafts), end))
+        step = Step.of(packed, self.model.device)
+        # a forward gives one row of logits at least, though nobody may read it
+        last = torch.tensor(wanted or [0], device=self.model.device)
+        return self._choose(work, self.model(step, self.caches, last))
+
+    def _choose(self, work: list[Work], logits: Tensor) -> list[list[int]]:
         """Each request's new tokens: chosen one by one as without drafts, for as long as the drafts
         agree.
 
@@ -202,56 +228,56 @@ class Engine:
         draws the same random numbers as a decode without drafts does, so a seed gives the same
         tokens either way.
         """
-        (best, greedy), chosen, at = (t.tolist() for t in logits.max(-1)), [], 0
-        for r, n in work:
-            chosen.append(new := [])
-            if r.done + n < len(r.tokens):
+        largest, greedy = (t.tolist() for t in logits.max(-1))
+        chosen = []
+        at = 0  # the request's first row of logits
+        for w in work:
+            r = w.request
+            new = []
+            chosen.append(new)
+            if not w.ends:
                 continue
-            draft = drafts.get(r.id, [])
-            for i, guess in enumerate([*draft, None], at):
-                if not math.isfinite(best[i]):
+            for i, guess in enumerate([*w.drafts, None], at):
+                if not math.isfinite(largest[i]):
                     self._end(r, "error", "the model's logits are not finite")
                     break
-                draw = r.generator and torch.multinomial(
-                    probabilities(logits[i], r.sampling), 1, generator=r.generator
-                )
-                new.append(greedy[i] if draw is None else int(draw))
-                if new[-1] != guess or guess in r.stop:
+                token = greedy[i]
+                if r.generator is not None:
+                    p = probabilities(logits[i], r.sampling)
+                    token = int(torch.multinomial(p, 1, generator=r.generator))
+                new.append(token)
+                if token != guess or token in r.stop:
                     break
-            at += 1 + len(draft)
+            at += 1 + len(w.drafts)
         return chosen
 
-    def _postprocess(self, work: list, drafts: dict, chosen: list, started: float) -> None:
-        """Tell the scheduler, the clients and the records."""
-        now, did, checks = time.perf_counter(), [], []
-        for (r, n), new in zip(work, chosen):
+    def _postprocess(self, plan: Plan, chosen: list[list[int]], seconds: float) -> None:
+        """Tell the scheduler, the clients, the policy and the records."""
+        now = time.perf_counter()
+        rows = []
+        checks = []
+        for w, new in zip(plan.work, chosen):
+            r = w.request
             if r.finished:  # by an error
                 continue
-            draft, decodes = drafts.get(r.id), r.decoding
-            did.append(
-                [
-                    r.row,
-                    r.id,
-                    "check" if draft else "decode" if decodes else "prefill",
-                    n,
-                    r.done + n,
-                    len(new),
-                ]
-            )
-            if draft:
-                checks.append((r, draft, sum(x == y for x, y in zip(draft, new))))
-            self.scheduler.advance(r, len(new) if decodes else n, new)
+            rows.append([r.row, r.id, w.kind, w.tokens, r.done + w.tokens, len(new)])
+            if w.drafts:
+                accepted = sum(draft == token for draft, token in zip(w.drafts, new))
+                checks.append((r, w.drafts, accepted))
+            # the last new token is not in the cache yet; those before it came as drafts
+            self.scheduler.advance(r, w.fed + max(0, len(new) - 1), new)
             if new:
                 r.first_token = r.first_token or now
                 r.last_token = now
                 self.events.append(Event(r.id, new, r.finished))
-        if not any(kind == "prefill" for _, _, kind, *_ in did):
-            self.speculation.observe(sum(n for _, n in work), now - started, checks)
-        seconds = now - started
+        if self.policy and all(w.kind != "prefill" for w in plan.work):
+            tokens = sum(w.tokens for w in plan.work)
+            self.policy.observe(tokens, seconds, plan.drafting, checks)
+        self.steps += 1
         self.log.append(
             {
-                "schedule": ScheduleStep.of(self.scheduler, work, did, seconds),
-                "blocks": BlocksStep.of(self.scheduler),
+                "schedule": ScheduleStep.of(self.scheduler, plan, rows, seconds),
+                "blocks": BlocksStep.of(self.scheduler, plan),
                 "speculation": SpeculationStep.of(checks, seconds),
             }
         )
@@ -282,16 +308,21 @@ class Engine:
         )
 
     def trace(self, kind: str = "schedule") -> Trace:
-        """What the last steps did: kind "schedule", "blocks" or "speculation"."""
-        kinds, s = ("schedule", "blocks", "speculation"), self.scheduler
+        """What the last steps did: kind "schedule", "blocks" or "speculation".
+
+        It goes back TRACED_STEPS steps; `meta["dropped"]` says how many came before them.
+        """
+        kinds = ("schedule", "blocks", "speculation")
         if kind not in kinds:
             raise ValueError(
                 f"an engine keeps no trace of kind {kind!r}: choose {', '.join(kinds)}"
             )
+        s = self.scheduler
         meta = {
             "max_batch": len(s.table),
             "n_blocks": s.pool.n,
             "block_size": s.block_size,
             "token_budget": s.token_budget,
+            "dropped": self.steps - len(self.log),
         }
         return Trace(kind, "labkit.Engine.step", meta, [step[kind] for step in self.log])

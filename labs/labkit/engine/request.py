@@ -42,14 +42,14 @@ class Request:
     def __post_init__(self):
         self.tokens = list(self.prompt)  # the prompt, then what was generated
         self.limit = len(self.prompt) + self.max_new_tokens
-        # its row of the block table, while it runs
-        self.row = -1
         self.done = 0
+        # while it runs: its row of the block table, its blocks, the index's entries of the first
+        self.row = -1
         self.blocks = []
-        self.chain = []  # the index's entries of its leading blocks
-        self.drafts = 0  # how many it may have in the next step
-        self.kept = self.tried = 0.0  # drafts accepted, and looked at, lately
-        self.finished = self.first_token = self.last_token = None  # why; when
+        self.chain = []
+        self.first_token = None  # when it came, in seconds
+        self.last_token = None
+        self.finished = None  # why: see Event
 
     @property
     def new(self) -> list[int]:
@@ -59,3 +59,8 @@ class Request:
     def decoding(self) -> bool:
         """All but its last token is in the cache."""
         return len(self.tokens) - self.done == 1
+
+    @property
+    def draftable(self) -> int:
+        """Drafts that a check could use: one token of its own follows them, and then the limit."""
+        return self.limit - len(self.tokens) - 1

@@ -16,8 +16,8 @@ class BlocksStep:
     hit_tokens: int  # found by prefix so far
 
     @classmethod
-    def of(cls, scheduler) -> BlocksStep:
-        """After a step."""
+    def of(cls, scheduler, plan) -> BlocksStep:
+        """After the step that `plan` asked for."""
         tables = {r.id: list(r.blocks) for r in scheduler.running}
         pool = scheduler.pool
-        return cls(tables, len(pool.free), list(pool.kept), scheduler.copies, scheduler.hit_tokens)
+        return cls(tables, len(pool.free), list(pool.kept), plan.copies, scheduler.hit_tokens)

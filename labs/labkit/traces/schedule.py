@@ -17,8 +17,9 @@ class ScheduleStep:
     finished: dict  # request -> reason
 
     @classmethod
-    def of(cls, scheduler, work: list, rows: list, seconds: float) -> ScheduleStep:
-        """After a step: `work` is [(request, tokens fed)], and `rows` what came of it."""
+    def of(cls, scheduler, plan, rows: list, seconds: float) -> ScheduleStep:
+        """After the step that `plan` asked for; `rows` say what came of it."""
         waiting = [r.id for r in scheduler.waiting]
-        finished = {r.id: r.finished for r, _ in work if r.finished}
-        return cls(seconds, rows, waiting, scheduler.preempted, finished)
+        requests = [w.request for w in plan.work]
+        finished = {r.id: r.finished for r in requests if r.finished}
+        return cls(seconds, rows, waiting, plan.preempted, finished)

@@ -17,4 +17,4 @@ class SpeculationStep:
     @classmethod
     def of(cls, checks: list, seconds: float) -> SpeculationStep:
         """After a step: `checks` is [(request, its drafts, how many were accepted)]."""
-        return cls(seconds, [[r.id, drafts, accepted] for r, drafts, accepted in checks])
+        return cls(seconds, [[r.id, list(drafts), accepted] for r, drafts, accepted in checks])

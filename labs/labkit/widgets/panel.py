@@ -5,6 +5,7 @@ A page shows what it measured here, and says so.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable
 from html import escape
@@ -12,52 +13,55 @@ from html import escape
 import ipywidgets as w
 
 from labkit.results import receipt
-from labkit.widgets.base import paragraph, still, text
+from labkit.widgets import markup
+from labkit.widgets.numbers import as_text
 
 HEAD = ["run", "time to first token", "time per token", "tokens/s"]
+CELL = "text-align: left; padding-right: 1.5em"
+CACHES = {"static": "KV cache", "none": "no cache"}
+NOTE = (
+    "This panel runs the model on your machine, so it is alive in Colab and Jupyter only. Open this"
+    " chapter there to choose cache, batch, precision and length."
+)
 
 
 class Panel(w.VBox):
     """Controls, a Run button, the generated text and a table of runs.
 
-    `runs` holds what was measured, newest last.
+    `runs` holds what was measured, newest last. `still` is what a page shows in the panel's place.
     """
 
     def __init__(self, load: Callable, prompt: str, stored: dict[str, str]):
-        self._load, self._models, self.runs = load, {}, []
+        self._load = load
+        self._models = {}  # the one that was run last, by its precision
         self._stored = {label: receipt(expression) for label, expression in stored.items()}
-        knob = lambda kind, label, **given: kind(
-            description=label,
-            style={"description_width": "7em"},
-            layout=w.Layout(width="22em"),
-            **given,
-        )
-        self.prompt = w.Textarea(
-            prompt,
-            description="prompt",
-            style={"description_width": "7em"},
-            layout=w.Layout(width="44em", max_width="100%"),
-        )
-        self.cache = knob(
-            w.Dropdown, "cache", options=[("KV cache", "static"), ("no cache", "none")]
-        )
-        self.precision = knob(w.Dropdown, "precision", options=["fp32", "bf16"])
-        self.batch = knob(w.IntSlider, "batch size", value=1, min=1, max=8)
-        self.new = knob(w.IntSlider, "new tokens", value=24, min=4, max=128)
+        self.runs = []
+        ours = self._ours() if self._stored else ""
+        note = markup.paragraph(NOTE, "lk-note")
+        self.still = markup.still("panel", "Run the real model", note, ours)
+
+        named = {"style": {"description_width": "7em"}}
+        wide = w.Layout(width="44em", max_width="100%")
+        narrow = {"layout": w.Layout(width="22em"), **named}
+        caches = [(words, kind) for kind, words in CACHES.items()]
+        self.prompt = w.Textarea(prompt, description="prompt", layout=wide, **named)
+        self.cache = w.Dropdown(description="cache", options=caches, **narrow)
+        self.precision = w.Dropdown(description="precision", options=["fp32", "bf16"], **narrow)
+        self.batch = w.IntSlider(1, description="batch size", min=1, max=8, **narrow)
+        self.new = w.IntSlider(24, description="new tokens", min=4, max=128, **narrow)
         self.button = w.Button(description="Run", button_style="primary", icon="play")
-        self.status, self.reply, self.table = w.HTML(), w.HTML(), w.HTML(self._table())
+        self.status = w.HTML()
+        self.reply = w.HTML()
+        self.table = w.HTML(self._table())
         self.button.on_click(self._click)
-        rows = [
-            w.HBox(row, layout=w.Layout(flex_flow="row wrap"))
-            for row in (
-                [self.cache, self.precision],
-                [self.batch, self.new],
-                [self.button, self.status],
-            )
+        pairs = [
+            [self.cache, self.precision],
+            [self.batch, self.new],
+            [self.button, self.status],
         ]
-        super().__init__(
-            [self.prompt, *rows, self.reply, self.table], layout=w.Layout(width="100%")
-        )
+        rows = [w.HBox(pair, layout=w.Layout(flex_flow="row wrap")) for pair in pairs]
+        children = [self.prompt, *rows, self.reply, self.table]
+        super().__init__(children, layout=w.Layout(width="100%"))
 
     def run(self) -> dict:
         """Generate once with the settings shown, and return what was measured (seconds, tokens per
@@ -74,10 +78,7 @@ class Panel(w.VBox):
         decode.check_prompt(model.config, ids, new)
         bench.time_decode(model, [ids], 2, self.cache.value)  # nothing is timed cold
         times = bench.time_decode(model, [ids] * batch, new, self.cache.value)
-        label = (
-            f"{dict(static='KV cache', none='no cache')[self.cache.value]}, {dtype}, batch {batch},"
-            f" {len(ids)} + {new} tokens"
-        )
+        label = f"{CACHES[self.cache.value]}, {dtype}, batch {batch}, {len(ids)} + {new} tokens"
         self.runs.append(
             {
                 "run": label,
@@ -93,10 +94,8 @@ class Panel(w.VBox):
         self.button.disabled = True
         self.status.value = "running the model on this machine…"
         try:
-            self.reply.value = (
-                '<blockquote style="white-space:'
-                f' pre-wrap">{escape(self.run()["text"])}</blockquote>'
-            )
+            text = escape(self.run()["text"])
+            self.reply.value = f'<blockquote style="white-space: pre-wrap">{text}</blockquote>'
             self.status.value = ""
             self.table.value = self._table()
         except (ValueError, OSError, RuntimeError) as e:
@@ -106,23 +105,11 @@ class Panel(w.VBox):
             self.button.disabled = False
 
     def _table(self) -> str:
-        rows = [
-            [
-                r["run"],
-                text(r["first"], "seconds"),
-                text(r["each"], "seconds"),
-                text(r["tokens_per_second"]),
-            ]
-            for r in self.runs
-        ]
-        cell = '<{0} style="text-align: left; padding-right: 1.5em">{1}</{0}>'
-        line = lambda cells, tag: f"<tr>{''.join(cell.format(tag, escape(c)) for c in cells)}</tr>"
-        yours = (
-            f"<p><b>Yours</b></p><table>{line(HEAD, 'th')}{''.join(line(r, 'td') for r in rows)}</table>"
-            if rows
-            else ""
-        )
-        return yours + ("<p><b>Ours</b></p>" + self._ours() if self._stored else "")
+        """The reader's runs, then ours. It stands outside of any card, so it brings its style."""
+        table = markup.table(HEAD, [_row(run) for run in self.runs])
+        yours = "<p><b>Yours</b></p>" + re.sub(r"<(t[hd])\b", rf'<\1 style="{CELL}"', table)
+        ours = "<p><b>Ours</b></p>" + self._ours() if self._stored else ""
+        return (yours if self.runs else "") + ours
 
     def _ours(self) -> str:
         lines = "".join(
@@ -131,25 +118,21 @@ class Panel(w.VBox):
         )
         # one sentence for each origin, however many of the numbers share it
         origins = dict.fromkeys(line for r in self._stored.values() for line in r.measured)
-        return f"<ul>{lines}</ul>" + paragraph(" ".join(origins), "lk-source")
-
-    def fallback(self) -> str:
-        """What a page shows in the panel's place."""
-        note = (
-            "This panel runs the model on your machine, so it is alive in Colab and Jupyter only."
-            " Open this chapter there to choose cache, batch, precision and length."
-        )
-        return still(
-            "panel",
-            "Run the real model",
-            paragraph(note, "lk-note"),
-            self._ours() if self._stored else "",
-        )
+        return f"<ul>{lines}</ul>" + markup.paragraph(" ".join(origins), "lk-source")
 
     def _repr_mimebundle_(self, **kwargs):
         # ipywidgets 7 shows itself in another way
         shown = getattr(super(), "_repr_mimebundle_", lambda **kwargs: {})(**kwargs)
-        return shown | {"text/html": self.fallback()}
+        return shown | {"text/html": self.still}
+
+
+def _row(run: dict) -> list[str]:
+    return [
+        run["run"],
+        as_text(run["first"], "seconds"),
+        as_text(run["each"], "seconds"),
+        as_text(run["tokens_per_second"]),
+    ]
 
 
 def panel(

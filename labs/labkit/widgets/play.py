@@ -1,70 +1,37 @@
 """Step through a recorded Trace, or through two side by side.
 
-Each kind of trace has one function below. It turns the steps into a scene: boxes that belong to
-steps, what is counted, and a sentence for each step. Page, fallback and tests all draw that scene,
-so it is laid out once, here.
+What a trace looks like is laid out by the view of its kind (`views/`); here it gets its transport,
+counters and sentences. The browser moves the picture that Python drew.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from html import escape
-from itertools import accumulate
 
 import traitlets
 
-from labkit.trace import Trace
-from labkit.widgets.base import (
-    Card,
-    numbers,
-    paragraph,
-    rounded,
-    significant,
-    source,
-    still,
-    text,
-    weigh,
-)
-
-CACHES = {"none": "No cache", "static": "KV cache", "paged": "Paged KV cache"}
+from labkit.traces import Trace
+from labkit.widgets import markup, views
+from labkit.widgets.base import Widget, asset, weigh
+from labkit.widgets.markup import tag
+from labkit.widgets.numbers import as_text
+from labkit.widgets.scene import Meter, Scene, svg, tense
 
 
-class Player(Card):
-    """The player. `step` is where the reader is, from 0; with a kernel it can be read and set."""
+class Player(Widget):
+    """The player. `step` is where the reader is, from 0; with a kernel it can be read and set.
 
-    _esm = source("common.js", "play.js")
+    `scenes`: what it shows. `says`: for each step, a sentence for each scene.
+    """
+
+    _esm = asset("common.js", "play.js")
     step = traitlets.Int(0).tag(sync=True)
 
-    def fallback(self) -> str:
-        spec, stages, last = self.spec, self.spec["stages"], len(self.spec["says"]) - 1
-        pictures = [
-            "<div"
-            f' class="lk-stage">{paragraph("**" + s["label"] + "** " + s["axes"], "lk-caption")}{drawing(s, last)}</div>'
-            for s in stages
-        ]
-        swatch = lambda kind, tense, words: (
-            f'<span><i class="lk-k-{kind}" data-t="{tense}"></i>{escape(words)}</span>'
-        )
-        legend = "".join(swatch(*entry) for entry in spec["legend"])
-        columns = [
-            (f"{s['label']}: {label}" if len(stages) > 1 else label, values)
-            for s in stages
-            for label, values, _ in s["meters"]
-        ]
-        rows = [
-            [str(k + 1), *(text(values[min(k, len(values) - 1)]) for _, values in columns)]
-            for k in range(last + 1)
-        ]
-        note = paragraph(spec["describe"], "lk-note") + paragraph(
-            f"Shown after the last of {last + 1} steps.", "lk-note"
-        )
-        return still(
-            "play",
-            spec["title"],
-            note,
-            f'<div class="lk-stages">{"".join(pictures)}</div><p class="lk-legend">{legend}</p>',
-            *(paragraph(part, "lk-say") for part in spec["says"][-1]),
-            numbers(["step", *(label for label, _ in columns)], rows),
-        )
+    def __init__(self, scenes: list[Scene], says: list[list[str]], **traits):
+        self.scenes = scenes
+        self.says = says
+        super().__init__(**traits)
 
 
 def play(
@@ -82,197 +49,145 @@ def play(
     heavy for a page.
     """
     traces = [trace] if compare is None else [trace, compare]
-    for t in traces:
-        if t.kind not in VIEWS:
+    scenes = _scenes(traces, labels)
+    title = title or f"{trace.kind.capitalize()}, step by step"
+    steps = max(len(scene.says) for scene in scenes)
+    says = [[_said(scene, k, len(scenes) > 1) for scene in scenes] for k in range(steps)]
+    columns = [_column(meter, steps) for scene in scenes for meter in scene.meters]
+    spec = {
+        "says": [[markup.bold(part) for part in parts] for parts in says],
+        "shares": [column.shares for column in columns],
+        "readings": [_padded(_readings(s), steps) for s in scenes if s.readings],
+    }
+    still = _still(title, describe, scenes, says, columns)
+    weigh(f"{title!r}: {steps:,} steps", [still, spec], max_bytes, "record a shorter run")
+    return Player(scenes, says, still=still, spec=spec)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A meter step by step: as text, and as the share of its bar that is full."""
+
+    texts: list[str]
+    shares: list[float]
+
+
+def _column(meter: Meter, steps: int) -> Column:
+    """A meter keeps its last value when its scene has finished."""
+    values = _padded(meter.values, steps)
+    full = meter.full or 1
+    return Column([as_text(v) for v in values], [round((v or 0) / full, 3) for v in values])
+
+
+def _scenes(traces: list[Trace], labels: list[str] | None) -> list[Scene]:
+    """The traces as scenes, labelled, a meter's bars drawn to one scale."""
+    for trace in traces:
+        if trace.kind != traces[0].kind:
             raise ValueError(
-                f"there is no player for {t.kind!r} traces yet: {', '.join(VIEWS)} can be played"
+                "only traces of one kind can be compared, not"
+                f" {traces[0].kind!r} and {trace.kind!r}"
             )
-        if t.kind != trace.kind:
-            raise ValueError(
-                f"only traces of one kind can be compared, not {trace.kind!r} and {t.kind!r}"
-            )
-        if not t.steps:
-            raise ValueError(f"the {t.kind} trace has no steps to play")
+        if not trace.steps:
+            raise ValueError(f"the {trace.kind} trace has no steps to play")
     if labels and len(labels) != len(traces):
         raise ValueError(f"{len(traces)} traces need {len(traces)} labels, not {len(labels)}")
-    scenes = [VIEWS[t.kind](t) for t in traces]
-    for scene, label in zip(scenes, labels or []):
-        scene["label"] = label
-    for meters in zip(*(s["meters"] for s in scenes)):  # a counter's bars are drawn to one scale
-        full = max(m[2] for m in meters)
-        for m in meters:
-            m[2] = full
-    lead = lambda s: f"**{s['label']}** " if compare or s["named"] else ""
-    steps = range(max(len(t.steps) for t in traces))
-    says = [
-        [lead(s) + (s["says"][k] if k < len(s["says"]) else "has finished.") for s in scenes]
-        for k in steps
-    ]
-    shared = {
-        "title": title or f"{trace.kind.capitalize()}, step by step",
-        "describe": describe,
-        "says": says,
-        "text": scenes[0]["text"],
-        "legend": scenes[0]["legend"],
-    }
-    spec = shared | {"stages": [{k: v for k, v in s.items() if k not in shared} for s in scenes]}
-    weigh(f"{spec['title']!r}: {len(says):,} steps", spec, max_bytes, "record a shorter run")
-    return Player(spec=spec)
-
-
-def decode_scene(trace: Trace) -> dict:
-    """A row for each forward, a column for each token's key: what is computed now, what is read
-    back, and the running totals.
-    """
-    boxes = []
-    says = []
-    prompt = trace.meta["prompt"]
-    columns = len(trace.meta["prompt"]) + len(trace.steps) - 1
-    counts = {
-        "computed": [s.computed for s in trace.steps],
-        "read back": [],
-        "stored": [s.written for s in trace.steps],
-    }
-    for k, s in enumerate(trace.steps):
-        # back: keys that earlier forwards stored
-        end, back = len(prompt) + k, max(s.read - s.computed, 0)
-        counts["read back"].append(back)
-        boxes.append([k, "computed", end - s.computed, k, s.computed, 1])
-        if back:
-            boxes.append([k, "read", end - s.computed - back, k, back, 1])
-        fed = f"{len(s.fed)} tokens" if len(s.fed) > 1 else f"one token, “{visible(s.fed[0])}”"
-        keys = "key" if s.computed == 1 else "keys"
-        says.append(
-            f"is fed {fed}: computes **{s.computed}** {keys}, reads **{back}** back, stores"
-            f" {s.written}. Next: “{visible(s.token)}”."
-        )
-    totals = {verb: list(accumulate(values)) for verb, values in counts.items()}
-    most = max(values[-1] for values in totals.values())
-    return {
-        "label": CACHES.get(trace.meta.get("cache", ""), "The loop"),
-        "named": True,
-        "axes": "one key per token across, one forward per row",
-        "cols": columns,
-        "rows": len(trace.steps),
-        "cells": columns <= 48,
-        "mask": False,
-        "boxes": boxes,
-        "says": says,
-        "meters": [[f"keys {verb} so far", values, most] for verb, values in totals.items()],
-        "text": (
-            [[visible(t), -1] for t in prompt]
-            + [[visible(s.token), k] for k, s in enumerate(trace.steps)]
-        ),
-        "legend": [
-            ["computed", "now", "computed now"],
-            ["read", "now", "read back now"],
-            ["computed", "past", "computed by an earlier forward"],
-        ],
-    }
-
-
-def attention_scene(trace: Trace) -> dict:
-    """The square of queries and keys in tiles: visited or skipped, the running maximum and sum, and
-    what is held on chip.
-    """
-    keys = max(s.key_tile[1] for s in trace.steps)
-    queries = max(s.query_tile[1] for s in trace.steps)
-    loaded, tiles, says, readings, kept, begun = [], [], [], [], [], set()
-    for k, s in enumerate(trace.steps):
-        (q0, q1), (k0, k1) = s.query_tile, s.key_tile
-        # counted from 1, as people and the clip do
-        queries_now, keys_now = f"{q0 + 1}–{q1}", f"{k0 + 1}–{k1}"
-        tiles.append([k, "skipped" if s.skipped else "tile", k0, q0, k1 - k0, q1 - q0])
-        factor = None if s.skipped or q0 not in begun else significant(s.change, 2)
-        if s.skipped:
-            says.append(
-                f"Keys {keys_now} lie in the future of queries {queries_now}: the tile is"
-                " **skipped**, nothing is loaded."
-            )
-        else:
-            loaded += [[k, "loaded", 0, q0, keys, q1 - q0], [k, "loaded", k0, 0, k1 - k0, queries]]
-            rescale = (
-                "These are their first keys: there is nothing to rescale."
-                if factor is None
-                else (
-                    "No score is larger than before: nothing is rescaled."
-                    if factor >= 1
-                    else (
-                        "A larger score turned up, so earlier sums are multiplied by as little as"
-                        f" **{factor:g}**."
-                    )
-                )
-            )
-            says.append(f"Queries {queries_now} meet keys {keys_now}. {rescale}")
-            begun.add(q0)
-        kept.append(factor)
-        readings.append(
-            [
-                [str(q0 + i + 1), rounded(m), rounded(t)]
-                for i, (m, t) in enumerate(zip(s.top, s.total))
-            ]
-        )
-    count = lambda skipped: list(accumulate(int(s.skipped == skipped) for s in trace.steps))
-    held = [0 if kind == "skipped" else w * n for _, kind, _, _, w, n in tiles]
-    square = queries * keys
-    return {
-        "label": "Attention, tile by tile",
-        "named": False,
-        "axes": "keys across, queries down",
-        "cols": keys,
-        "rows": queries,
-        "cells": False,
-        "mask": keys == queries and any(s.skipped for s in trace.steps),
-        "boxes": loaded + tiles,
-        "says": says,
-        "meters": [
-            ["tiles computed", count(False), len(tiles)],
-            ["tiles skipped", count(True), len(tiles)],
-            ["earlier sums are multiplied by", kept, 1],
-            ["scores held on chip", held, square],
-            ["scores in the whole square", [square] * len(tiles), square],
-        ],
-        "head": ["query", "running max", "running sum"],
-        "readings": readings,
-        "text": [],
-        "legend": [
-            ["tile", "now", "this tile"],
-            ["loaded", "now", "its queries and keys"],
-            ["tile", "past", "done"],
-            ["skipped", "past", "skipped"],
-        ],
-    }
-
-
-VIEWS = {"decode": decode_scene, "attention": attention_scene}
-
-
-def drawing(stage: dict, now: int) -> str:
-    """A stage as SVG at one step; `play.js` draws the same boxes."""
-    tense = lambda k: "past" if k < now else "now" if k == now else "future"
-    group = lambda k, kind, x, y, w, n: (
-        f'<g class="lk-k-{kind}"'
-        f' data-t="{tense(k)}">{"".join(rects(x, y, w, n, stage["cells"]))}</g>'
-    )
-    groups = "".join(group(*box) for box in stage["boxes"])
-    mask = f'<path d="M0 0H{stage["cols"]}V{stage["rows"]}z"/>' if stage["mask"] else ""
-    return (
-        f'<svg class="lk-scene" style="--ratio: {stage["cols"] / stage["rows"]:.4g}" viewBox="0 0'
-        f' {stage["cols"]} {stage["rows"]}" role="img" aria-label="{escape(stage["label"])}:'
-        f' {stage["axes"]}">{groups}{mask}</svg>'
-    )
-
-
-def rects(x: int, y: int, w: int, n: int, cells: bool) -> list[str]:
-    """One box, or a square for each of its cells, with a little air round it."""
-    each = [(x + i, y + j, 1, 1) for j in range(n) for i in range(w)] if cells else [(x, y, w, n)]
-    air = 0.08 if cells else 0.03 * min(w, n)
+    scenes = [views.scene(trace) for trace in traces]
+    full = [max(meter.full for meter in meters) for meters in zip(*(s.meters for s in scenes))]
     return [
-        f'<rect x="{x + air:g}" y="{y + air:g}" width="{w - 2 * air:g}" height="{n - 2 * air:g}"/>'
-        for x, y, w, n in each
+        replace(
+            scene,
+            label=labels[i] if labels else scene.label,
+            meters=[replace(meter, full=most) for meter, most in zip(scene.meters, full)],
+        )
+        for i, scene in enumerate(scenes)
     ]
 
 
-def visible(token: str) -> str:
-    """A token's text without its spaces, or a sign for one that is nothing else."""
-    return token.strip(" ").replace("\n", "⏎").replace("\t", "⇥") or "␣"
+def _said(scene: Scene, k: int, compared: bool) -> str:
+    lead = f"**{scene.label}** " if compared or scene.named else ""
+    return lead + (scene.says[k] if k < len(scene.says) else "has finished.")
+
+
+def _padded(values: list, length: int) -> list:
+    return values + values[-1:] * (length - len(values))
+
+
+def _readings(scene: Scene) -> list[list[list[str]]]:
+    """Tables of equally many rows, so that one can take the place of another."""
+    most = max(len(rows) for rows in scene.readings)
+    empty = [""] * len(scene.head)
+    return [rows + [empty] * (most - len(rows)) for rows in scene.readings]
+
+
+def _still(
+    title: str, describe: str, scenes: list[Scene], says: list[list[str]], columns: list[Column]
+) -> str:
+    """The card after its last step."""
+    last = len(says) - 1
+    alone = len(scenes) == 1
+    heads = [
+        meter.label if alone else f"{scene.label}: {meter.label}"
+        for scene in scenes
+        for meter in scene.meters
+    ]
+    steps = [[str(k + 1), *(column.texts[k] for column in columns)] for k in range(last + 1)]
+    # one scene has room for its numbers beside it, two have them below
+    beside = [_beside(scene) for scene in scenes if scene.readings]
+    below = _meters(scenes, columns, last)
+    if alone:
+        beside = [tag("div", "".join([*beside, below]))]
+        below = ""
+    figures = [_figure(scene, last) for scene in scenes]
+    swatches = [(f'class="lk-k-{look}" data-t="{t}"', words) for look, t, words in scenes[0].legend]
+    return markup.still(
+        "play",
+        title,
+        markup.paragraph(describe, "lk-note"),
+        markup.paragraph(f"Shown after the last of {last + 1} steps.", "lk-note lk-shown"),
+        _words(scenes[0], last),
+        tag("div", "".join([*figures, *beside]), class_="lk-stages"),
+        markup.legend(swatches),
+        markup.sentence(says, last),
+        below,
+        markup.folded(title, ["step", *heads], steps),
+    )
+
+
+def _words(scene: Scene, now: int) -> str:
+    """The text as far as it is written."""
+    chips = [
+        tag("span", escape(word), class_="lk-chip", data_k=k, data_t=tense(k, now))
+        for word, k in scene.words
+    ]
+    return tag("p", "".join(chips), class_="lk-text") if chips else ""
+
+
+def _figure(scene: Scene, now: int) -> str:
+    caption = tag("b", escape(scene.label)) + tag("span", escape(scene.axes))
+    return tag("div", tag("p", caption, class_="lk-caption") + svg(scene, now), class_="lk-stage")
+
+
+def _beside(scene: Scene) -> str:
+    rows = _readings(scene)[-1]
+    return tag("div", markup.table(scene.head, rows), class_="lk-readings")
+
+
+def _meters(scenes: list[Scene], columns: list[Column], now: int) -> str:
+    """Counters, side by side where there are two scenes, each with a bar."""
+
+    def cell(number: int) -> str:
+        column = columns[number]
+        words = tag("span", escape(column.texts[now]))
+        bar = tag("i", style=f"--share: {column.shares[now]:g}")
+        return tag("td", tag("div", words + bar, data_column=number))
+
+    each = len(scenes[0].meters)
+    rows = [
+        tag("th", escape(meter.label), scope="row")
+        + "".join(cell(s * each + m) for s in range(len(scenes)))
+        for m, meter in enumerate(scenes[0].meters)
+    ]
+    labels = "".join(tag("th", escape(scene.label), scope="col") for scene in scenes)
+    head = tag("thead", tag("tr", tag("td") + labels)) if len(scenes) > 1 else ""
+    body = tag("tbody", "".join(tag("tr", row) for row in rows))
+    return tag("table", head + body, class_="lk-meters")

@@ -1,21 +1,108 @@
-"""The drawing of `explore`: axes, and the lines or bars of one row.
+"""The drawing of `explore`: axes, and a path for each series of one answer.
 
-All places are thousandths of the plot, so any width will do.
-
-Axes are computed once over a whole table, so that a change is seen as a change. `explore.js` draws
-what `marks` says; a test holds the two to the same points.
+All places are thousandths of the plot, so any width will do. Axes are computed once over all
+answers, so that a change is seen as a change. The browser gets finished paths: it computes no place
+itself.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import dataclass
 from html import escape
 
-from labkit.widgets.base import text
+from labkit.widgets.markup import rectangle, tag
+from labkit.widgets.numbers import as_text
+
+# labels under an axis: at most so many, and so many characters fit on a phone
+MOST_NUMBERS, MOST_NAMES, PHONE = 8, 14, 36
+BARS = 800  # thousandths of the plot's width that bars fill; the rest is air
 
 
-def axis(values: list, log: bool, unit: str, bars: bool) -> tuple[list, list]:
-    """`[low, high, log]` that holds all values, and its ticks as (value, words).
+@dataclass(frozen=True)
+class Scale:
+    """From `low` to `high` in equal steps or, if `log`, in equal factors."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def at(self, value: float) -> int:
+        """How far a value lies from low to high, in thousandths."""
+        along = math.log10 if self.log else float
+        length = along(self.high) - along(self.low)
+        return round(1000 * (along(value) - along(self.low)) / (length or 1))
+
+    def down(self, value: float) -> int:
+        """Where it lies on a vertical axis: 0 is the top."""
+        return 1000 - self.at(value)
+
+    def value(self, share: float) -> float:
+        """What lies so far from low to high, as a share of one."""
+        if self.log:
+            return self.low * (self.high / self.low) ** share
+        return self.low + (self.high - self.low) * share
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What stays while the knobs turn. A label is `(place, words)`."""
+
+    chart: str  # "line", "bar" or "stack"
+    x: list[int]  # the place of each x
+    x_words: list[str]
+    x_labels: list[tuple[int, str]]
+    x_scale: Scale | None  # None for names, which have places only
+    y: Scale
+    y_labels: list[tuple[int, str]]
+    unit: str  # of y
+    limits: list[tuple[int, str]]  # drawn across
+
+    def place(self, x: float, y: float) -> list[int]:
+        """Where a point lies. Raises ValueError where x is a name."""
+        if self.x_scale is None:
+            raise ValueError("a mark needs an x axis of numbers: use chart='line'")
+        return [self.x_scale.at(x), self.y.down(y)]
+
+
+def axes(
+    chart: str,
+    x: list,
+    answers: list[list[list]],
+    marks: list[float],
+    *,
+    limits: dict[str, float],
+    log_x: bool,
+    log_y: bool,
+    x_unit: str,
+    y_unit: str,
+) -> Axes:
+    """Axes that hold the series of all answers, all marks' y and all limits.
+
+    Raises ValueError for values that the chart or a logarithm cannot show.
+    """
+    if chart == "stack":
+        drawn = [sum(y or 0 for y in ys) for series in answers for ys in zip(*series)]
+    else:
+        drawn = [y for series in answers for ys in series for y in ys]
+    scale, ticks = vertical([*drawn, *marks, *limits.values()], log_y, chart != "line")
+    x_scale, places, x_labels = horizontal(x, chart, log_x)
+    return Axes(
+        chart=chart,
+        x=places,
+        x_words=[as_text(v, x_unit) for v in x],
+        x_labels=[(at, as_text(v, x_unit)) for at, v in x_labels],
+        x_scale=x_scale,
+        y=scale,
+        y_labels=[(scale.down(tick), as_text(tick, y_unit)) for tick in ticks],
+        unit=y_unit,
+        limits=[(scale.down(limit), name) for name, limit in limits.items()],
+    )
+
+
+def vertical(values: list, log: bool, bars: bool) -> tuple[Scale, list[float]]:
+    """A scale that holds all values (None is missing), and its ticks.
 
     Raises ValueError for what it cannot show.
     """
@@ -28,22 +115,20 @@ def axis(values: list, log: bool, unit: str, bars: bool) -> tuple[list, list]:
     if log and low <= 0:
         raise ValueError(f"log_y needs values above zero, but the smallest is {low:g}")
     if bars and (low < 0 or log):
-        raise ValueError(
-            f"bars stand on zero, so they can't show {'a logarithm' if log else f'{low:g}'}: use"
-            " chart='line'"
-        )
+        unfit = "a logarithm" if log else f"{low:g}"
+        raise ValueError(f"bars stand on zero, so they can't show {unfit}: use chart='line'")
     if log:
         low, high, ticks = decades(low, high)
-    else:
-        low, high = min(low, 0), max(high, 0)
-        step = nice((high - low) / 4 or 1)
-        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-3)
-        ticks = [step * i for i in range(first, max(last, first + 1) + 1)]
-        low, high = ticks[0], ticks[-1]
-    return [low, high, log], [(t, text(t, unit)) for t in ticks]
+        return Scale(low, high, log), ticks
+    low, high = min(low, 0), max(high, 0)
+    step = round_step((high - low) / 4 or 1)
+    first = math.floor(low / step + 1e-9)
+    last = max(math.ceil(high / step - 1e-3), first + 1)
+    ticks = [step * i for i in range(first, last + 1)]
+    return Scale(ticks[0], ticks[-1]), ticks
 
 
-def nice(rough: float) -> float:
+def round_step(rough: float) -> float:
     """The next step of 1, 2, 2.5, 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
@@ -53,149 +138,142 @@ def decades(low: float, high: float) -> tuple[float, float, list[float]]:
     """Ends and ticks of a logarithmic axis: ticks at 1, 2, 5 within two decades, else at powers of
     ten, seven at most.
     """
-    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
-    last = max(last, first + 1)
+    first = math.floor(math.log10(low) + 1e-9)
+    last = max(math.ceil(math.log10(high) - 1e-9), first + 1)
     if last - first > 2:
-        return (
-            10.0**first,
-            10.0**last,
-            [10.0**e for e in range(first, last + 1, math.ceil((last - first) / 6))],
-        )
+        every = math.ceil((last - first) / 6)
+        return 10.0**first, 10.0**last, [10.0**e for e in range(first, last + 1, every)]
     ticks = [m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5)]
-    start = max(i for i, t in enumerate(ticks) if t <= low * 1.001)
-    end = next(i for i, t in enumerate(ticks) if t >= high * 0.999 and i > start)
+    start = max(i for i, tick in enumerate(ticks) if tick <= low * 1.001)
+    end = next(i for i, tick in enumerate(ticks) if tick >= high * 0.999 and i > start)
     return ticks[start], ticks[end], ticks[start : end + 1]
 
 
-def tenth(share: float) -> float:
-    """A share as thousandths with one decimal, halves upward as in JavaScript."""
-    return math.floor(share * 10000 + 0.5) / 10
+def horizontal(x: list, chart: str, log: bool) -> tuple[Scale | None, list[int], list[tuple]]:
+    """The scale (None for names), the place of each x, and `(place, value)` of what is labelled.
 
-
-def fraction(value, x: list, log: bool) -> float:
-    """How far from the first x to the last."""
-    f = math.log10 if log else float
-    return tenth((f(value) - f(min(x))) / ((f(max(x)) - f(min(x))) or 1))
-
-
-def height(value: float, frame: list) -> float:
-    """Where a value lies on the vertical axis: 0 at the top, 1000 at the bottom."""
-    low, high, log = frame
-    f = math.log10 if log else float
-    return tenth((f(high) - f(value)) / (f(high) - f(low)))
-
-
-def spread(x: list, chart: str, log: bool, unit: str) -> tuple[list[float], list]:
-    """Where each x lies, and the labels under the axis: `[where, words, whether a phone leaves it
-    out]`.
+    Raises ValueError for what has no logarithm.
     """
     numeric = chart == "line" and all(isinstance(v, (int, float)) for v in x)
     if log and not (numeric and min(x) > 0):
         raise ValueError("log_x needs a line over numbers above zero")
-    places = [
-        fraction(v, x, log) if numeric else tenth((i + 0.5) / len(x)) for i, v in enumerate(x)
-    ]
-    if numeric and not log and len(x) > 8:
-        step = nice((max(x) - min(x)) / 5 or 1)
-        values = [
-            step * i
-            for i in range(math.ceil(min(x) / step - 1e-9), math.floor(max(x) / step + 1e-9) + 1)
-        ]
-    elif log and len(x) > 12:
-        values = [t for t in decades(min(x), max(x))[2] if min(x) <= t <= max(x)]
-    else:
-        values = x[:: math.ceil(len(x) / (8 if numeric else 14))]
-    at, words = dict(zip(x, places)), [text(v, unit) for v in values]
-    crowded = len("".join(words)) + 2 * len(words) > 36  # characters that fit a phone
-    return places, [
-        [at[v] if v in at else fraction(v, x, log), w, crowded and i % 2 == 1]
-        for i, (v, w) in enumerate(zip(values, words))
-    ]
+    if numeric:
+        scale = Scale(min(x), max(x), log)
+        return scale, [scale.at(v) for v in x], [(scale.at(v), v) for v in _labelled(x, log)]
+    places = [round(1000 * (i + 0.5) / len(x)) for i in range(len(x))]
+    every = math.ceil(len(x) / MOST_NAMES)
+    return None, places, list(zip(places[::every], x[::every]))
 
 
-def marks(spec: dict, row: dict) -> list[dict]:
-    """The lines (runs of points between gaps) or the bars of one row."""
-    out, n, stacked = [], len(spec["x"]), spec["chart"] == "stack"
-    width, below = 800 / n / (1 if stacked else len(row["y"])), [1000.0] * n
-    for series, ys in enumerate(row["y"]):
-        run = []
-        for i, y in enumerate([*ys, None]):
-            if spec["chart"] == "line":
-                if y is not None:
-                    run.append(f"{spec['at'][i]:g},{height(y, spec['frame']):g}")
-                elif run:
-                    out.append({"series": series, "points": " ".join(run)})
-                    run = []
-            elif y is not None:
-                size = 1000 - height(y, spec["frame"])
-                top = (below[i] if stacked else 1000) - size
-                below[i] = top if stacked else below[i]
-                left = spec["at"][i] - 400 / n + (0 if stacked else series * width)
-                out.append(
-                    {"series": series, "i": i, "x": left, "y": top, "width": width, "height": size}
-                )
-    return out
+def _labelled(x: list, log: bool) -> list:
+    """Which numbers are written under the axis: x itself where it is short, else round ones."""
+    if log and len(x) > 12:
+        return [tick for tick in decades(min(x), max(x))[2] if min(x) <= tick <= max(x)]
+    if not log and len(x) > MOST_NUMBERS:
+        step = round_step((max(x) - min(x)) / 5 or 1)
+        first = math.ceil(min(x) / step - 1e-9)
+        last = math.floor(max(x) / step + 1e-9)
+        return [step * i for i in range(first, last + 1)]
+    return x[:: math.ceil(len(x) / MOST_NUMBERS)]
 
 
-def drawing(spec: dict, row: dict) -> str:
-    """One row as SVG, for a page without JavaScript."""
-    attributes = lambda a: " ".join(f'{k.strip("_").replace("_", "-")}="{v}"' for k, v in a.items())
-    label = lambda words, **a: f"<text {attributes(a)}>{escape(words)}</text>"
-    line = lambda at, cls="": (
-        f'<line class="{cls}" x1="0" x2="100%" y1="{at / 10}%" y2="{at / 10}%"/>'
+def line(places: list[int], ys: list, scale: Scale) -> str:
+    """A series as an SVG path. It breaks where a value is missing; a value alone is a dot."""
+    path = ""
+    missing = lambda point: point[1] is None
+    for gap, run in itertools.groupby(zip(places, ys), missing):
+        if not gap:
+            points = [f"{x} {scale.down(y)}" for x, y in run]
+            path += "M" + " ".join(points) + "h0" * (len(points) == 1)
+    return path
+
+
+def bars(axes: Axes, series: list[list]) -> list[list[tuple]]:
+    """`(left, top, width, height)` of each bar of each series; a missing value has no height."""
+    stacked = axes.chart == "stack"
+    group = BARS / len(axes.x)
+    width = group if stacked else group / len(series)
+    below = [0.0] * len(axes.x)  # what the bars of earlier series hold
+    boxes = []
+    for j, ys in enumerate(series):
+        boxes.append([])
+        for i, y in enumerate(ys):
+            left = axes.x[i] - group / 2 + (0 if stacked else j * width)
+            top = axes.y.down(below[i] + (y or 0))
+            bottom = axes.y.down(below[i])
+            boxes[-1].append((round(left), top, round(left + width) - round(left), bottom - top))
+            if stacked:
+                below[i] += y or 0
+    return boxes
+
+
+def paths(axes: Axes, series: list[list]) -> list[str]:
+    """One SVG path for each series."""
+    if axes.chart == "line":
+        return [line(axes.x, ys, axes.y) for ys in series]
+    return ["".join(rectangle(*box) for box in boxes if box[3] > 0) for boxes in bars(axes, series)]
+
+
+def svg(axes: Axes, picture: dict, alt: str) -> str:
+    """A picture on its axes.
+
+    picture: `d`, the path of each series; `y`, its numbers as text; `over`, where they stand over
+    bars, if they do; `mark`, the place of the gold point, if there is one.
+    """
+    series = [tag("path", class_=f"lk-s{j}", d=path) for j, path in enumerate(picture["d"])]
+    # lines and bars stretch with the card; strokes and letters do not
+    stretched = tag(
+        "svg",
+        "".join(series),
+        class_="lk-lines" if axes.chart == "line" else "lk-bars",
+        viewBox="0 0 1000 1000",
+        preserveAspectRatio="none",
+        width="100%",
+        height="100%",
+        overflow="visible",
     )
-    parts = [
-        line(at) + label(words, x=0, y=f"{at / 10}%", dx=-8, dy="0.35em", text_anchor="end")
-        for at, words in spec["ticks"]
+    parts = [*_frame(axes), stretched]
+    if "over" in picture:
+        parts += _values(axes, picture)
+    if "mark" in picture:
+        x, y = map(_percent, picture["mark"])
+        parts.append(tag("circle", class_="lk-now", cx=x, cy=y))
+    return tag("svg", "".join(parts), class_="lk-plot", role="img", aria_label=alt)
+
+
+def _values(axes: Axes, picture: dict) -> list[str]:
+    """The numbers over the bars. On a phone there is no room for many."""
+    cls = "lk-value" if len(axes.x) <= 4 else "lk-value lk-minor"
+    words = itertools.chain(*picture["y"])
+    return [
+        _label(x, y, word, dy="-0.4em", text_anchor="middle", class_=cls)
+        for (x, y), word in zip(picture["over"], words)
     ]
-    parts += [
-        label(
-            words,
-            x=f"{at / 10}%",
-            y="100%",
-            dy="1.5em",
-            text_anchor="middle",
-            class_="lk-minor" * minor,
-        )
-        for at, words, minor in spec["x_ticks"]
-    ]
-    parts += [
-        line(at, "lk-limit") + label(words, class_="lk-limit", x=6, y=f"{at / 10}%", dy="-0.4em")
-        for at, words in spec["lines"]
-    ]
-    drawn = marks(spec, row)
-    if spec["chart"] == "line":
-        lines = "".join(
-            f'<polyline class="lk-s{m["series"]}" points="{m["points"]}"/>' for m in drawn
-        )
-        parts.append(
-            '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%"'
-            f' overflow="visible">{lines}</svg>'
-        )
-    else:
-        box = lambda m: attributes({k: f"{m[k] / 10}%" for k in ("x", "y", "width", "height")})
-        parts += [f'<rect class="lk-s{m["series"]}" {box(m)}/>' for m in drawn]
-    if spec["named"]:
-        small = "lk-value" + " lk-minor" * (len(spec["x"]) > 4)
-        parts += [
-            label(
-                text(row["y"][m["series"]][m["i"]], spec["y_unit"]),
-                x=f"{(m['x'] + m['width'] / 2) / 10}%",
-                y=f"{m['y'] / 10}%",
-                dy="-0.4em",
-                text_anchor="middle",
-                class_=small,
-            )
-            for m in drawn
-        ]
-    if "mark" in row:
-        parts.append(
-            f'<circle class="lk-now" cx="{row["mark"][0] / 10}%" cy="{row["mark"][1] / 10}%"'
-            ' r="7"/>'
-        )
-    return (
-        f'<div class="lk-chart" style="--gutter: {spec["gutter"]}ch"><p'
-        f' class="lk-y">{escape(spec["y_label"])}</p><svg class="lk-plot" role="img"'
-        f' aria-label="{escape(spec["alt"])}">{"".join(parts)}</svg><p'
-        f' class="lk-x">{escape(spec["x_label"])}</p></div>'
-    )
+
+
+def _frame(axes: Axes) -> list[str]:
+    """Ticks, labels and limits. On a phone every other label of a crowded axis is left out."""
+    parts = []
+    for at, words in axes.y_labels:
+        parts.append(_across(at))
+        parts.append(_label(0, at, words, dx=-8, dy="0.35em", text_anchor="end"))
+    crowded = sum(len(words) + 2 for _, words in axes.x_labels) > PHONE
+    for i, (at, words) in enumerate(axes.x_labels):
+        minor = "lk-minor" if crowded and i % 2 else None
+        parts.append(_label(at, 1000, words, dy="1.5em", text_anchor="middle", class_=minor))
+    for at, words in axes.limits:
+        parts.append(_across(at, class_="lk-limit"))
+        parts.append(_label(0, at, words, dx=6, dy="-0.4em", class_="lk-limit"))
+    return parts
+
+
+def _across(at: int, **attributes) -> str:
+    return tag("line", x1=0, x2="100%", y1=_percent(at), y2=_percent(at), **attributes)
+
+
+def _label(x: float, y: float, words: str, **attributes) -> str:
+    return tag("text", escape(words), x=_percent(x), y=_percent(y), **attributes)
+
+
+def _percent(thousandths: float) -> str:
+    return f"{thousandths / 10:g}%"
