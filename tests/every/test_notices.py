@@ -2,7 +2,6 @@
 its rows don't say.
 """
 
-import copy
 import json
 import re
 from contextlib import suppress
@@ -42,9 +41,7 @@ def doctored(rows: list[dict]):
         for key, value in row.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 for other in (value / 3, value * 3 or 1):
-                    changed = copy.copy(rows)
-                    changed[i] = row | {key: type(value)(other)}
-                    yield changed
+                    yield [*rows[:i], row | {key: type(value)(other)}, *rows[i + 1 :]]
 
 
 def told(notice, rows: list[dict]):
