@@ -53,7 +53,8 @@ LENT = [
 OURS = "faster-leaner-inference"
 STUB = """\
 import sys, types
-google, colab, output = (types.ModuleType(n) for n in ("google", "google.colab", "google.colab.output"))
+names = ("google", "google.colab", "google.colab.output")
+google, colab, output = (types.ModuleType(name) for name in names)
 output.enable_custom_widget_manager = lambda *args, **kwargs: None
 output._widgets = types.SimpleNamespace(_installed_url="")
 google.colab, colab.output = colab, output
@@ -72,7 +73,7 @@ def run(*command, **options) -> str:
 
 
 def pulls_cuda(python: str) -> bool:
-    """Whether pip would bring NVIDIA's packages with torch for this Python (or finds none at all)."""
+    """Whether pip would bring NVIDIA's packages with torch for this Python, or finds no torch."""
     command = [
         python,
         "-m",

@@ -2,8 +2,9 @@
 
     python scripts/new_chapter.py 05 swa
 
-Writes the page, the checks, a first lab, the scene, the tests' data and the notebook. What is left to
-edit is `_toc.yml` (a page that stands there is an open chapter), `references.bib`, `glossary.md`.
+Writes the page, the checks, a first lab, the scene, the tests' data and the notebook. What is left
+to edit is `_toc.yml` (a page that stands there is an open chapter), `references.bib`,
+`glossary.md`.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def token_bytes(answer):
     """{number}.1: the cache of one token."""
     expect(isinstance(answer, int), f"give a whole number, not {{type(answer).__name__}}.")
     expect(answer != 65536, "this is the keys alone: values are kept too.")
-    expect(answer == 131072, f"not {{answer}}: multiply layers, heads, head size, bytes, and by two.")
+    expect(answer == 131072, f"not {{answer}}: multiply layers, heads, sizes, bytes, and by two.")
     return "a key and a value, 32 layers, 8 heads of 128 numbers, 2 bytes each."
 
 

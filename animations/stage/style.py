@@ -110,7 +110,7 @@ class Label(VGroup):
         )
 
     def put(self, point, edge=ORIGIN) -> Label:
-        """Centre on a point or mobject; or, with edge LEFT or RIGHT, start or end the line there."""
+        """Centre on a point or mobject; with edge LEFT or RIGHT, start or end the line there."""
         point = point.get_center() if hasattr(point, "get_center") else np.asarray(point, float)
         side = int(np.sign(edge[0]))
         ink = (

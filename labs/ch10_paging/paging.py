@@ -70,7 +70,7 @@ def time_engine(model, prompts: list[list[int]], new: int) -> bench.LoopTimes:
 
 
 def one_row(model, longest: int, prefix: bool = True) -> Engine:
-    """An engine for one prompt at a time, in one step, with room to keep four of `longest` tokens."""
+    """An engine for one prompt at a time, in one step; it has room to keep four of them."""
     return Engine(
         model,
         max_batch=1,

@@ -183,9 +183,10 @@ def notice(rows):
     return (
         "A known beginning is not computed again, so the wait is for the request's own tokens: the"
         f" first token comes {listed(gains)}. One changing line decides how many of the prompts'"
-        f" {places['head']['prompt_tokens']:,} tokens are found: {listed(found)}. An agent without reuse computes its transcript anew at every"
-        f" turn; with it, {agent['found'] / agent['prompt_tokens']:.0%} is found, and its first"
-        f" tokens come {agent['multiple']:.1f} times as fast. Where writing into the cache has a"
+        f" {places['head']['prompt_tokens']:,} tokens are found:"
+        f" {listed(found)}. An agent without reuse computes its transcript anew at every turn;"
+        f" with it, {agent['found'] / agent['prompt_tokens']:.0%} is found, and its first tokens"
+        f" come {agent['multiple']:.1f} times as fast. Where writing into the cache has a"
         " price, a prompt that never hits costs more than without a cache: by these lists"
         f" {span(never, '.0%')} of it."
     )

@@ -10,15 +10,15 @@ One alphabet of sizes is used in every shape comment:
 
 One word for one thing:
 
-    step        what one forward works on: packed tokens of several requests, with their positions
-    row         a request's place in a cache, and its seat in a batch; in a table, a dict of numbers
-    slot        the place of one token in a cache          block    so many slots, handed out at once
+    step        what one forward works on: packed tokens of requests, with their positions
+    row         a request's place in a cache, its seat in a batch; in a table, a dict of numbers
+    slot        the place of one token in a cache      block    so many slots, handed out at once
     item        what a cache keeps per token (a key and a value, a latent)
     mixer       the part of a layer that looks at other tokens; `ffn` is the part that does not
-    draft       a guessed token                            proposer who guesses; the target checks
-    lab         a file that measures one thing             result   what it measured, where, stored
-    trace       what happened, step by step, recorded      view     how a player draws one kind of it
-    corpus      the texts that quality is measured on      prompt   what a request begins with
+    draft       a guessed token                        proposer who guesses; the target checks
+    lab         a file that measures one thing         result   what it measured, where, stored
+    trace       what happened, step by step, recorded  view     how a player draws one kind of it
+    corpus      the texts that quality is measured on  prompt   what a request begins with
 
 Start with `labkit.reference` (NumPy, short enough to read in one sitting), then see the same names
 in torch: `model` is the shell, `mixers` and `ffn` its insides, `caches` what a decode remembers,

@@ -44,8 +44,8 @@ def test_greedy_is_all_on_the_top_token():
 
 
 def test_draws_follow_the_probabilities():
-    """Chi-square of 20,000 draws against the filtered distribution: below what chance exceeds once in
-    10^9 runs, since another build of torch draws other numbers from the same seed.
+    """Chi-square of 20,000 draws against the filtered distribution: below what chance exceeds once
+    in 10^9 runs, since another build of torch draws other numbers from the same seed.
     """
     s, n = Sampling(temperature=1.0, top_k=6, seed=1), 20_000
     p = probabilities(LOGITS[0], s)

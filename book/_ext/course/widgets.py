@@ -68,9 +68,7 @@ def slim(page: dict, shown: set[str]) -> dict:
         if model not in shown or entry["model_module"] != "anywidget":
             continue
         state = {
-            k: v
-            for k, v in entry["state"].items()
-            if k not in ("_css", "still") and v is not None
+            k: v for k, v in entry["state"].items() if k not in ("_css", "still") and v is not None
         }
         key = hashlib.sha256(state["_esm"].encode()).hexdigest()[:10]
         modules[key] = state["_esm"]

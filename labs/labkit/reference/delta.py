@@ -8,8 +8,10 @@ up: keys that are not orthogonal disturb each other, and nothing is ever taken
 back. The delta rule first asks what the memory says now and adds only the
 difference:
 
-    S <- exp(g) S                      forget a little (Gated DeltaNet, Yang, Kautz & Hatamizadeh 2025)
-    S <- S + beta k (v - k^T S)^T      repair the answer to k; beta = 1 and |k| = 1 makes it exactly v
+    S <- exp(g) S                    forget a little (Gated DeltaNet, Yang et
+                                     al. 2025)
+    S <- S + beta k (v - k^T S)^T    repair the answer to k; beta = 1 and
+                                     |k| = 1 makes it exactly v
 
 which is one step of gradient descent on |k^T S - v|^2 / 2 with step size
 beta, done online while reading the text (Widrow & Hoff 1960; Schlag et al.

@@ -86,7 +86,7 @@ def gpt2(c: ModelConfig) -> Table:
 
 
 def decoder(c: ModelConfig, zero_centred: bool = False, oss: bool = False) -> Table:
-    """All families that came after Llama name their tensors alike; what a config lacks is left out."""
+    """All families after Llama name their tensors alike; what a config lacks is left out."""
     norm = lambda name: [(f"{name}.weight", plus_one)] if zero_centred else [f"{name}.weight"]
     table: Table = {
         "embed.weight": ["model.embed_tokens.weight"],
