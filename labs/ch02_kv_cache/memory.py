@@ -3,6 +3,7 @@ hide a copy.
 """
 
 import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 from labkit import bench
 
@@ -13,8 +14,9 @@ def growth(prepare, *args) -> int:
     prepare: a function of a module; what it makes takes no arguments and is warm, so that only its
     own memory counts. What lies in a GPU's memory does not.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_growth, (prepare, args))
+    # an executor says so where its process is killed; a Pool would wait for ever
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as one:
+        return one.submit(_growth, prepare, args).result()
 
 
 def _growth(prepare, args) -> int:
