@@ -2,87 +2,41 @@
 et al. 2024, section 3.2).
 """
 
+from labkit import plotting
 from labkit.lab import Lab
+from labkit.tables import only, where
+from labkit_labs.ch11_quantisation.layers import output_error, real_layer, search
 
-GROUP, ALPHAS = 64, [i / 10 for i in range(11)]
 
+def run(device, *, outputs, tokens):
+    """A row for each exponent, at 4 and at 3 bits.
 
-def real_layer(rows, tokens=1024):
-    """A weight [rows,D] and what enters it on two texts [tokens,D]: fit on the first, judge on the
-    second.
-
-    The weight is SmolLM2's head: its other matrices come from a 4-bit grid, and would round to 4
-    bits by construction.
+    outputs: rows of the matrix. tokens: of each text that enters it.
     """
-    import torch
-
-    from labkit import quant
-    from labkit.step import Step
-    from labkit.weights import smollm2
-
-    model, tokenizer = smollm2("fp32", packed=False)
-    w = model.head.weight.detach().double().numpy()[:rows]
-    model.head = torch.nn.Identity()  # what comes out now is what would have entered the head
-    inputs = []
-    for text in ("milton", "course"):
-        with torch.inference_mode():
-            inputs.append(
-                model(
-                    Step.of([(0, 0, tokenizer.encode(quant.text(text))[:tokens])]),
-                    model.caches("none", 1, 1),
-                )
-                .double()
-                .numpy()
-            )
-    return w, *inputs
-
-
-def output_error(w, rounded, x):
-    """Of the layer's output on x, relative."""
-    from labkit import reference
-
-    return reference.errors(x @ w.T, x @ rounded.T)["relative"]
-
-
-def scaled_round(w, x, bits, alpha):
-    """Round w * s in groups and divide by s again; a channel's s grows with its mean |x|, so that
-    large inputs meet small errors.
-    """
-    import numpy as np
-
-    from labkit import reference
-
-    s = np.abs(x).mean(axis=0) ** alpha
-    s = s / np.sqrt(s.max() * s.min())
-    return reference.quantise(w * s, bits, GROUP).dequantise() / s
-
-
-def run(device="cpu", quick=False):
-    w, fit, judge = real_layer(256 if quick else 4096, 256 if quick else 1024)
+    w, fit, judge = real_layer(outputs, tokens)
     rows = []
     for bits in (4, 3):
-        tried = {alpha: scaled_round(w, fit, bits, alpha) for alpha in ALPHAS}
-        best = min(ALPHAS, key=lambda alpha: output_error(w, tried[alpha], fit))
-        rows += [
-            {
-                "bits": bits,
-                "alpha": alpha,
-                "chosen": alpha == best,
-                "fitted": output_error(w, rounded, fit),
-                "judged": output_error(w, rounded, judge),
-                "multiple": output_error(w, tried[0.0], judge) / output_error(w, rounded, judge),
-            }
-            for alpha, rounded in tried.items()
-        ]
+        tried, best = search(w, fit, bits)
+        nearest = output_error(w, tried[0.0], judge)
+        for alpha, rounded in tried.items():
+            judged = output_error(w, rounded, judge)
+            rows.append(
+                {
+                    "bits": bits,
+                    "alpha": alpha,
+                    "chosen": alpha == best,
+                    "fitted": output_error(w, rounded, fit),
+                    "judged": judged,
+                    "multiple": nearest / judged,
+                }
+            )
     return rows
 
 
 def go(rows):
     for bits in {r["bits"] for r in rows}:
-        chosen, none = (
-            next(r["fitted"] for r in rows if r["bits"] == bits and r[key] == value)
-            for key, value in (("chosen", True), ("alpha", 0.0))
-        )
+        chosen = only(rows, bits=bits, chosen=True)["fitted"]
+        none = only(rows, bits=bits, alpha=0.0)["fitted"]
         if chosen > none:
             return (
                 f"at {bits} bits the chosen exponent errs by {chosen:.4f}, rounding alone by"
@@ -91,33 +45,45 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
+    errors = {f"{bits} bits": [r["judged"] for r in where(rows, bits=bits)] for bits in (4, 3)}
     return plotting.lines(
-        ALPHAS,
-        {f"{bits} bits": [r["judged"] for r in rows if r["bits"] == bits] for bits in (4, 3)},
+        [r["alpha"] for r in where(rows, bits=4)],
+        errors,
         x_label="alpha",
         y_label="error of the output",
-        alt=(
-            "Error of the layer's output by alpha: it falls from round-to-nearest at 0, and rises"
-            " again."
+        alt="Error of the layer's output for alpha from 0, round-to-nearest, to 1: "
+        + "; ".join(
+            f"{bits} {', '.join(f'{error:.3f}' for error in each)}" for bits, each in errors.items()
         ),
     )
 
 
+def notice(rows):
+    def at(bits) -> str:
+        chosen = only(rows, bits=bits, chosen=True)
+        largest = only(rows, bits=bits, alpha=1.0)
+        return (
+            f"at {bits} bits the chosen alpha of {chosen['alpha']:.1f} errs"
+            f" {1 / chosen['multiple']:.2f} times as much as rounding, and an alpha of 1"
+            f" {1 / largest['multiple']:.2f} times"
+        )
+
+    return (
+        "Alpha 0 is round-to-nearest. No weight is kept at 16 bits: a salient channel is made"
+        " larger before rounding and smaller after, so that its error shrinks and its neighbours'"
+        " grow a little; too large an alpha hurts those neighbours. On the text that was not"
+        f" fitted, {at(4)}; {at(3)}."
+    )
+
+
 LAB = Lab(
-    asks="Is the chosen exponent no worse than none, on the text it was fitted on?",
     title="AWQ, small: protect the salient channels",
-    minutes=0.5,
     objective=(
         "Search the one exponent of activation-aware scaling on a real matrix, and check it on a"
         " text it was not fitted on."
     ),
-    notice=(
-        "Alpha 0 is round-to-nearest. No weight is kept at 16 bits: a salient channel is made"
-        " larger before rounding and smaller after, so that its error shrinks and its neighbours'"
-        " grow a little. Too large an alpha hurts those neighbours."
-    ),
+    asks="Is the chosen exponent no worse than none, on the text it was fitted on?",
+    notice=notice,
     columns={
         "bits": "bits",
         "alpha": "alpha|.1f",
@@ -127,6 +93,11 @@ LAB = Lab(
         "multiple": "times smaller than rounding|.2f",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"outputs": 4096, "tokens": 1024},
+        "quick": {"outputs": 256, "tokens": 256},
+    },
     go=go,
+    plot=plot,
+    minutes=0.5,
 )

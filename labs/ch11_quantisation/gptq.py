@@ -2,24 +2,31 @@
 et al. 2023, algorithm 1).
 """
 
+import numpy as np
+
+from labkit import plotting, reference
 from labkit.lab import Lab
+from labkit.tables import only
+from labkit_labs.ch11_quantisation.layers import GROUP, output_error, real_layer, search
 
-GROUP = 64
+NEAREST = "round to nearest"
+SCALED = "AWQ-style scaling"
+GPTQ = "GPTQ"
 
 
-def gptq(w, x, bits, group=GROUP, damp=0.01):
+def gptq(w, x, bits: int, group: int = GROUP, damp: float = 0.01):
     """w [out,in] rounded to `bits` in groups, so that x @ w.T changes least; x [tokens,in].
 
     The inverse of H = x.T x says how much a column's error can be undone by each later column. Its
     Cholesky factor holds, in row i, what is needed once columns before i are fixed, so it is
     factored once and not updated (their section 3.3, step 3).
     """
-    import numpy as np
-
     H = x.T @ x
     H += damp * np.diag(H).mean() * np.eye(len(H))  # so that it can be inverted
     U = np.linalg.cholesky(np.linalg.inv(H)).T
-    w, rounded, top = w.copy(), np.empty_like(w), 2 ** (bits - 1) - 1
+    w = w.copy()
+    rounded = np.empty_like(w)
+    top = 2 ** (bits - 1) - 1
     for i in range(w.shape[1]):
         if i % group == 0:
             scale = np.abs(w[:, i : i + group]).max(axis=1) / top  # of the columns as they are now
@@ -29,31 +36,31 @@ def gptq(w, x, bits, group=GROUP, damp=0.01):
     return rounded
 
 
-def run(device="cpu", quick=False):
-    from labkit import reference
-    from labkit_labs.ch11_quantisation.awq import ALPHAS, output_error, real_layer, scaled_round
+def run(device, *, outputs, tokens):
+    """A row for each method, at 4 and at 3 bits.
 
-    w, fit, judge = real_layer(128 if quick else 4096, 256 if quick else 1024)
+    outputs: rows of the matrix. tokens: of each text that enters it.
+    """
+    w, fit, judge = real_layer(outputs, tokens)
     rows = []
     for bits in (4, 3):
-        nearest = reference.quantise(w, bits, GROUP).dequantise()
-        scaled = min(
-            (scaled_round(w, fit, bits, alpha) for alpha in ALPHAS),
-            key=lambda rounded: output_error(w, rounded, fit),
-        )
-        for method, rounded in (
-            ("round to nearest", nearest),
-            ("AWQ-style scaling", scaled),
-            ("GPTQ", gptq(w, fit, bits)),
-        ):
+        scaled, alpha = search(w, fit, bits)
+        made = {
+            NEAREST: reference.quantise(w, bits, GROUP).dequantise(),
+            SCALED: scaled[alpha],
+            GPTQ: gptq(w, fit, bits),
+        }
+        nearest = output_error(w, made[NEAREST], judge)
+        for method, rounded in made.items():
+            judged = output_error(w, rounded, judge)
             rows.append(
                 {
                     "bits": bits,
                     "method": method,
                     "weights": reference.errors(w, rounded)["relative"],
                     "fitted": output_error(w, rounded, fit),
-                    "judged": output_error(w, rounded, judge),
-                    "multiple": output_error(w, nearest, judge) / output_error(w, rounded, judge),
+                    "judged": judged,
+                    "multiple": nearest / judged,
                 }
             )
     return rows
@@ -61,17 +68,16 @@ def run(device="cpu", quick=False):
 
 def go(rows):
     for bits in {r["bits"] for r in rows}:
-        error = {r["method"]: r["fitted"] for r in rows if r["bits"] == bits}
-        if error["GPTQ"] > error["round to nearest"]:
+        ours = only(rows, bits=bits, method=GPTQ)["fitted"]
+        nearest = only(rows, bits=bits, method=NEAREST)["fitted"]
+        if ours > nearest:
             return (
-                f"at {bits} bits GPTQ errs by {error['GPTQ']:.4f}, rounding by"
-                f" {error['round to nearest']:.4f}: look at the order of the updates"
+                f"at {bits} bits GPTQ errs by {ours:.4f}, rounding by {nearest:.4f}: look at the"
+                " order of the updates"
             )
 
 
 def plot(rows):
-    from labkit import plotting
-
     errors = {f"{r['method']}, {r['bits']} bits": r["judged"] for r in rows}
     return plotting.bars(
         errors,
@@ -82,19 +88,26 @@ def plot(rows):
     )
 
 
+def notice(rows):
+    ours = only(rows, bits=4, method=GPTQ)
+    nearest = only(rows, bits=4, method=NEAREST)
+    return (
+        "What counts is what the layer computes on real inputs, not how near its weights are. At 4"
+        f" bits GPTQ's weights err {ours['weights'] / nearest['weights']:.2f} times as much as"
+        f" rounding's, its outputs {ours['fitted'] / nearest['fitted']:.2f} times as much on the"
+        f" text it was fitted on. On the other text it is {1 / ours['multiple']:.2f} times: what"
+        " lies between is the price of having fitted."
+    )
+
+
 LAB = Lab(
-    asks="Do GPTQ's outputs come nearer than rounding's, on the text it was fitted on?",
     title="GPTQ, small: let later columns make up for it",
-    minutes=0.4,
     objective=(
         "Quantise one real matrix to 4 and 3 bits by rounding, by AWQ-style scaling and by GPTQ,"
         " and compare weights and outputs."
     ),
-    notice=(
-        "GPTQ's weights are further from the originals than rounding's, and its outputs are nearer:"
-        " what counts is what the layer computes on real inputs. The gap between the fitted text"
-        " and the other is the price of having fitted."
-    ),
+    asks="Do GPTQ's outputs come nearer than rounding's, on the text it was fitted on?",
+    notice=notice,
     columns={
         "bits": "bits",
         "method": "method",
@@ -104,6 +117,11 @@ LAB = Lab(
         "multiple": "times smaller than rounding|.2f",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"outputs": 4096, "tokens": 1024},
+        "quick": {"outputs": 128, "tokens": 256},
+    },
     go=go,
+    plot=plot,
+    minutes=0.4,
 )

@@ -2,120 +2,128 @@
 by side, on the real model.
 """
 
+from functools import partial
+
+from labkit import bench, plotting
 from labkit.lab import Lab
+from labkit.tables import only, progress
 
-BATCHES, CONTEXT = (1, 8, 48), 128
+BATCHES = (1, 8, 48)
+CONTEXT = 128
+INT4 = "int4 groups (proves nothing)"
+INT8_CACHE = "fp32, int8 cache"
 
 
-def variants(device):
-    """name -> (model, a function that makes its caches, or None for its own)."""
+def variants(device: str):
+    """(name -> model, tokenizer). Only INT8_CACHE is about a cache: its model is fp32's."""
     from labkit import quant
     from labkit.weights import smollm2
 
-    fresh = lambda: smollm2("fp32", device, packed=False)[0]
     fp32, tokenizer = smollm2("fp32", device)
     some = tokenizer.encode(quant.text("calibration"))
     kept = quant.outliers(fp32, some)
-    eight = lambda model, rows, n: [
-        quant.Int8Cache("static", b.mixer, rows, n, device=device) for b in model.blocks
-    ]
+
+    def fresh():
+        return smollm2("fp32", device, packed=False)[0]
+
     return {
-        "fp32": (fp32, None),
-        "bf16": (smollm2("bf16", device)[0], None),
-        "fp16 weights": (quant.quantize(fresh(), "fp16"), None),
-        "int8 weights": (quant.quantize(fresh(), "int8"), None),
-        "w8a8, all layers": (quant.quantize(fresh(), "w8a8", rows=8), None),
-        "w8a8, outlier layers kept": (
-            quant.quantize(fresh(), "w8a8", skip=kept, rows=8).pack(),
-            None,
+        "fp32": fp32,
+        "bf16": smollm2("bf16", device)[0],
+        "fp16 weights": quant.quantize(fresh(), "fp16"),
+        "int8 weights": quant.quantize(fresh(), "int8"),
+        "w8a8, all layers": quant.quantize(fresh(), "w8a8", rows=8),
+        "w8a8, outlier layers kept": quant.quantize(fresh(), "w8a8", skip=kept, rows=8).pack(),
+        "w8a8, outlier layers int8": quant.quantize(
+            quant.quantize(fresh(), "int8", only=kept), "w8a8", rows=8
         ),
-        "w8a8, outlier layers int8": (
-            quant.quantize(quant.quantize(fresh(), "int8", only=kept), "w8a8", rows=8),
-            None,
-        ),
-        "w8a8, smoothed": (quant.quantize(quant.smooth(fresh(), some), "w8a8", rows=8), None),
-        "int4 groups (proves nothing)": (quant.quantize(fresh(), "int4"), None),
-        "fp32, int8 cache": (fp32, eight),
+        "w8a8, smoothed": quant.quantize(quant.smooth(fresh(), some), "w8a8", rows=8),
+        INT4: quant.quantize(fresh(), "int4"),
+        INT8_CACHE: fp32,
     }, tokenizer
 
 
-def model_bytes(model):
+def caches_of(name: str, model, rows: int, capacity: int) -> list:
+    """A variant's caches: its model's own, but for the one whose caches are in 8 bits."""
+    if name != INT8_CACHE:
+        return model.caches("static", rows, capacity)
+    from labkit import quant
+
+    return [
+        quant.Int8Cache("static", block.mixer, rows, capacity, device=model.device)
+        for block in model.blocks
+    ]
+
+
+def model_bytes(model) -> int:
     """Of every weight: packed ones as their layers count them, the rest by dtype; a tied matrix
     once.
     """
-    return sum(q["bytes"] for q in getattr(model, "quantisation", {}).values()) + sum(
-        p.numel() * p.element_size() for p in model.parameters()
-    )
+    packed = sum(q["bytes"] for q in getattr(model, "quantisation", {}).values())
+    return packed + sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def run(device="cpu", quick=False):
+def speeds(models: dict, batch: int, repeats: int, device: str) -> dict:
+    """name -> tokens per second of a decode step of so many requests, and times fp32's."""
     import torch
 
-    from labkit import bench, quant
     from labkit.step import Step
-    from labkit.tables import progress
 
-    torch.set_num_threads(1)
-    models, tokenizer = variants(device)
-    texts = {
-        name: tokenizer.encode(quant.text(name))[: 200 if quick else None]
-        for name in ("course", "milton")
+    @torch.inference_mode()
+    def step(model, caches):
+        # the cache's content does not change the time
+        model(Step.of([(row, CONTEXT, [5]) for row in range(batch)], device), caches)
+
+    times = bench.interleave(
+        {
+            name: partial(step, model, caches_of(name, model, batch, CONTEXT + 1))
+            for name, model in models.items()
+        },
+        warmup=1,
+        repeats=repeats,
+        device=device,
+    )
+    return {
+        name: {
+            f"tokens_per_second_{batch}": batch / m.median,
+            f"multiple_{batch}": bench.multiple(times["fp32"], m),
+        }
+        for name, m in times.items()
     }
-    speed = {name: {} for name in models}
-    for batch in progress(BATCHES, "batches"):
 
-        def decode(model, caches, batch=batch):
-            held = (
-                caches(model, batch, CONTEXT + 1)
-                if caches
-                else model.caches("static", batch, CONTEXT + 1)
-            )
-            # the cache's content does not change the time
-            step = lambda: Step.of([(r, CONTEXT, [5]) for r in range(batch)], device)
 
-            def fn():
-                with torch.inference_mode():
-                    model(step(), held)
+def run(device, *, tokens, repeats):
+    """A row for each variant. tokens: of each text that is read; None = all of it."""
+    from labkit import quant
 
-            return fn
-
-        times = bench.interleave(
-            {n: decode(m, c) for n, (m, c) in models.items()},
-            warmup=1,
-            repeats=1 if quick else 15,
-            device=device,
-        )
-        for name, m in times.items():
-            speed[name] |= {
-                f"tokens_per_second_{batch}": batch / m.median,
-                f"multiple_{batch}": bench.multiple(times["fp32"], m),
-            }
-    rows, base = [], {}
-    for name, (model, caches) in progress(models.items(), "perplexities"):
-        ppl = {text: quant.perplexity(model, ids, caches=caches) for text, ids in texts.items()}
-        base = base or ppl
-        cache = sum(
-            c.allocated_bytes
-            for c in (caches(model, 1, 1) if caches else model.caches("static", 1, 1))
-        )
-        rows.append(
-            {
-                "variant": name,
-                "bytes": model_bytes(model),
-                "cache_bytes_per_token": cache,
-                **speed[name],
-                "perplexity_course": ppl["course"],
-                "change_course": ppl["course"] / base["course"] - 1,
-                "perplexity_milton": ppl["milton"],
-                "change_milton": ppl["milton"] / base["milton"] - 1,
-                "kernels": ", ".join(getattr(model, "quantisation", {})),
-            }
-        )
+    models, tokenizer = variants(device)
+    texts = {name: tokenizer.encode(quant.text(name))[:tokens] for name in ("course", "milton")}
+    by_batch = [speeds(models, batch, repeats, device) for batch in progress(BATCHES, "batches")]
+    perplexities = {}
+    rows = []
+    for name, model in progress(models.items(), "perplexities"):
+        caches = partial(caches_of, name) if name == INT8_CACHE else None
+        perplexities[name] = {
+            text: quant.perplexity(model, ids, caches=caches) for text, ids in texts.items()
+        }
+        row = {
+            "variant": name,
+            "bytes": model_bytes(model),
+            "cache_bytes_per_token": sum(
+                cache.allocated_bytes for cache in caches_of(name, model, 1, 1)
+            ),
+        }
+        for speed in by_batch:
+            row |= speed[name]
+        for text, perplexity in perplexities[name].items():
+            row[f"perplexity_{text}"] = perplexity
+            row[f"change_{text}"] = perplexity / perplexities["fp32"][text] - 1
+        row["kernels"] = ", ".join(getattr(model, "quantisation", {}))
+        rows.append(row)
     return rows
 
 
 def go(rows):
-    half = next(r for r in rows if r["variant"] == "bf16")
+    half = only(rows, variant="bf16")
     for r in rows:
         if "int8 weights" in r["variant"] and r["bytes"] >= half["bytes"]:
             return (
@@ -130,40 +138,55 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
+    worse = {
+        r["variant"]: 100 * max(r["change_course"], r["change_milton"])
+        for r in rows
+        if r["variant"] != INT4
+    }
     return plotting.bars(
-        {
-            r["variant"]: 100 * max(r["change_course"], r["change_milton"])
-            for r in rows
-            if "int4" not in r["variant"]
-        },
+        worse,
         x_label="perplexity, % above fp32 (the worse of two texts)",
         form="{:.2f}",
         highlight="w8a8, smoothed",
-        alt="Perplexity above fp32: "
-        + ", ".join(
-            f"{r['variant']} {max(r['change_course'], r['change_milton']):.1%}" for r in rows
-        ),
+        alt="Perplexity above fp32, the worse of two texts: "
+        + ", ".join(f"{variant} {change:.2f}%" for variant, change in worse.items()),
+    )
+
+
+def notice(rows):
+    def costs(name) -> str:
+        row = only(rows, variant=name)
+        return f"{row['change_course']:+.2%} and {row['change_milton']:+.2%}"
+
+    def speed(name, batch) -> str:
+        return f"{only(rows, variant=name)[f'multiple_{batch}']:.2f}"
+
+    one, _, many = BATCHES
+    cache = only(rows, variant=INT8_CACHE)
+    stored = cache["cache_bytes_per_token"] / only(rows, variant="fp32")["cache_bytes_per_token"]
+    return (
+        f"16-bit weights under fp32 sums change the two perplexities by {costs('fp16 weights')};"
+        f" one request runs at {speed('fp16 weights', one)} times fp32's speed, in bf16 at"
+        f" {speed('bf16', one)}. 8-bit weights save reading and not multiplying:"
+        f" {speed('int8 weights', one)} times for one request, {speed('int8 weights', many)} for"
+        f" {many}. With 8-bit activations it is {speed('w8a8, all layers', one)} and"
+        f" {speed('w8a8, all layers', many)}, at perplexities of {costs('w8a8, all layers')}; once"
+        " large channels are smoothed into the weights, of"
+        f" {costs('w8a8, smoothed')}. An 8-bit cache takes {stored:.0%} of the bytes, at"
+        f" perplexities of {costs(INT8_CACHE)} and {speed(INT8_CACHE, many)} times the speed with"
+        f" {many} requests. SmolLM2's weights come from another 4-bit grid, so int4 on them proves"
+        " nothing, for or against."
     )
 
 
 LAB = Lab(
-    asks="Are eight bits smaller than sixteen, and their perplexity a number?",
     title="Eight bits: bytes, speed, quality",
-    minutes=8,
     objective=(
         "Measure SmolLM2 in fp32, bf16, with fp16 and int8 weights, in W8A8, int4 and with an 8-bit"
         " cache: bytes, tokens per second at three batch sizes, and perplexity on two texts."
     ),
-    notice=(
-        "16-bit weights under fp32 sums cost nothing that two texts could show, and on a processor"
-        " without bf16 are the faster 16 bits. 8-bit weights alone pay while a step reads weights"
-        " (batch 1) and stop paying when it multiplies. 8-bit activations pay at every batch, and"
-        " cost quality, until large channels are smoothed into the weights. An 8-bit cache costs"
-        " almost no quality; on a CPU it saves memory and no time. SmolLM2's weights come from"
-        " another 4-bit grid, so int4 on them proves nothing, for or against."
-    ),
+    asks="Are eight bits smaller than sixteen, and their perplexity a number?",
+    notice=notice,
     columns={
         "variant": "variant",
         "bytes": "weights in memory|,",
@@ -178,6 +201,9 @@ LAB = Lab(
         "change_milton": "Milton|+.2%",
     },
     run=run,
-    plot=plot,
+    sizes={"full": {"tokens": None, "repeats": 15}, "quick": {"tokens": 200, "repeats": 1}},
+    threads=1,
     go=go,
+    plot=plot,
+    minutes=8,
 )

@@ -2,33 +2,37 @@
 down-projection.
 """
 
+import statistics
+
+from labkit import plotting
 from labkit.lab import Lab
 
 
-def run(device="cpu", quick=False):
-    import torch
-
+def run(device, *, tokens):
+    """A row for each layer. tokens: of the text that is read."""
     from labkit import quant
     from labkit.weights import smollm2
 
-    torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)
-    ids = tokenizer.encode(quant.text("course"))[: 128 if quick else 512]
+    ids = tokenizer.encode(quant.text("course"))[:tokens]
     before = quant.calibrate(model, ids)
     after = quant.calibrate(quant.smooth(model, tokenizer.encode(quant.text("calibration"))), ids)
-    return [
-        {
-            "layer": i,
-            "largest": m["largest"],
-            "per_tensor": m["per_tensor"],
-            "per_row": m["per_row"],
-            "smoothed": after[f"blocks.{i}.ffn.down"]["per_row"],
-            "qkv_per_row": before[f"blocks.{i}.mixer.qkv"]["per_row"],
-            "qkv_smoothed": after[f"blocks.{i}.mixer.qkv"]["per_row"],
-        }
-        for i in range(len(model.blocks))
-        for m in [before[f"blocks.{i}.ffn.down"]]
-    ]
+    rows = []
+    for i in range(len(model.blocks)):
+        down = f"blocks.{i}.ffn.down"
+        qkv = f"blocks.{i}.mixer.qkv"
+        rows.append(
+            {
+                "layer": i,
+                "largest": before[down]["largest"],
+                "per_tensor": before[down]["per_tensor"],
+                "per_row": before[down]["per_row"],
+                "smoothed": after[down]["per_row"],
+                "qkv_per_row": before[qkv]["per_row"],
+                "qkv_smoothed": after[qkv]["per_row"],
+            }
+        )
+    return rows
 
 
 def go(rows):
@@ -41,8 +45,7 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
+    first, second, *others = sorted(rows, key=lambda r: -r["largest"])
     return plotting.lines(
         [r["layer"] for r in rows],
         {"largest": [r["largest"] for r in rows]},
@@ -50,26 +53,35 @@ def plot(rows):
         log_y=True,
         y_label="largest |input| of the down-projection",
         alt=(
-            "Largest input of each layer's down-projection, on a log scale: two layers stand far"
-            " above the others."
+            "Largest input of each layer's down-projection, on a log scale:"
+            f" {first['largest']:,.0f} in layer {first['layer']}, {second['largest']:,.0f} in layer"
+            f" {second['layer']}, at most {others[0]['largest']:,.0f} in the others."
         ),
     )
 
 
+def notice(rows):
+    worst = max(rows, key=lambda r: r["largest"])
+    middle = statistics.median_high(r["largest"] for r in rows)
+    left = max(rows, key=lambda r: r["per_row"] - r["smoothed"])
+    return (
+        f"In layer {worst['layer']} one input reaches {worst['largest']:,.0f}, where half of the"
+        f" layers stay below {middle:,.0f}. One scale for all tokens is then too coarse for the"
+        f" rest: an error of {worst['per_tensor']:.3f}, where 1 says that they all round to zero. A"
+        f" scale per token confines the damage: {worst['per_row']:.3f}. What then remains sits in"
+        " channels, not in tokens, and smoothing takes that: in layer"
+        f" {left['layer']} from {left['per_row']:.3f} to {left['smoothed']:.3f}."
+    )
+
+
 LAB = Lab(
-    asks="Does a scale per token never do worse than one for all?",
     title="The numbers that break 8 bits",
-    minutes=0.5,
     objective=(
         "Find the layers of SmolLM2 whose inputs 8 bits cannot hold; compare one scale for all"
         " tokens, one per token, and smoothed channels."
     ),
-    notice=(
-        "In one layer a single token's activation reaches thousands while the others stay near 2:"
-        " with one scale for all tokens, the others all round to zero (an error of 1). A scale per"
-        " token confines the damage. What then remains sits in channels, not in tokens: smoothing"
-        " takes that."
-    ),
+    asks="Does a scale per token never do worse than one for all?",
+    notice=notice,
     columns={
         "layer": "layer",
         "largest": "largest input|,.1f",
@@ -80,6 +92,9 @@ LAB = Lab(
         "qkv_smoothed": "qkv: smoothed|.3f",
     },
     run=run,
-    plot=plot,
+    sizes={"full": {"tokens": 512}, "quick": {"tokens": 128}},
+    threads=1,
     go=go,
+    plot=plot,
+    minutes=0.5,
 )

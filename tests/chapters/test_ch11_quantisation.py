@@ -14,8 +14,8 @@ import torch
 import labkit
 from labkit import presets, reference, results
 from labkit.formulas import weight_bytes
-from labkit_labs.ch11_quantisation.awq import output_error, scaled_round
 from labkit_labs.ch11_quantisation.gptq import gptq
+from labkit_labs.ch11_quantisation.layers import output_error, scaled_round
 
 
 def stored(name: str):

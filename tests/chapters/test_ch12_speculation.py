@@ -54,7 +54,7 @@ def test_the_p_value_is_that_of_a_chi_square_table(counts, expected):
 
 
 def test_a_draft_is_kept_as_often_as_it_overlaps_with_its_target():
-    """Within six standard deviations of a share of 10,000: chance goes further once in 10^8."""
+    """Within six standard deviations of a share of 10,000: chance is that far once in 10^8 runs."""
     for q in lab_12_accept.drafts_for(P).values():
         made = lab_12_accept.replies(accept, P, q, 1, 10_000)
         kept = sum(len(tokens) == 2 for tokens in made) / len(made)
@@ -101,10 +101,8 @@ def test_what_an_engine_served_before_is_not_counted_again():
     first = watch.serve(engine, prompts, 20, stop=())
     second = watch.serve(engine, prompts, 20, stop=())
     assert first.tokens == second.tokens and 0 < len(second.decodes) < engine.steps / 2 + 5
-    assert {id for id, _, _ in first.checks} == {0, 1} and {id for id, _, _ in second.checks} == {
-        2,
-        3,
-    }
+    ids = [{id for id, _, _ in served.checks} for served in (first, second)]
+    assert ids == [{0, 1}, {2, 3}]
 
 
 def test_notes_price_a_draft_and_a_check_apart():
