@@ -214,10 +214,10 @@ def notice(rows):
         " A wrong rule is caught by one draft and hides behind another: keeping the likely gives"
         f" p-values from {from_to('keeps_the_likely')}, correcting from p"
         f" {from_to('corrects_from_p')}. A good draft is seldom refused, so a wrong correction"
-        " hardly shows. Test with several. From"
-        f" {few['k']} to {many['k']} drafts, each kept with probability {highest:.1f}, tokens per check grow from {few['tokens']:.2f} to"
-        f" {many['tokens']:.2f}; where a draft is dear, the speed-up is best with {best['k']}:"
-        f" {best['dear']:.2f}."
+        f" hardly shows. Test with several. From {few['k']} to {many['k']} drafts, each kept with"
+        f" probability {highest:.1f}, tokens per check grow from {few['tokens']:.2f} to"
+        f" {many['tokens']:.2f}; where a draft is dear, the speed-up is best with"
+        f" {best['k']}: {best['dear']:.2f}."
     )
 
 
