@@ -10,6 +10,7 @@ from labkit.lab import Lab
 from labkit.tables import progress, span, where
 
 SMALL = (0.40, 0.25, 0.15, 0.12, 0.08)  # a target on paper
+CAUGHT = 1e-6  # a p-value that no right rule has
 RATES = (0.3, 0.5, 0.7, 0.9)  # how often a draft is kept
 LENGTHS = (1, 2, 4, 8)  # drafts in a check
 # what a draft costs, in steps of the target
@@ -161,7 +162,7 @@ def go(rows):
                 " look at what follows a refusal"
             )
     for name in ("keeps_the_likely", "corrects_from_p"):
-        if not any(r[name] < 1e-6 for r in rules):
+        if not any(r[name] < CAUGHT for r in rules):
             return (
                 f"{name} passes with every draft: a test that catches nothing proves nothing; count"
                 " more checks"
@@ -204,17 +205,22 @@ def notice(rows):
     many = paper[-1]
     best = max(paper, key=lambda r: r["dear"])
 
-    def from_to(rule):
-        values = [r[rule] for r in rules]
-        return f"{min(values):.1e} to {max(values):.1e}"
+    right = [r["accept"] for r in rules]
+
+    def told(rule):
+        caught = sum(r[rule] < CAUGHT for r in rules)
+        hides = max(rules, key=lambda r: r[rule])
+        return (
+            f"caught by {caught} of {len(rules)}, and with the draft that is {hides['draft']}"
+            f" ({hides['target']}) has a p-value of {hides[rule]:.1e}"
+        )
 
     return (
-        f"The right rule's p-values go from {from_to('accept')}, whatever the draft: that only"
-        f" changes how often it is kept, {span(kept, '.0%')}, which is the overlap of p and q."
-        " A wrong rule is caught by one draft and hides behind another: keeping the likely gives"
-        f" p-values from {from_to('keeps_the_likely')}, correcting from p"
-        f" {from_to('corrects_from_p')}. A good draft is seldom refused, so a wrong correction"
-        f" hardly shows. Test with several. From {few['k']} to {many['k']} drafts, each kept with"
+        f"The right rule's p-values go from {min(right):.1e} to {max(right):.1e}, whatever the"
+        f" draft: that only changes how often it is kept, {span(kept, '.0%')}, which is the overlap"
+        f" of p and q. Keeping the likely is {told('keeps_the_likely')}; correcting from p is"
+        f" {told('corrects_from_p')}. A good draft is seldom refused, so a wrong correction hardly"
+        f" shows. Test with several. From {few['k']} to {many['k']} drafts, each kept with"
         f" probability {highest:.1f}, tokens per check grow from {few['tokens']:.2f} to"
         f" {many['tokens']:.2f}; where a draft is dear, the speed-up is best with"
         f" {best['k']}: {best['dear']:.2f}."

@@ -129,17 +129,17 @@ def notice(rows):
     early = [r for r in rows if r["draft"].startswith("first ")]
     copy = where(rows, draft="int8 copy")
 
-    def of(rows, key, form):
-        return span([r[key] for r in rows], form)
+    def of(rows, key):
+        return span([r[key] for r in rows])
 
     return (
-        f"The n-gram's drafts cost {lookup['cost']:.3f} of a step each, so they may be wrong: in"
+        f"The n-gram's drafts cost {lookup['cost']:.1e} of a step each, so they may be wrong: in"
         f" free chat {lookup['acceptance']:.0%} of them are right, and always guessing gives"
         f" {lookup['forced_multiple']:.2f} times the speed. The first layers of a model that was"
-        f" not trained to stop there cost {of(early, 'cost', '.2f')} and are right in"
-        f" {of(early, 'acceptance', '.0%')}: {of(early, 'forced_multiple', '.2f')} times the speed."
-        f" A copy with all layers in 8 bits costs {of(copy, 'cost', '.2f')}, is right in"
-        f" {of(copy, 'acceptance', '.0%')}, and gives {of(copy, 'forced_multiple', '.2f')} times"
+        f" not trained to stop there cost {of(early, 'cost')} and are right in at most"
+        f" {max(r['acceptance'] for r in early):.0%}: {of(early, 'forced_multiple')} times the"
+        f" speed. A copy with all layers in 8 bits costs {of(copy, 'cost')}, is right in at least"
+        f" {min(r['acceptance'] for r in copy):.0%}, and gives {of(copy, 'forced_multiple')} times"
         " the speed. What pays has both a small c and a large a: made for it, a draft model or a"
         " head (EAGLE, MTP)."
     )
