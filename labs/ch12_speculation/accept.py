@@ -5,9 +5,12 @@ A rule is right if its tokens are distributed as the target's, whatever the draf
 chi-square test (Pearson 1900), decide.
 """
 
+from labkit import plotting
 from labkit.lab import Lab
+from labkit.tables import progress, span, where
 
 SMALL = (0.40, 0.25, 0.15, 0.12, 0.08)  # a target on paper
+CAUGHT = 1e-6  # a p-value that no right rule has
 RATES = (0.3, 0.5, 0.7, 0.9)  # how often a draft is kept
 LENGTHS = (1, 2, 4, 8)  # drafts in a check
 # what a draft costs, in steps of the target
@@ -86,24 +89,33 @@ def p_value(made: list[list[int]], p) -> float:
     return float(statistic.new_tensor((len(p) - 1) / 2).igammac(statistic / 2))
 
 
-def run(device="cpu", quick=False):
+def run(device, *, runs, real):
+    """A row for each target and draft with the p-values of three rules, and rows of what accepted
+    drafts are worth.
+
+    runs: checks that a p-value is counted from. real: how many of SmolLM2's distributions.
+    """
     import torch
 
-    from labkit.speculative import accept
-    from labkit.tables import progress
     from labkit.weights import smollm2
 
-    runs = 600 if quick else 10_000
+    targets = {"on paper": torch.tensor(SMALL)}
+    for i, p in enumerate(places(*smollm2("fp32", device), real), 1):
+        targets[f"SmolLM2, place {i}"] = p
+    return tested(targets, runs) + worth(runs // 2)
+
+
+def tested(targets: dict, runs: int) -> list[dict]:
+    """Three rules with every target and draft."""
+    from labkit.speculative import accept
+
+    rules = (accept, keeps_the_likely, corrects_from_p)
+    cases = [
+        (target, p, draft, q) for target, p in targets.items() for draft, q in drafts_for(p).items()
+    ]
     rows = []
-    targets = [("on paper", torch.tensor(SMALL))]
-    real = places(*smollm2("fp32", device), 1 if quick else 3)
-    targets += [(f"SmolLM2, place {i}", p) for i, p in enumerate(real, 1)]
-    cases = [(target, p, draft, q) for target, p in targets for draft, q in drafts_for(p).items()]
     for seed, (target, p, draft, q) in enumerate(progress(cases, "rules")):
-        made = {
-            rule.__name__: replies(rule, p, q, 1, runs, seed)
-            for rule in (accept, keeps_the_likely, corrects_from_p)
-        }
+        made = {rule.__name__: replies(rule, p, q, 1, runs, seed) for rule in rules}
         rows.append(
             {
                 "target": target,
@@ -111,11 +123,22 @@ def run(device="cpu", quick=False):
                 "overlap": float(p[0] if q is None else p.minimum(q).sum()),
                 "kept": sum(len(tokens) == 2 for tokens in made["accept"]) / runs,
                 "runs": runs,
-                **{n: p_value(m, p) for n, m in made.items()},
+                **{rule: p_value(tokens, p) for rule, tokens in made.items()},
             }
         )
+    return rows
+
+
+def worth(runs: int) -> list[dict]:
+    """Tokens of a check and the speed-up they make, by the formula, and tokens counted."""
+    import torch
+
+    from labkit.speculative import accept
+
+    rows = []
     for a, k in progress([(a, k) for a in RATES for k in LENGTHS], "tokens per check"):
-        made = replies(accept, torch.tensor([1.0, 0.0]), torch.tensor([a, 1 - a]), k, runs // 2)
+        # whatever the draft is, the target wants token 0
+        made = replies(accept, torch.tensor([1.0, 0.0]), torch.tensor([a, 1 - a]), k, runs)
         tokens = (1 - a ** (k + 1)) / (1 - a)  # Leviathan et al. (2023), equation 1
         rows.append(
             {
@@ -139,7 +162,7 @@ def go(rows):
                 " look at what follows a refusal"
             )
     for name in ("keeps_the_likely", "corrects_from_p"):
-        if not any(r[name] < 1e-6 for r in rules):
+        if not any(r[name] < CAUGHT for r in rules):
             return (
                 f"{name} passes with every draft: a test that catches nothing proves nothing; count"
                 " more checks"
@@ -153,40 +176,65 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
-    series = {
-        "tokens a check": "tokens",
-        f"speed-up, c = {CHEAP}": "cheap",
-        f"speed-up, c = {DEAR}": "dear",
+    shown = where(rows, a=0.7)
+    lines = {
+        name: [r[key] for r in shown]
+        for name, key in {
+            "tokens a check": "tokens",
+            f"speed-up, c = {CHEAP}": "cheap",
+            f"speed-up, c = {DEAR}": "dear",
+        }.items()
     }
     return plotting.lines(
         LENGTHS,
-        {name: [r[key] for r in rows if r.get("a") == 0.7] for name, key in series.items()},
+        lines,
         marks={"no drafts": 1.0},
         x_label="drafts in a check, each kept with probability 0.7",
-        alt=(
-            "Tokens per check rise with more drafts; the speed-up "
-            f"flattens above 2 at c = {CHEAP}, and falls below 1 at c = {DEAR}."
-        ),
+        alt=f"With {', '.join(map(str, LENGTHS))} drafts in a check: "
+        + "; ".join(f"{name} " + ", ".join(f"{y:.2f}" for y in ys) for name, ys in lines.items()),
+    )
+
+
+def notice(rows):
+    rules = [r for r in rows if "draft" in r]
+    kept = [r["kept"] for r in rules]
+    # the formula's rows with the likeliest drafts
+    highest = max(r["a"] for r in rows if "a" in r)
+    paper = where(rows, a=highest)
+    few = paper[0]
+    many = paper[-1]
+    best = max(paper, key=lambda r: r["dear"])
+
+    right = [r["accept"] for r in rules]
+
+    def told(rule):
+        caught = sum(r[rule] < CAUGHT for r in rules)
+        hides = max(rules, key=lambda r: r[rule])
+        return (
+            f"caught by {caught} of {len(rules)}, and with the draft that is {hides['draft']}"
+            f" ({hides['target']}) has a p-value of {hides[rule]:.1e}"
+        )
+
+    return (
+        f"The right rule's p-values go from {min(right):.1e} to {max(right):.1e}, whatever the"
+        f" draft: that only changes how often it is kept, {span(kept, '.0%')}, which is the overlap"
+        f" of p and q. Keeping the likely is {told('keeps_the_likely')}; correcting from p is"
+        f" {told('corrects_from_p')}. A good draft is seldom refused, so a wrong correction hardly"
+        f" shows. Test with several. From {few['k']} to {many['k']} drafts, each kept with"
+        f" probability {highest:.1f}, tokens per check grow from {few['tokens']:.2f} to"
+        f" {many['tokens']:.2f}; where a draft is dear, the speed-up is best with"
+        f" {best['k']}: {best['dear']:.2f}."
     )
 
 
 LAB = Lab(
-    asks="Does the right rule pass with every draft, and each wrong one fail with some?",
     title="The rule that loses nothing",
-    minutes=0.6,
     objective=(
         "Test the rule of acceptance, and two wrong ones, against the target's distribution; then"
         " count what an accepted guess is worth."
     ),
-    notice=(
-        "The right rule passes with every draft; a draft only changes how often it is kept, which"
-        " is the overlap of p and q. Each wrong rule is caught, and each hides behind some draft: a"
-        " good draft is seldom refused, so a wrong correction hardly shows. Test with several."
-        " Tokens per check always grow with more drafts; the speed-up does not, once a draft costs"
-        " something."
-    ),
+    asks="Does the right rule pass with every draft, and each wrong one fail with some?",
+    notice=notice,
     columns={
         "target": "target",
         "draft": "draft",
@@ -203,6 +251,8 @@ LAB = Lab(
         "dear": f"c = {DEAR}|.2f",
     },
     run=run,
-    plot=plot,
+    sizes={"full": {"runs": 10_000, "real": 3}, "quick": {"runs": 600, "real": 1}},
     go=go,
+    plot=plot,
+    minutes=0.6,
 )

@@ -2,86 +2,69 @@
 a step.
 """
 
+from functools import partial
+
+from labkit import bench, plotting
 from labkit.lab import Lab
+from labkit.tables import listed, progress
 
-SIZES = (1, 2, 4, 8, 16, 32, 64)
-BATCHES = (1, 2, 4, 8, 16)
-
-
-def prices(model, repeats: int) -> dict[int, float]:
-    """Tokens in a forward of one request, after 128 others -> seconds."""
-    import torch
-
-    from labkit import bench
-    from labkit.step import Step
-
-    caches = model.caches("static", 1, 128 + SIZES[-1])
-
-    def forward(n):
-        step = Step.of([(0, 128, [5] * n)], model.device)
-        with torch.inference_mode():
-            model(step, caches)
-
-    times = bench.interleave(
-        {n: lambda n=n: forward(n) for n in SIZES},
-        warmup=1,
-        repeats=repeats,
-        device=str(model.device),
-    )
-    return {n: m.median for n, m in times.items()}
+PASSAGE = 40  # tokens of a text to correct
 
 
-def run(device="cpu", quick=False):
-    import numpy as np
-    import torch
+def run(device, *, batches, new, repeats, timings):
+    """Rows of what a forward costs by its tokens, and a row for each number of users.
 
-    from labkit import bench
-    from labkit.tables import progress
+    new: tokens of a reply. repeats: rounds of serving. timings: of each forward.
+    """
     from labkit.weights import smollm2
-    from labkit_labs.ch12_speculation.lookup import COPY, paragraphs
-    from labkit_labs.ch12_speculation.watch import K, acceptance, engine, serve
+    from labkit_labs.ch12_speculation import watch
+    from labkit_labs.common.tasks import COPY, paragraphs
 
-    torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)
-    new, rounds, batches = (6, 1, (1, 2)) if quick else (32, 3, BATCHES)
-    price = prices(model, 1 if quick else 7)
+    price = watch.prices(model, timings)
     rows = [{"tokens": n, "seconds": s, "times_one": s / price[1]} for n, s in price.items()]
-    prompts = [
-        tokenizer.chat(COPY + tokenizer.decode(tokenizer.encode(p)[:40]))
-        for p in paragraphs()[: max(batches)]
-    ]
+    passages = [tokenizer.decode(tokenizer.encode(p)[:PASSAGE]) for p in paragraphs()]
+    prompts = [tokenizer.chat(COPY + passage) for passage in passages[: max(batches)]]
     for batch in progress(batches, "batches"):
-        ways = {
-            "without": engine(model, batch),
-            "switch": engine(model, batch, "ngram"),
-            "forced": engine(model, batch, "ngram", drafts=K),
-        }
-        runs = {way: [] for way in ways}
-        for i in range(-1, rounds):
-            for way, one in ways.items():
-                served = serve(one, prompts[:batch], new, stop=())
-                # the first round reads the prompts; later ones find them in the blocks
-                runs[way] += [served] if i >= 0 else []
-        took = {
-            way: bench.summarise([sum(s.decodes) for s in served]) for way, served in runs.items()
-        }
-        last = {way: served[-1] for way, served in runs.items()}
-        step = lambda n: float(np.interp(n, list(price), list(price.values())))
-        rows.append(
-            took["forced"].to_row(
-                batch=batch,
-                acceptance=acceptance(last["forced"].checks),
-                check_price=step(batch * (1 + K)) / step(batch),
-                tokens_per_forward=(new - 1) / len(last["forced"].decodes),
-                without=batch * (new - 1) / took["without"].median,
-                forced_multiple=bench.multiple(took["without"], took["forced"]),
-                multiple=bench.multiple(took["without"], took["switch"]),
-                same_tokens=last["without"].tokens
-                == last["switch"].tokens
-                == last["forced"].tokens,
-            )
-        )
+        rows.append(shared(model, prompts[:batch], new, repeats, price))
     return rows
+
+
+def shared(model, prompts, new: int, repeats: int, price: dict[int, float]) -> dict:
+    """The row of as many users as prompts: without guesses, as the engine decides, and always."""
+    import numpy as np
+
+    from labkit_labs.ch12_speculation import watch
+
+    batch = len(prompts)
+    engines = {
+        "without": watch.engine(model, batch),
+        "switch": watch.engine(model, batch, "ngram"),
+        "forced": watch.engine(model, batch, "ngram", drafts=watch.K),
+    }
+    # the round that warms up reads the prompts; later ones find them in the blocks
+    runs = bench.rounds(
+        {way: partial(watch.serve, one, prompts, new, stop=()) for way, one in engines.items()},
+        repeats=repeats,
+    )
+    took = {
+        way: bench.summarise([sum(served.decodes) for served in each]) for way, each in runs.items()
+    }
+    last = {way: each[-1] for way, each in runs.items()}
+
+    def seconds(tokens: int) -> float:
+        return float(np.interp(tokens, list(price), list(price.values())))
+
+    return took["forced"].to_row(
+        batch=batch,
+        acceptance=watch.acceptance(last["forced"].checks),
+        check_price=seconds(batch * (1 + watch.K)) / seconds(batch),
+        tokens_per_forward=(new - 1) / len(last["forced"].decodes),
+        without=batch * (new - 1) / took["without"].median,
+        forced_multiple=bench.multiple(took["without"], took["forced"]),
+        multiple=bench.multiple(took["without"], took["switch"]),
+        same_tokens=last["without"].tokens == last["switch"].tokens == last["forced"].tokens,
+    )
 
 
 def go(rows):
@@ -100,41 +83,52 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
-    shared = [r for r in rows if "batch" in r]
-    series = {
-        "always": [r["forced_multiple"] for r in shared],
-        "switch": [r["multiple"] for r in shared],
+    users = [r for r in rows if "batch" in r]
+    times = {
+        "always": [r["forced_multiple"] for r in users],
+        "switch": [r["multiple"] for r in users],
     }
     return plotting.lines(
-        [r["batch"] for r in shared],
-        series,
+        [r["batch"] for r in users],
+        times,
         x_label="users in a step",
         y_label="times as fast as without",
         log_x=True,
         marks={"no guesses": 1.0},
         alt="Speed with guesses over speed without, by the number of users in a step: "
-        + "; ".join(f"{name} " + ", ".join(f"{x:.2f}" for x in xs) for name, xs in series.items()),
+        + "; ".join(f"{name} " + ", ".join(f"{x:.2f}" for x in xs) for name, xs in times.items()),
+    )
+
+
+def notice(rows):
+    forwards = [f"{r['times_one']:.2f} for {r['tokens']}" for r in rows if "tokens" in r]
+    users = [r for r in rows if "batch" in r]
+
+    def from_to(key):
+        return f"from {users[0][key]:.2f} to {users[-1][key]:.2f}"
+
+    return (
+        "Every forward reads every weight, however many tokens it is fed: beside one of 1 token it"
+        f" takes {listed(forwards[1:])}. Checks live on that slack, which a batch can use up. From"
+        f" {users[0]['batch']} to {users[-1]['batch']} users the price of a check goes"
+        f" {from_to('check_price')} steps, what a forward gives each of them"
+        f" {from_to('tokens_per_forward')} tokens. Always guessing goes"
+        f" {from_to('forced_multiple')} times the speed without guesses, the engine's own choice"
+        f" {from_to('multiple')}."
     )
 
 
 LAB = Lab(
-    asks=(
-        "Is a full step cheaper by the token than a step of one, and are the tokens the same with"
-        " and without guesses?"
-    ),
     title="A full step has no room for guesses",
-    minutes=3.5,
     objective=(
         "Price a forward by its tokens; then serve copy-editing to 1 to 16 users without guesses,"
         " always with 3, and as the engine decides."
     ),
-    notice=(
-        "A forward of a few tokens costs little more than one of 1, because both read every weight."
-        " Checks live on that slack, and a batch uses it up: the price of a check rises with the"
-        " batch, the tokens that it brings do not, and the gain melts."
+    asks=(
+        "Is a full step cheaper by the token than a step of one, and are the tokens the same with"
+        " and without guesses?"
     ),
+    notice=notice,
     columns={
         "tokens": "tokens in a forward",
         "seconds": "seconds|.3f",
@@ -149,6 +143,12 @@ LAB = Lab(
         "same_tokens": "same tokens",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"batches": (1, 2, 4, 8, 16), "new": 32, "repeats": 3, "timings": 7},
+        "quick": {"batches": (1, 2), "new": 6, "repeats": 1, "timings": 1},
+    },
+    threads=1,
     go=go,
+    plot=plot,
+    minutes=3.5,
 )

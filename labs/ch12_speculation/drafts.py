@@ -3,84 +3,96 @@ often, and cost next to nothing.
 """
 
 import statistics
+from functools import partial
 
+from labkit import bench, plotting
 from labkit.lab import Lab
+from labkit.tables import only, span, where
 
 LAYERS = (6, 12, 20)
-TASKS = {"copy-editing": 0, "free chat": 1}  # which of CH12-LOOKUP's prompts
+TASKS = {"copy-editing": 0, "free chat": 1}  # which of its prompts
+WITHOUT = ("without", "never")
 
 
-def run(device="cpu", quick=False):
-    import torch
-
-    from labkit import bench
+def proposers(model, layers, timed: bool, device: str) -> dict:
+    """Who guesses, by name. timed: choose the int8 copy's kernels by the clock."""
     from labkit.quant import quantize
     from labkit.quant.linear import kernels
     from labkit.speculative import DraftModel, NGram
-    from labkit.tables import progress
     from labkit.weights import smollm2
-    from labkit_labs.ch12_speculation.lookup import tasks
-    from labkit_labs.ch12_speculation.watch import K, Noted, acceptance, engine, serve
 
-    torch.set_num_threads(1)
-    model, tokenizer = smollm2("fp32", device)
-    new, rounds, layers = (4, 1, LAYERS[:1]) if quick else (24, 3, LAYERS)
-    eight = quantize(
-        smollm2("fp32", device, packed=False)[0],
-        "int8",
-        kernel=kernels("int8", device)[0] if quick else None,
-    )
-    proposers = {
+    kernel = None if timed else kernels("int8", device)[0]
+    eight = quantize(smollm2("fp32", device, packed=False)[0], "int8", kernel=kernel)
+    return {
         "n-gram": NGram(),
         **{f"first {n} layers": DraftModel(model, n) for n in layers},
         "int8 copy": DraftModel(eight),
     }
+
+
+def run(device, *, layers, characters, new, repeats, timed):
+    """A row for each task and proposer.
+
+    layers: of the drafts that stop early. characters: kept of a prompt; None = all. new: tokens of
+    a reply. timed: see `proposers`.
+    """
+    from labkit.weights import smollm2
+    from labkit_labs.common.tasks import tasks
+
+    model, tokenizer = smollm2("fp32", device)
+    who = proposers(model, layers, timed, device)
     rows = []
     for task, i in TASKS.items():
-        prompt = tokenizer.chat(tasks()[task][i][: 240 if quick else None])
-        notes = {name: Noted(K) for name in proposers}
-        ways = {("without", "never"): engine(model, 1)}
-        for name, proposer in proposers.items():
-            ways[name, "switch"] = engine(model, 1, proposer)
-            ways[name, "forced"] = engine(model, 1, proposer, drafts=notes[name])
-        runs = {way: [] for way in ways}
-        for r in progress(range(0 if quick else -1, rounds), f"{task}, rounds"):
-            for (name, when), one in ways.items():
-                if r >= 0:
-                    runs[name, when].append(serve(one, [prompt], new, stop=()))
-                elif when != "forced":
-                    serve(one, [prompt], new, stop=())  # tells the switch what a draft costs
-        took = {
-            way: bench.summarise([sum(s.decodes) for s in served]) for way, served in runs.items()
-        }
-        without = took["without", "never"]
-        plain = runs["without", "never"]
-        step = statistics.median(seconds for s in plain for seconds in s.decodes)
-        for name in proposers:
-            switch = runs[name, "switch"][-1]
-            forced = runs[name, "forced"][-1]
-            a = acceptance(forced.checks) or 0.0
-            share = len(forced.checks) / len(forced.decodes)
-            check = sum(a**j for j in range(K + 1))
-            v = notes[name].check / step
-            c = notes[name].draft / step
-            rows.append(
-                took[name, "switch"].to_row(
-                    task=task,
-                    draft=name,
-                    acceptance=a,
-                    cost=c,
-                    tokens_per_check=check,
-                    paper=check / (1 + K * c),
-                    check_price=v,
-                    share=share,
-                    predicted=(share * check + 1 - share) / (share * (v + K * c) + 1 - share),
-                    tokens_per_forward=(new - 1) / len(forced.decodes),
-                    forced_multiple=bench.multiple(without, took[name, "forced"]),
-                    multiple=bench.multiple(without, took[name, "switch"]),
-                    same_tokens=plain[-1].tokens == switch.tokens == forced.tokens,
-                )
+        prompt = tokenizer.chat(tasks()[task][i][:characters])
+        rows += guessed(model, who, prompt, new, repeats, task)
+    return rows
+
+
+def guessed(model, who: dict, prompt: list[int], new: int, repeats: int, task: str) -> list[dict]:
+    """The rows of one task: each proposer as the engine decides, and always, in turn with none."""
+    from labkit_labs.ch12_speculation import watch
+
+    notes = {name: watch.Noted(watch.K) for name in who}
+    engines = {WITHOUT: watch.engine(model, 1)}
+    for name, proposer in who.items():
+        engines[name, "switch"] = watch.engine(model, 1, proposer)
+        engines[name, "forced"] = watch.engine(model, 1, proposer, drafts=notes[name])
+    ways = {way: partial(watch.serve, one, [prompt], new, stop=()) for way, one in engines.items()}
+    # a round that tells the switches what a draft costs; who always guesses need not know
+    warm = {way: serve for way, serve in ways.items() if way[1] != "forced"}
+    runs = bench.rounds(ways, repeats=repeats, warmup=warm, label=f"{task}, rounds")
+    took = {
+        way: bench.summarise([sum(served.decodes) for served in each]) for way, each in runs.items()
+    }
+    plain = runs[WITHOUT]
+    step = statistics.median(seconds for served in plain for seconds in served.decodes)
+    rows = []
+    for name in who:
+        switch = runs[name, "switch"][-1]
+        forced = runs[name, "forced"][-1]
+        a = watch.acceptance(forced.checks) or 0.0
+        c = notes[name].draft / step
+        check = sum(a**j for j in range(watch.K + 1))  # tokens of a check
+        price = notes[name].check / step
+        share = len(forced.checks) / len(forced.decodes)
+        with_drafts = share * (price + watch.K * c)
+        rows.append(
+            took[name, "switch"].to_row(
+                task=task,
+                draft=name,
+                acceptance=a,
+                cost=c,
+                tokens_per_check=check,
+                paper=check / (1 + watch.K * c),
+                check_price=price,
+                share=share,
+                predicted=(share * check + 1 - share) / (with_drafts + 1 - share),
+                tokens_per_forward=(new - 1) / len(forced.decodes),
+                forced_multiple=bench.multiple(took[WITHOUT], took[name, "forced"]),
+                multiple=bench.multiple(took[WITHOUT], took[name, "switch"]),
+                same_tokens=plain[-1].tokens == switch.tokens == forced.tokens,
             )
+        )
     return rows
 
 
@@ -91,9 +103,10 @@ def go(rows):
                 f"{r['task']}: the drafts of {r['draft']} changed the tokens; look whether the"
                 " check overwrites the keys that drafts wrote"
             )
-    of, few = {(r["task"], r["draft"]): r["acceptance"] for r in rows}, f"first {LAYERS[0]} layers"
+    few = f"first {LAYERS[0]} layers"
     for task in TASKS:
-        if of[task, "int8 copy"] <= of[task, few]:
+        copy = only(rows, task=task, draft="int8 copy")
+        if copy["acceptance"] <= only(rows, task=task, draft=few)["acceptance"]:
             return (
                 f"{task}: the int8 copy is no more often right than the {few}: look at which"
                 " positions and caches drafts read"
@@ -101,36 +114,48 @@ def go(rows):
 
 
 def plot(rows):
-    from labkit import plotting
-
-    chat = [r for r in rows if r["task"] == "free chat"]
+    times = {r["draft"]: r["forced_multiple"] for r in where(rows, task="free chat")}
     return plotting.bars(
-        {r["draft"]: r["forced_multiple"] for r in chat},
+        times,
         x_label="times as fast, always guessing, free chat",
         form="{:.2f}",
         alt="Speed with guesses over speed without, in free chat: "
-        + ", ".join(f"{r['draft']} {r['forced_multiple']:.2f}" for r in chat),
+        + ", ".join(f"{draft} {x:.2f}" for draft, x in times.items()),
+    )
+
+
+def notice(rows):
+    lookup = only(rows, task="free chat", draft="n-gram")
+    early = [r for r in rows if r["draft"].startswith("first ")]
+    copy = where(rows, draft="int8 copy")
+
+    def of(rows, key):
+        return span([r[key] for r in rows])
+
+    return (
+        f"The n-gram's drafts cost {lookup['cost']:.1e} of a step each, so they may be wrong: in"
+        f" free chat {lookup['acceptance']:.0%} of them are right, and always guessing gives"
+        f" {lookup['forced_multiple']:.2f} times the speed. The first layers of a model that was"
+        f" not trained to stop there cost {of(early, 'cost')} and are right in at most"
+        f" {max(r['acceptance'] for r in early):.0%}: {of(early, 'forced_multiple')} times the"
+        f" speed. A copy with all layers in 8 bits costs {of(copy, 'cost')}, is right in at least"
+        f" {min(r['acceptance'] for r in copy):.0%}, and gives {of(copy, 'forced_multiple')} times"
+        " the speed. What pays has both a small c and a large a: made for it, a draft model or a"
+        " head (EAGLE, MTP)."
     )
 
 
 LAB = Lab(
-    asks=(
-        "Are the tokens the same whoever guesses, and is a copy with all layers right more often"
-        " than the first few?"
-    ),
     title="What a draft costs",
-    minutes=3,
     objective=(
         "Let five proposers guess for SmolLM2: how often they are right, what a draft costs, what"
         " the formula makes of it, and what happens."
     ),
-    notice=(
-        "The n-gram's drafts cost nothing, so they may be wrong. The first layers of a model that"
-        " was not trained to stop there are cheap and almost never right: always guessing with them"
-        " more than halves the speed. A copy with all layers in 8 bits was right every time and"
-        " cost over two thirds of its target: it gains a tenth. None has both a small c and a large"
-        " a; made for it, a draft model or a head (EAGLE, MTP) would."
+    asks=(
+        "Are the tokens the same whoever guesses, and is a copy with all layers right more often"
+        " than the first few?"
     ),
+    notice=notice,
     columns={
         "task": "task",
         "draft": "draft",
@@ -147,6 +172,18 @@ LAB = Lab(
         "same_tokens": "same tokens",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"layers": LAYERS, "characters": None, "new": 24, "repeats": 3, "timed": True},
+        "quick": {
+            "layers": LAYERS[:1],
+            "characters": 240,
+            "new": 4,
+            "repeats": 1,
+            "timed": False,
+        },
+    },
+    threads=1,
     go=go,
+    plot=plot,
+    minutes=3,
 )

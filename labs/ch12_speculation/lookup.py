@@ -3,107 +3,74 @@ at a time.
 """
 
 from dataclasses import replace
+from functools import partial
 
+from labkit import bench, plotting
 from labkit.lab import Lab, Recorded
+from labkit.tables import only
 
-COPY = "Correct the spelling of this text and change nothing else:\n\n"
-CODE = (
-    (
-        'def mean(numbers):\n    """The mean of a list of numbers."""\n    if not numbers:\n       '
-        ' raise ValueError("a number is needed")\n    return sum(numbers) / len(numbers)\n\n\ndef'
-        ' largest(numbers):\n    """The largest of a list of numbers."""\n'
-    ),
-    (
-        "def test_a_new_cache_is_empty():\n    cache = Cache(layers=4)\n    assert cache.length(0)"
-        " == 0\n\n\ndef test_append_adds_one_token():\n"
-    ),
-)
-
-
-def paragraphs() -> list[str]:
-    """The longer paragraphs of the course's text."""
-    from labkit.quant import text
-
-    return [p for p in text("course").split("\n\n") if len(p) > 150]
-
-
-def tasks() -> dict[str, list[str]]:
-    """task -> what two users ask for."""
-    passages = ["\n\n".join(paragraphs()[i : i + 2]) for i in (1, 4)]
-    return {
-        "copy-editing": [COPY + p for p in passages],
-        "summary with quotes": [
-            f"Summarize this text. Quote its key sentences word for word:\n\n{p}" for p in passages
-        ],
-        "code completion": [f"Complete this Python code:\n\n```python\n{code}```" for code in CODE],
-        "question on a text": [
-            f"{p}\n\nAnswer from this text: what is it about, and why does that matter?"
-            for p in passages
-        ],
-        "translation": [
-            (
-                "Translate into English: Der Hund schläft. Die Katze sitzt auf dem Tisch und sieht"
-                " den Hund an."
-            ),
-            (
-                "Translate into French: The price of wheat rose by 12% in March; economists had"
-                " expected 8%."
-            ),
-        ],
-        "free chat": [
-            "What should I think about before I adopt a dog?",
-            "Tell me a story about a lighthouse keeper who finds a letter.",
-        ],
-    }
+RUN = 4  # tokens that stand in the prompt in this order are copied
 
 
 def copied(reply: list[int], prompt: list[int]) -> float:
     """Share of the reply's runs of 4 tokens that stand in its prompt."""
-    runs = lambda tokens: [tuple(tokens[i : i + 4]) for i in range(len(tokens) - 3)]
+
+    def runs(tokens):
+        return [tuple(tokens[i : i + RUN]) for i in range(len(tokens) - RUN + 1)]
+
     known = set(runs(prompt))
     return sum(r in known for r in runs(reply)) / max(1, len(runs(reply)))
 
 
-def run(device="cpu", quick=False):
-    import torch
+def run(device, *, users, characters, new, repeats):
+    """A row for each task, and the checks of one copied passage.
 
-    from labkit import bench
-    from labkit.tables import progress
+    users: of each task, one after another. characters: kept of what they ask; None = all. new:
+    tokens of a reply.
+    """
     from labkit.weights import smollm2
-    from labkit_labs.ch12_speculation.watch import acceptance, engine, serve
+    from labkit_labs.ch12_speculation import watch
+    from labkit_labs.common.tasks import tasks
 
-    torch.set_num_threads(1)
     model, tokenizer = smollm2("fp32", device)
-    new, rounds, users = (5, 1, 1) if quick else (48, 5, 2)
     prompts = {
-        task: [tokenizer.chat(text[:200] if quick else text) for text in texts[:users]]
+        task: [tokenizer.chat(text[:characters]) for text in texts[:users]]
         for task, texts in tasks().items()
     }
-    # users come one after another
-    engines = {(task, way): engine(model, 1, way) for task in prompts for way in (None, "ngram")}
-    for (task, _), one in engines.items():
-        # reads the prompts, which stay in the blocks: drafts can't make a first token come sooner
-        serve(one, prompts[task], 1)
-    runs, rows = {key: [] for key in engines}, []
-    for _ in progress(range(rounds), "rounds"):
-        for (task, way), one in engines.items():
-            runs[task, way].append(serve(one, prompts[task], new))
+    engines = {
+        (task, guess): watch.engine(model, 1, guess)
+        for task in prompts
+        for guess in (None, "ngram")
+    }
+
+    def serve(new):
+        return {
+            (task, guess): partial(watch.serve, one, prompts[task], new)
+            for (task, guess), one in engines.items()
+        }
+
+    # warm engines have read the prompts, which stay in the blocks: drafts can't make a first token
+    # come sooner
+    runs = bench.rounds(serve(new), repeats=repeats, warmup=serve(1), label="rounds")
+    took = {
+        key: bench.summarise([sum(served.decodes) for served in each]) for key, each in runs.items()
+    }
+    rows = []
     for task, asked in prompts.items():
-        without, took = (
-            bench.summarise([sum(s.decodes) for s in runs[task, way]]) for way in (None, "ngram")
-        )
+        without = took[task, None]
+        guessed = took[task, "ngram"]
         last = runs[task, "ngram"][-1]
         tokens = sum(len(reply) - 1 for reply in last.tokens)  # after the first one
         rows.append(
-            took.to_row(
+            guessed.to_row(
                 task=task,
                 new=tokens,
                 copied=sum(map(copied, last.tokens, asked)) / len(asked),
-                acceptance=acceptance(last.checks),
+                acceptance=watch.acceptance(last.checks),
                 tokens_per_forward=tokens / len(last.decodes),
                 without=tokens / without.median,
-                tokens_per_second=tokens / took.median,
-                multiple=bench.multiple(without, took),
+                tokens_per_second=tokens / guessed.median,
+                multiple=bench.multiple(without, guessed),
                 same_tokens=last.tokens == runs[task, None][-1].tokens,
             )
         )
@@ -112,10 +79,11 @@ def run(device="cpu", quick=False):
 
 def copied_passage(model, tokenizer):
     """The checks of one copied passage, recorded, with the reply and the words of every draft."""
-    from labkit_labs.ch12_speculation.watch import engine, serve
+    from labkit_labs.ch12_speculation import watch
+    from labkit_labs.common.tasks import tasks
 
-    one = engine(model, 1, "ngram")
-    served = serve(one, [tokenizer.chat(tasks()["copy-editing"][0])], 64)
+    one = watch.engine(model, 1, "ngram")
+    served = watch.serve(one, [tokenizer.chat(tasks()["copy-editing"][0])], 64)
     trace = one.trace("speculation")
     reply = served.tokens[0]
     drafted = [i for _, drafts, _ in served.checks for i in drafts]
@@ -130,17 +98,16 @@ def go(rows):
                 f"{r['task']}: guesses changed the tokens; at the first that differs, compare the"
                 " check's logits with those of single steps"
             )
-    of = {r["task"]: r["tokens_per_forward"] for r in rows}
-    if of["copy-editing"] < of["free chat"]:
+    copy = only(rows, task="copy-editing")["tokens_per_forward"]
+    chat = only(rows, task="free chat")["tokens_per_forward"]
+    if copy < chat:
         return (
-            f"copy-editing takes {of['copy-editing']:.2f} tokens from a forward, free chat"
-            f" {of['free chat']:.2f}: look at what is looked up"
+            f"copy-editing takes {copy:.2f} tokens from a forward, free chat"
+            f" {chat:.2f}: look at what is looked up"
         )
 
 
 def plot(rows):
-    from labkit import plotting
-
     times = {r["task"]: r["multiple"] for r in rows}
     return plotting.bars(
         times,
@@ -152,22 +119,36 @@ def plot(rows):
     )
 
 
+def notice(rows):
+    most = max(rows, key=lambda r: r["tokens_per_forward"])
+    least = min(rows, key=lambda r: r["tokens_per_forward"])
+    slowest = min(rows, key=lambda r: r["multiple"])
+
+    def told(r):
+        return (
+            f"{r['task']} repeats its prompt in {r['copied']:.0%} of its reply, and a forward gives"
+            f" {r['tokens_per_forward']:.2f} tokens, for {r['multiple']:.2f} times the speed"
+        )
+
+    return (
+        f"Guesses change no token. Where there is most to look up, {told(most)}; where there is"
+        f" least, {told(least)}. The engine's switch is there to bound the loss:"
+        f" the slowest, {slowest['task']}, has {slowest['multiple']:.2f} times the speed. A small"
+        " model that goes round in circles is easy to guess, too."
+    )
+
+
 LAB = Lab(
-    asks=(
-        "Does every task give the tokens that it gives without guesses, and copying more of them a"
-        " forward than chatting?"
-    ),
     title="Prompt lookup on six kinds of task",
-    minutes=5,
     objective=(
         "Decode for one user at a time, with and without guesses from the text so far, on six kinds"
         " of task; see where they are right."
     ),
-    notice=(
-        "The tokens are the same, always. Where a reply repeats its prompt, a forward gives"
-        " several; where it says something new, there is little to look up, and the engine's switch"
-        " keeps the loss small. A small model that goes round in circles is easy to guess, too."
+    asks=(
+        "Does every task give the tokens that it gives without guesses, and copying more of them a"
+        " forward than chatting?"
     ),
+    notice=notice,
     columns={
         "task": "task",
         "new": "new tokens",
@@ -180,6 +161,12 @@ LAB = Lab(
         "same_tokens": "same tokens",
     },
     run=run,
-    plot=plot,
+    sizes={
+        "full": {"users": 2, "characters": None, "new": 48, "repeats": 5},
+        "quick": {"users": 1, "characters": 200, "new": 5, "repeats": 1},
+    },
+    threads=1,
     go=go,
+    plot=plot,
+    minutes=5,
 )

@@ -7,11 +7,17 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 
-from labkit import Engine
+import torch
+
+from labkit import Engine, bench
 from labkit.engine.drafts import Fixed, StepTimes
+from labkit.step import Step
 
 K = 3  # drafts for each request in each step, where guesses are always made
+CONTEXT = 128  # tokens before a forward that is priced
+SIZES = (1, 2, 4, 8, 16, 32, 64)  # tokens in it
 
 
 def engine(model, seats: int, speculative=None, drafts=None) -> Engine:
@@ -87,3 +93,17 @@ class Noted(Fixed):
     def check(self) -> float:
         """Seconds of a step that checks all drafts of one request, without those of making them."""
         return float(self.steps.seconds(self.drafts + 1)[-1])
+
+
+def prices(model, repeats: int) -> dict[int, float]:
+    """Tokens in a forward of one request, after CONTEXT others -> seconds."""
+    caches = model.caches("static", 1, CONTEXT + SIZES[-1])
+
+    @torch.inference_mode()
+    def forward(n):
+        model(Step.of([(0, CONTEXT, [5] * n)], model.device), caches)
+
+    times = bench.interleave(
+        {n: partial(forward, n) for n in SIZES}, repeats=repeats, device=str(model.device)
+    )
+    return {n: m.median for n, m in times.items()}

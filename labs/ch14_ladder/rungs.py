@@ -9,13 +9,13 @@ tokens at each, and summed over the lengths it would meet.
 from __future__ import annotations
 
 import statistics
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from labkit import formulas
-from labkit.bench import summarise
+from labkit import bench, formulas
 from labkit.decode import generate
 from labkit.quant import perplexity, text
 from labkit_labs.common.workload import Job, one_by_one
@@ -30,19 +30,26 @@ def naive_seconds(model, work: list[Job], points: int = 4, new: int = 4) -> tupl
     shortest = min(len(job.prompt) for job in work)
     longest = max(len(job.prompt) + job.new for job in work)
     lengths = np.linspace(shortest, longest - new, points).astype(int)
-    text = max((job.prompt for job in work), key=len) * 8
+    prompt = max((job.prompt for job in work), key=len) * 8
 
-    def run(n: int) -> float:
-        start = time.perf_counter()
-        generate(model, [text[:n]], new, cache="none", stop=())
-        return (time.perf_counter() - start) / new
+    def each(n: int) -> float:
+        """Seconds of a token, at n of them."""
+        seconds, _ = bench.timed(
+            lambda: generate(model, [prompt[:n]], new, cache="none", stop=()), str(model.device)
+        )
+        return seconds / new
 
-    run(lengths[0])
-    took, between = [run(n) for n in lengths], (lengths[0] + lengths[1]) // 2
-    seconds = lambda a, b: float(np.interp(np.arange(a, b), lengths + (new - 1) / 2, took).sum())
-    return sum(seconds(len(job.prompt), len(job.prompt) + job.new) for job in work), run(
-        between
-    ) * new / seconds(between, between + new)
+    each(lengths[0])  # warm up
+    took = [each(n) for n in lengths]
+    middles = lengths + (new - 1) / 2
+
+    def interpolated(first: int, last: int) -> float:
+        return float(np.interp(np.arange(first, last), middles, took).sum())
+
+    total = sum(interpolated(len(job.prompt), len(job.prompt) + job.new) for job in work)
+    between = (lengths[0] + lengths[1]) // 2
+    off = each(between) * new / interpolated(between, between + new)
+    return total, off
 
 
 # -- climbing ----------------------------------------------------------------------------
@@ -55,42 +62,50 @@ class Rung:
     """
 
     name: str
-    run: object  # (jobs) -> tokens
+    serve: Callable[[list[Job]], list[list[int]]]  # jobs -> their new tokens
     dtype: str = "fp32"
     batch: int = 1
     sample: int = 1  # every so-manieth job: the slow rungs are timed on a part of the work
 
+    def bytes_per_token(self, config, context: int) -> float:
+        """Read for a token after `context` others, with everybody in the step."""
+        weights = {"w8a8": "int8"}.get(self.dtype, self.dtype)
+        cache = "bf16" if self.dtype == "bf16" else "fp32"
+        return formulas.decode_bytes(config, context, self.batch, weights, cache) / self.batch
+
 
 def climb(
-    ladder: str,
     model,
+    ladder: str,
     work: list[Job],
     rungs: list[Rung],
+    *,
     qualities: dict[str, dict],
-    rounds: int,
+    repeats: int,
     compared: int = 1,
 ) -> list[dict]:
     """Run all rungs in turn; a row for each, with its multiple of the naive loop and of the rung
     below.
 
-    compared: of every so-manieth job the tokens are compared with those of one user and a cache in
-    fp32.
+    model: of the naive loop. ladder: what the rows are called. qualities: of each dtype, for its
+    rows. repeats: rounds. compared: of every so-manieth job the tokens are compared with those of
+    one user and a cache in fp32.
     """
-    from labkit.tables import progress
-
-    seconds: dict[str, list[float]] = {r.name: [] for r in rungs}
-    replies, naive_runs, off = {}, [], 1.0
-    for _ in progress(range(rounds), f"{ladder}, rounds"):
-        total, off = naive_seconds(model, work)
-        naive_runs.append(total)
-        for rung in rungs:
-            part = work[:: rung.sample]
-            start = time.perf_counter()
-            replies[rung.name] = rung.run(part)
-            seconds[rung.name].append((time.perf_counter() - start) / sum(job.new for job in part))
-    tokens, config = sum(job.new for job in work), model.config
+    device = str(model.device)
+    parts = {rung.name: work[:: rung.sample] for rung in rungs}
+    fns = {"naive": partial(naive_seconds, model, work)}
+    for rung in rungs:
+        fns[rung.name] = partial(bench.timed, partial(rung.serve, parts[rung.name]), device)
+    # a round takes minutes: nothing warms up
+    runs = bench.rounds(fns, repeats=repeats, warmup=0, device=device, label=f"{ladder}, rounds")
+    config = model.config
     context = round(statistics.mean(len(job.prompt) + job.new / 2 for job in work))
-    naive = summarise([s / tokens for s in naive_runs])
+
+    def each_token(name: str, part: list[Job]) -> bench.Measurement:
+        tokens = sum(job.new for job in part)
+        return bench.summarise([seconds / tokens for seconds, _ in runs[name]], device=device)
+
+    naive = each_token("naive", work)
     rows = [
         naive.to_row(
             ladder=ladder,
@@ -102,20 +117,16 @@ def climb(
             step=1.0,
             agreement=1.0,
             bytes_per_token=formulas.weight_bytes(config, "fp32"),
-            extrapolation=off,
+            extrapolation=runs["naive"][-1][1],
             **qualities["fp32"],
         )
     ]
     truth = dict(zip(range(0, len(work), compared), one_by_one(model, work[::compared])))
     below = naive
     for rung in rungs:
-        m = summarise(seconds[rung.name])
-        made = dict(zip(range(0, len(work), rung.sample), replies[rung.name]))
-        pairs = [
-            pair for i in made.keys() & truth.keys() for pair in zip(made[i], truth[i], strict=True)
-        ]
-        weights = {"w8a8": "int8"}.get(rung.dtype, rung.dtype)
-        cache = "bf16" if rung.dtype == "bf16" else "fp32"
+        m = each_token(rung.name, parts[rung.name])
+        _, replies = runs[rung.name][-1]
+        made = dict(zip(range(0, len(work), rung.sample), replies))
         rows.append(
             m.to_row(
                 ladder=ladder,
@@ -123,11 +134,10 @@ def climb(
                 dtype=rung.dtype,
                 batch=rung.batch,
                 tokens_per_second=1 / m.median,
-                multiple=naive.median / m.median,
-                step=below.median / m.median,
-                agreement=sum(a == b for a, b in pairs) / len(pairs),
-                bytes_per_token=formulas.decode_bytes(config, context, rung.batch, weights, cache)
-                / rung.batch,
+                multiple=bench.multiple(naive, m),
+                step=bench.multiple(below, m),
+                agreement=agreement(made, truth),
+                bytes_per_token=rung.bytes_per_token(config, context),
                 **qualities[rung.dtype],
             )
         )
@@ -135,11 +145,16 @@ def climb(
     return rows
 
 
-def quality(model, tokenizer, quick: bool) -> dict:
-    """Perplexity on the two texts."""
+def agreement(made: dict[int, list[int]], truth: dict[int, list[int]]) -> float:
+    """Share of tokens that are the same, at the same place, in the jobs that both served."""
+    both = made.keys() & truth.keys()
+    pairs = [pair for i in both for pair in zip(made[i], truth[i], strict=True)]
+    return sum(a == b for a, b in pairs) / len(pairs)
+
+
+def quality(model, tokenizer, tokens: int) -> dict:
+    """Perplexity on the first tokens of the two texts."""
     return {
-        f"perplexity_{name}": perplexity(
-            model, tokenizer.encode(text(name))[: 64 if quick else 2000]
-        )
+        f"perplexity_{name}": perplexity(model, tokenizer.encode(text(name))[:tokens])
         for name in ("course", "milton")
     }

@@ -63,8 +63,6 @@ class Lab:
         import torch
 
         sizes = self.sizes["quick" if quick else "full"]
-        if "quick" in inspect.signature(self.run).parameters:
-            sizes = {"quick": quick}
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
@@ -79,7 +77,7 @@ class Lab:
         known = {
             name: p.default
             for name, p in parameters.items()
-            if name not in ("device", "quick") and p.default is not p.empty
+            if name != "device" and p.default is not p.empty
         }
         found = {}
         for pair in pairs:

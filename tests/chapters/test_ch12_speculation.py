@@ -9,7 +9,6 @@ import labkit
 from labkit.speculative import accept
 from labkit.trace import Trace
 from labkit_labs.ch12_speculation import accept as lab_12_accept
-from labkit_labs.ch12_speculation import batch as lab_12_batch
 from labkit_labs.ch12_speculation import lookup as lab_12_lookup
 from labkit_labs.ch12_speculation import watch
 from tests import engines
@@ -127,7 +126,7 @@ def test_copied_is_the_share_of_runs_of_four_that_stand_in_the_prompt():
 
 
 def test_a_price_is_asked_for_each_size():
-    assert sorted(lab_12_batch.prices(engines.model(), 1)) == list(lab_12_batch.SIZES)
+    assert sorted(watch.prices(engines.model(), 1)) == list(watch.SIZES)
 
 
 # -- the trace ---------------------------------------------------------------------------

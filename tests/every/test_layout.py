@@ -1,6 +1,7 @@
 """The rules of the layout, one test each: where a thing lies tells whose it is."""
 
 import ast
+import graphlib
 import importlib
 import zipfile
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from scripts.colab_check import build_wheel
 
-from labkit import chapters, paths
+from labkit import chapters, modules, paths
 from labkit.lab import labs
 from tests.conftest import ROOT
 
@@ -60,6 +61,38 @@ def test_a_stranger_is_seen(tmp_path):
     )
     taken = strangers(tmp_path / "ring.py", "labkit_labs.ch05_swa")
     assert taken == ["labkit_labs.ch12_speculation.batch"]
+
+
+def circle(folder: Path) -> list[str]:
+    """The files of a folder that import each other in a circle, also inside functions."""
+    files = sorted(folder.glob("*.py"))
+    graph = {path.stem: {p.stem for p in modules.imports(path) & set(files)} for path in files}
+    # a package's own file is on the way to all of its modules
+    graph.pop("__init__", None)
+    for needed in graph.values():
+        needed.discard("__init__")
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as e:
+        return e.args[1]
+    return []
+
+
+@pytest.mark.parametrize("folder", [*(c.folder for c in FOLDERS), "common"])
+def test_no_files_of_a_folder_import_each_other_in_a_circle(folder):
+    assert circle(paths.labs() / folder) == []
+
+
+def test_a_circle_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(modules, "packages", lambda: {"labkit_labs": tmp_path})
+    folder = tmp_path / "ch05_swa"
+    folder.mkdir()
+    for name, other in {"ring": "sinks", "sinks": "helper", "helper": "ring"}.items():
+        source = f"def run():\n    from labkit_labs.ch05_swa import {other}\n"
+        (folder / f"{name}.py").write_text(source)
+    assert set(circle(folder)) == {"ring", "sinks", "helper"}
+    (folder / "helper.py").write_text("")
+    assert circle(folder) == []
 
 
 def test_labs_lie_in_chapters_folders_and_nowhere_else():
