@@ -89,7 +89,7 @@ def test_each_drawn_edge_names_a_test_that_joins_its_two_ends():
     names.
     """
     sources = {}
-    for path in (ROOT / "tests").glob("test_*.py"):
+    for path in (ROOT / "tests").rglob("test_*.py"):
         text = path.read_text()
         for node in ast.parse(text).body:
             if isinstance(node, ast.FunctionDef):

@@ -174,9 +174,9 @@ def stamp(app, docname, source):
 
 
 def stamped(text: str, key: Key) -> str:
-    return re.sub(
-        r"^kernelspec:\n", f"kernelspec:\n  key: {key.cells}\n", text, count=1, flags=re.M
-    )
+    # cells that are not run are highlighted in this language
+    said = f"kernelspec:\n  key: {key.cells}\n  language: python\n"
+    return re.sub(r"^kernelspec:\n", said, text, count=1, flags=re.M)
 
 
 def forget(app, env, docname):
