@@ -58,8 +58,8 @@ class Subject:
     heads: tuple[int, ...]  # its own number first
 
 
-def subjects(device: str, tokens: int) -> list[Subject]:
-    """The two models. tokens: how much text perplexity is measured on."""
+def subjects(device: str, tokens: int, steps: int) -> list[Subject]:
+    """The two models. tokens: how much text perplexity is measured on. steps: of training."""
     from labkit.weights import smollm2
     from labkit_labs.common import corpus, recall
 
@@ -69,7 +69,7 @@ def subjects(device: str, tokens: int) -> list[Subject]:
     def perplexity(model) -> float:
         return math.exp(corpus.losses(model, prose).mean())
 
-    trained, recalled = recall.trained("MHA", device)
+    trained, recalled = recall.trained("MHA", device, steps)
     heads = trained.config.n_heads
     return [
         Subject("smollm2-135m", model, "perplexity", perplexity, (3, 1)),
@@ -77,13 +77,14 @@ def subjects(device: str, tokens: int) -> list[Subject]:
     ]
 
 
-def run(device, *, tokens, context, new, repeats):
+def run(device, *, tokens, context, new, repeats, steps):
     """A row for each model and number of heads.
 
     tokens: of the text that is scored. context, new: tokens of the prompt, and those generated.
+    steps: that the model which recalls is trained for.
     """
     rows = []
-    for subject in subjects(device, tokens):
+    for subject in subjects(device, tokens, steps):
         models = {G: pool(subject.model, G) for G in subject.heads}
         asked = min(context, subject.model.config.max_context - 9)
         runs = bench.rounds(
@@ -188,8 +189,8 @@ LAB = Lab(
     },
     run=run,
     sizes={
-        "full": {"tokens": 1024, "context": 1024, "new": 9, "repeats": 3},
-        "quick": {"tokens": 200, "context": 64, "new": 5, "repeats": 1},
+        "full": {"tokens": 1024, "context": 1024, "new": 9, "repeats": 3, "steps": 1000},
+        "quick": {"tokens": 200, "context": 64, "new": 5, "repeats": 1, "steps": 4},
     },
     threads=1,
     go=go,

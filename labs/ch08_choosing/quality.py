@@ -17,17 +17,17 @@ from labkit.tables import only, progress
 STEPS = 1000  # of a training after which variants are ranked
 
 
-def run(device, *, repeats, seeds=3, steps=STEPS, workers=2):
+def run(device, *, repeats, questions, seeds=3, steps=STEPS, workers=2):
     """A row for each variant.
 
-    repeats: how often a decoded token is timed. seeds: trainings of each variant. steps: of each.
-    workers: processes that train.
+    repeats: how often a decoded token is timed. questions: that each model is scored by. seeds:
+    trainings of each variant. steps: of each. workers: processes that train.
     """
     from labkit_labs.common import recall
 
     configs = recall.variants()
     context = 3 * recall.MAIN
-    made = train_all(list(configs), seeds, steps, device, workers)
+    made = train_all(list(configs), seeds, steps, questions, device, workers)
     times = decode_times(configs, context, device, repeats)
     rows = []
     for name, config in configs.items():
@@ -56,7 +56,7 @@ def run(device, *, repeats, seeds=3, steps=STEPS, workers=2):
     return rows
 
 
-def train_all(names, seeds, steps, device, workers) -> dict:
+def train_all(names, seeds, steps, questions, device, workers) -> dict:
     """variant -> what each seed's training came to.
 
     One process with one thread for each of `workers`.
@@ -67,7 +67,7 @@ def train_all(names, seeds, steps, device, workers) -> dict:
     slow_first = sorted(names, key=lambda name: "DeltaNet" not in name)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = [
-            pool.submit(recall.job, name, seed, steps, device)
+            pool.submit(recall.job, name, seed, steps, questions, device)
             for name in slow_first
             for seed in range(seeds)
         ]
@@ -289,7 +289,10 @@ LAB = Lab(
         "verdict": "32 pairs",
     },
     run=run,
-    sizes={"full": {"repeats": 100}, "quick": {"repeats": 5, "seeds": 1, "steps": 4}},
+    sizes={
+        "full": {"repeats": 100, "questions": 2048},
+        "quick": {"repeats": 5, "questions": 64, "seeds": 1, "steps": 4},
+    },
     threads=1,
     go=go,
     plot=plot,

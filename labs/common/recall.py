@@ -196,14 +196,14 @@ def train(
     return model.eval(), {"seconds": seconds, "learned": learned}
 
 
-def job(name: str, seed: int, steps: int, device: str) -> dict:
+def job(name: str, seed: int, steps: int, questions: int, device: str) -> dict:
     """Train and score one variant from one seed, in a process of its own with one thread."""
     torch.set_num_threads(1)
     model, made = train(variants()[name], seed, steps, device)
     return made | {
         "variant": name,
         "seed": seed,
-        "recall": {pairs: recall(model, pairs) for pairs in PAIRS},
+        "recall": {pairs: recall(model, pairs, questions) for pairs in PAIRS},
     }
 
 

@@ -1,6 +1,6 @@
 """What the tests of every chapter need to know about chapter 08."""
 
-from tests.cases import LabCase
+from tests.cases import LabCase, stored
 
 LABS = {
     "fair": LabCase(
@@ -23,7 +23,17 @@ LABS = {
         ],
     ),
     "quality": LabCase(
-        doctored=[({"variant": "SWA"}, {"parameters": 1}, "match them before you compare")]
+        rows=stored("ch08/quality"),
+        doctored=[
+            ({"variant": "MQA"}, {"parameters": 104_000}, "match them before you compare"),
+            ({"variant": "MHA"}, {"recall_min": 0.9}, "MHA recalls 90% from one seed"),
+            (
+                {"variant": "SWA hybrid"},
+                {"recall_min": 0.4},
+                "one of its layers keeps every token",
+            ),
+            ({"variant": "SWA"}, {"recall_max": 0.9}, "look for a leak"),
+        ],
     ),
     "order": LabCase(
         steady=True,

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import labkit
-from labkit import formulas
+from labkit import formulas, results
 from labkit.lab import labs
-from labkit_labs.ch08_choosing import fair, pretraining, shell
+from labkit_labs.ch08_choosing import fair, pretraining, quality, shell
+from labkit_labs.common import recall
 from tests.cases import quick_rows
 
 
@@ -50,3 +51,39 @@ def test_a_design_fails_for_the_reason_given():
 def test_a_target_that_no_design_meets_is_a_stop():
     rows = pretraining.run(gpu="L4", context=131072, users=64)
     assert "change the target before you train" in labs()["CH08-PRETRAINING"].go(rows)
+
+
+# -- what each memory can recall ---------------------------------------------------------
+
+
+def test_a_quick_run_trains_every_variant_and_ranks_none():
+    rows = quick_rows("CH08-QUALITY")
+    assert [r["variant"] for r in rows] == list(recall.INSIDES)
+    assert all(r["verdict"].startswith("not ranked") for r in rows) and quality.go(rows) is None
+    assert "DeltaNet wide" in quality.plot(rows).alt
+    chart = quality.plot_pairs(rows)
+    assert "<svg" in chart._repr_html_() and "DeltaNet wide" in chart.alt
+
+
+def test_what_a_thousand_steps_came_to():
+    """Stored, for other sums train to other weights: only a small state and a window forget."""
+    rows = {r["variant"]: r for r in results.load("ch08/quality")["rows"]}
+    assert list(rows) == list(recall.INSIDES)
+    forget = {name for name, r in rows.items() if r["verdict"] == "forgets"}
+    assert forget == {"SWA", "DeltaNet"}
+    for name, r in rows.items():
+        assert r["steps"] == recall.STEPS and r["seeds"] == 3
+        assert (r["recall_min"] > recall.LEARNED) == (name not in forget)
+
+
+@pytest.mark.parametrize(
+    "scores,steps,says",
+    [
+        ([1.0, 0.99, 0.96], quality.STEPS, "recalls"),
+        ([0.3, 0.2, 0.4], quality.STEPS, "forgets"),
+        ([1.0, 0.99, 0.4], quality.STEPS, "depends on the seed"),
+        ([1.0, 1.0, 1.0], quality.STEPS - 1, "not ranked: 999 of 1000 steps"),
+    ],
+)
+def test_a_verdict_needs_every_seed_and_every_step(scores, steps, says):
+    assert quality.verdict(scores, steps, recall.LEARNED) == says

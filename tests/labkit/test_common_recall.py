@@ -1,18 +1,10 @@
-"""The quality lab: a fair task, matched variants, training that learns and repeats, and a
-checkpoint that stops.
-"""
-
-import copy
-import functools
-import json
+"""Associative recall: a fair task, matched variants, training that learns and repeats."""
 
 import pytest
 import torch
 
 import labkit
-from labkit import formulas, results
-from labkit.tables import table
-from labkit_labs.ch08_choosing import quality as lab
+from labkit import formulas
 from labkit_labs.common import recall
 
 VARIANTS = recall.variants()
@@ -139,17 +131,6 @@ def test_the_shell_learns_to_recall(monkeypatch):
     assert made["seconds"] > 0
 
 
-def test_what_a_thousand_steps_came_to():
-    """Stored, for other sums train to other weights: only a small state and a window forget."""
-    rows = {r["variant"]: r for r in results.load("ch08/quality")["rows"]}
-    assert list(rows) == list(VARIANTS)
-    forget = {name for name, r in rows.items() if r["verdict"] == "forgets"}
-    assert forget == {"SWA", "DeltaNet"}
-    for name, r in rows.items():
-        assert r["steps"] == recall.STEPS and r["seeds"] == 3
-        assert (r["recall_min"] > recall.LEARNED) == (name not in forget)
-
-
 def test_a_trained_model_is_kept_outside_the_repository(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
     model, score = recall.trained("MQA", steps=2)
@@ -166,66 +147,3 @@ def test_a_trained_model_is_kept_outside_the_repository(monkeypatch, tmp_path):
 def test_an_unknown_variant_is_one_sentence():
     with pytest.raises(ValueError, match="did you mean 'DeltaNet'"):
         recall.trained("DeltaNt")
-
-
-# -- the lab -----------------------------------------------------------------------------
-
-
-@functools.cache
-def quick_rows() -> list[dict]:
-    return lab.LAB.measure(quick=True)
-
-
-def test_a_quick_run_gives_all_columns_and_ranks_nothing():
-    rows = quick_rows()
-    assert [r["variant"] for r in rows] == list(VARIANTS)
-    assert [k for k in lab.LAB.columns if any(k not in r for r in rows)] == [] and json.loads(
-        json.dumps(rows)
-    ) == rows
-    assert all(r["verdict"].startswith("not ranked") for r in rows) and lab.go(rows) is None
-    assert len(table(rows, lab.LAB.columns).splitlines()) == len(rows) + 2
-    for chart in (lab.plot(rows), lab.plot_pairs(rows)):
-        assert "<svg" in chart._repr_html_() and "DeltaNet wide" in chart.alt
-
-
-def as_if_trained() -> list[dict]:
-    """The quick run's rows, with the recall of a full one."""
-    rows = copy.deepcopy(quick_rows())
-    for r in rows:
-        score = {"SWA": 0.25, "DeltaNet": 0.65}.get(r["variant"], 1.0)
-        r |= {
-            "recall": score,
-            "recall_min": score - 0.02,
-            "recall_max": score,
-            "verdict": lab.verdict([score], lab.STEPS, recall.LEARNED),
-        }
-    return rows
-
-
-@pytest.mark.parametrize(
-    "variant,change,words",
-    [
-        ("MQA", {"parameters": 104_000}, "match them before"),
-        ("MHA", {"recall_min": 0.9}, "MHA recalls 90% from one seed"),
-        ("SWA hybrid", {"recall_min": 0.4}, "one of its layers keeps every token"),
-        ("SWA", {"recall_max": 0.9}, "look for a leak"),
-    ],
-)
-def test_the_checkpoint_stops_at_a_doctored_result(variant, change, words):
-    rows = as_if_trained()
-    assert lab.go(rows) is None
-    next(r for r in rows if r["variant"] == variant).update(change)
-    assert words in lab.go(rows)
-
-
-@pytest.mark.parametrize(
-    "scores,steps,says",
-    [
-        ([1.0, 0.99, 0.96], lab.STEPS, "recalls"),
-        ([0.3, 0.2, 0.4], lab.STEPS, "forgets"),
-        ([1.0, 0.99, 0.4], lab.STEPS, "depends on the seed"),
-        ([1.0, 1.0, 1.0], lab.STEPS - 1, "not ranked: 999 of 1000 steps"),
-    ],
-)
-def test_a_verdict_needs_every_seed_and_every_step(scores, steps, says):
-    assert lab.verdict(scores, steps, recall.LEARNED) == says
