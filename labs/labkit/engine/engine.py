@@ -83,7 +83,8 @@ class Engine:
         mixers = [block.mixer for block in model.blocks]
         recurrent = any(mixer.recurrent for mixer in mixers)
         self.proposer = as_proposer(speculative)
-        self.policy = as_policy(drafts) if self.proposer and not recurrent else None
+        policy = as_policy(drafts)
+        self.policy = policy if self.proposer and not recurrent else None
         self.scheduler = Scheduler(
             max_batch=max_batch,
             n_blocks=n_blocks,
@@ -94,22 +95,23 @@ class Engine:
         )
         # on a CPU, the same memory
         self.table = torch.from_numpy(self.scheduler.table).to(model.device)
-        dtype = DTYPES.get(cache_dtype) or model.dtype
-        blocks = Int8Blocks if cache_dtype == "int8" else BlockCache
-        self.caches = [
-            (
-                caches.StateCache(max_batch, m.items, model.dtype, model.device)
-                if m.recurrent
-                else blocks(
-                    n_blocks, block_size, self.table, m.items, dtype, model.device, m.window
-                )
-            )
-            for m in mixers
-        ]
+        self.caches = [self._cache(mixer, cache_dtype) for mixer in mixers]
         self.requests: dict[int, Request] = {}
         self.events: list[Event] = []  # not yet returned by a step
-        self.steps = 0
+        self.steps = 0  # that ran something
         self.log: deque[dict] = deque(maxlen=TRACED_STEPS)  # kind of trace -> what a step did
+
+    def _cache(self, mixer, cache_dtype: str | None):
+        """A layer's memory: a state for each row, or the blocks that the scheduler hands out."""
+        model = self.model
+        s = self.scheduler
+        if mixer.recurrent:
+            return caches.StateCache(len(s.table), mixer.items, model.dtype, model.device)
+        kind = Int8Blocks if cache_dtype == "int8" else BlockCache
+        dtype = DTYPES.get(cache_dtype) or model.dtype
+        return kind(
+            s.pool.n, s.block_size, self.table, mixer.items, dtype, model.device, mixer.window
+        )
 
     def add(
         self, prompt: list[int], max_new_tokens: int, sampling: Sampling | None = None, stop=None
