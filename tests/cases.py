@@ -11,6 +11,7 @@ and what only one chapter tests lies beside it, in `tests/chapters/test_ch05_swa
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
@@ -72,6 +73,12 @@ def lab_cases() -> dict[str, LabCase]:
 def quick_rows(id: str) -> list[dict]:
     """One quick run of a lab, shared by all tests of a process. Copy it before you change it."""
     return labs()[id].measure(quick=True)
+
+
+def reads_well(text: str) -> bool:
+    """Can a reader be shown it? Whole sentences in one line, with every gap filled."""
+    gap = re.search(r"[{}\n]|  |\bnan\b|\binf\b|, ?[.,]| [.,;:]", text)
+    return len(text) > 60 and text.endswith(".") and not text[0].islower() and not gap
 
 
 @functools.cache

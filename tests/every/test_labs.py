@@ -8,7 +8,7 @@ import pytest
 from labkit import results, traces
 from labkit.lab import labs
 from labkit.tables import table
-from tests.cases import LabCase, lab_cases, quick_rows
+from tests.cases import LabCase, lab_cases, quick_rows, reads_well
 
 LABS, CASES = labs(), lab_cases()
 DOCTORED = [(id, *doctor) for id, case in CASES.items() for doctor in case.doctored]
@@ -40,6 +40,7 @@ def test_a_quick_run_gives_what_the_lab_promises(id):
     assert {key for key in lab.columns if not any(key in row for row in rows)} <= optional
     assert json.loads(json.dumps(rows)) == rows
     assert len(table(rows, lab.columns).splitlines()) >= len(rows) + 2
+    assert reads_well(lab.noticed(rows))
     if lab.plot:
         chart = lab.plot(rows)
         assert len(chart.alt) > 30 and "<svg" in chart._repr_html_()
