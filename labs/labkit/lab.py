@@ -9,12 +9,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from html import escape
 from importlib import import_module
 
-from labkit import chapters, results
+from labkit import chapters
 from labkit.config import UnknownName
-from labkit.tables import table
 from labkit.traces import Trace
 
 
@@ -151,29 +149,3 @@ def in_order() -> list[Lab]:
             raise ValueError(f"{wants}: that can't be put in order")
         done[lab.id] = left.pop(lab.id)
     return list(done.values())
-
-
-class LabCard:
-    """The stored result of one lab, for a notebook or a page."""
-
-    def __init__(self, name: str):
-        self.lab = find(name)
-        self.rows = results.load(self.lab.result)["rows"]
-
-    def __str__(self) -> str:
-        lab = self.lab
-        shown = table(self.rows, lab.columns)
-        return f"{lab.id}  {lab.title}\n\n{shown}\n\nWhat to notice: {lab.noticed(self.rows)}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        lab = self.lab
-        drawn = lab.plot(self.rows)._repr_html_() if lab.plot else ""
-        first = f" First: {', '.join(lab.needs)}." if lab.needs else ""
-        return (
-            f'<div class="lk-card"><p>{escape(lab.objective)}</p>'
-            f"<p>Run it: <code>labkit lab {lab.id}</code>.{escape(first)}</p>"
-            f"{drawn}{table(self.rows, lab.columns).html}"
-            f"<p><b>What to notice.</b> {escape(lab.noticed(self.rows))}</p></div>"
-        )

@@ -18,10 +18,12 @@ from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
+from course.block import html
 from labkit.widgets.base import stylesheet
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
+ELSEWHERE = ("_css", "still")  # the site has the one, the page the other
 LOG = logging.getLogger(__name__)
 
 
@@ -37,9 +39,9 @@ class JoinViews(SphinxPostTransform):
     formats = ("html",)
 
     def run(self, **kwargs):
-        for bundle in self.document.findall(
-            lambda n: isinstance(n, nodes.container) and n.get("nb_element") == "mime_bundle"
-        ):
+        for bundle in self.document.findall(nodes.container):
+            if bundle.get("nb_element") != "mime_bundle":
+                continue
             views = {child["mime_type"]: child for child in bundle.children}
             if VIEW not in views:
                 continue
@@ -48,27 +50,24 @@ class JoinViews(SphinxPostTransform):
             if "lk lk-panel " in still:
                 view = ""
             elif "lk-still" not in still:
-                LOG.warning(
-                    "a widget without a still picture is dead on a page",
-                    location=bundle,
-                    type="labkit",
-                    subtype="widget",
-                )
-            views[VIEW].children = [
-                nodes.raw("", f'<div class="lk-mount">{still}{view}</div>', format="html")
-            ]
+                where = {"location": bundle, "type": "labkit", "subtype": "widget"}
+                LOG.warning("a widget without a still picture is dead on a page", **where)
+            views[VIEW].children = [html(f'<div class="lk-mount">{still}{view}</div>')]
 
 
 def slim(page: dict, shown: set[str]) -> dict:
     """The state of the widgets shown: each module once under `modules`, and nothing that the page
     has elsewhere.
     """
-    states, modules = {}, {}
+    states = {}
+    modules = {}
     for model, entry in page["state"].items():
         if model not in shown or entry["model_module"] != "anywidget":
             continue
         state = {
-            k: v for k, v in entry["state"].items() if k not in ("_css", "still") and v is not None
+            name: value
+            for name, value in entry["state"].items()
+            if name not in ELSEWHERE and value is not None
         }
         key = hashlib.sha256(state["_esm"].encode()).hexdigest()[:10]
         modules[key] = state["_esm"]
@@ -80,18 +79,18 @@ def embed(app, pagename, templatename, context, doctree):
     """Move the page's widget state, slimmed, to the end of its body; take it and the host away
     where no widget is shown.
     """
-    scripts, body = context.get("script_files", []), context.get("body") or ""
+    scripts = context.get("script_files", [])
+    body = context.get("body") or ""
     state = next((s for s in scripts if getattr(s, "attributes", {}).get("type") == STATE), None)
     if state is None:
         return
     scripts.remove(state)
-    shown = {
-        json.loads(part.split("</script>")[0])["model_id"]
-        for part in body.split(f'<script type="{VIEW}">')[1:]
-    }
+    views = [part.split("</script>")[0] for part in body.split(f'<script type="{VIEW}">')[1:]]
+    shown = {json.loads(view)["model_id"] for view in views}
     page = slim(json.loads(state.attributes["body"]), shown)
     if page["state"]:
-        data = json.dumps(page, separators=(",", ":"), ensure_ascii=False).replace("</", r"<\/")
+        data = json.dumps(page, separators=(",", ":"), ensure_ascii=False)
+        data = data.replace("</", r"<\/")  # or it would end the script
         context["body"] = f'{body}<script type="{STATE}">{data}</script>'
     else:
         hosts = tuple(app.config.nb_ipywidgets_js)
