@@ -20,6 +20,7 @@ from labkit.traces.attention import record_attention
 from labkit.traces.decode import DecodeStep
 from labkit.traces.schedule import ScheduleStep
 from labkit.widgets import base, bet, explore, markup, numbers, panel, play, plot, scene, views
+from tests import sphinxes
 
 ROOT = Path(__file__).parents[2]
 
@@ -582,8 +583,6 @@ def notebook(*widgets, text="# Page"):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Two pages built by Sphinx: one with widgets, one with a panel alone."""
-    from sphinx.application import Sphinx
-
     source = tmp_path_factory.mktemp("site")
     (source / "index.ipynb").write_text(
         json.dumps(notebook(line(), line(title="More lines"), play(decode("static")), text=TOC))
@@ -599,17 +598,7 @@ def site(tmp_path_factory):
         "exclude_patterns": ["_build"],
     }
     out = source / "_build"
-    app = Sphinx(
-        source,
-        None,
-        out,
-        source / "_doctrees",
-        "html",
-        confoverrides=config,
-        status=None,
-        warningiserror=True,
-    )
-    app.build()
+    sphinxes.build(source, out, config, warningiserror=True)
     return out
 
 

@@ -9,26 +9,17 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
-from sphinx.application import Sphinx
-from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 from course import blocks
 from course.block import Block, Lowered, LoweredRole, Role
 from course.lower import Book, Page
 from course.words import BUDGET, budget, core_words
 from labkit import lab, results
+from tests import sphinxes
 from tests.conftest import ROOT
 
-SETTINGS = {
-    "extensions": ["myst_nb", "sphinxcontrib.bibtex", "course"],
+SETTINGS = sphinxes.COURSE | {
     "myst_enable_extensions": ["colon_fence", "dollarmath"],
-    "bibtex_bibfiles": [],
-    "html_theme": "course",
-    "html_theme_options": {
-        "repository_url": "https://example.org/a/b",
-        "repository_branch": "main",
-    },
-    "nb_execution_mode": "off",
     "suppress_warnings": ["myst.xref_missing"],
 }
 
@@ -45,20 +36,7 @@ class Site:
     def build(self, text: str, **settings) -> BeautifulSoup:
         (self.folder / "index.md").write_text(f"# Title\n\n{text}\n")
         out = self.folder / "out"
-        with patch_docutils(None), docutils_namespace():
-            app = Sphinx(
-                self.folder,
-                None,
-                out,
-                self.folder / "doctrees",
-                "html",
-                SETTINGS | settings,
-                status=None,
-                warning=sys.stderr,
-                freshenv=True,
-                warningiserror=True,
-            )
-            app.build()
+        sphinxes.build(self.folder, out, SETTINGS | settings, freshenv=True, warningiserror=True)
         return BeautifulSoup((out / "index.html").read_text(), "html.parser")
 
 

@@ -6,11 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 from jupyter_cache import get_cache
-from sphinx.application import Sphinx
-from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 from course import keys
 from labkit import machines, modules, paths, results
+from tests import sphinxes
 from tests.conftest import ROOT
 
 HEAD = """\
@@ -214,24 +213,12 @@ def build(monkeypatch, tmp_path):
     def run() -> tuple[set, int]:
         read = set()
         before = runs()
-        settings = {
-            "extensions": ["myst_nb", "sphinxcontrib.bibtex", "course"],
-            "bibtex_bibfiles": [],
-            "html_theme": "course",
-            "html_theme_options": {
-                "repository_url": "https://example.org/a/b",
-                "repository_branch": "main",
-            },
+        settings = sphinxes.COURSE | {
             "nb_execution_mode": "cache",
             "nb_execution_cache_path": str(cache),
         }
-        with patch_docutils(None), docutils_namespace():
-            app = Sphinx(
-                source, None, tmp_path / "out", tmp_path / "trees", "html", settings, status=None
-            )
-            app.connect("source-read", lambda app, docname, text: read.add(docname))
-            app.build()
-        assert app.statuscode == 0
+        seen = {"source-read": lambda app, docname, text: read.add(docname)}
+        sphinxes.build(source, tmp_path / "out", settings, seen)
         return read - {"index"}, len(runs() - before)
 
     return SimpleNamespace(source=source, keys=theirs, run=run)
