@@ -17,6 +17,8 @@ from root import ROOT
 
 # a file of its own among wider ones: the folders that pages show have a ruff.toml
 PAGE_WIDTH = ["--line-length", "78", "labs/labkit/decode.py"]
+# a group of tests shares what is slow to make; chapters, the largest groups, come first
+GROUPED = ["--dist", "loadgroup", "--no-loadscope-reorder"]
 EVERYTHING = {
     # before the book is built, which would write them anew
     "the committed notebooks": ["scripts/notebooks.py", "--check"],
@@ -25,7 +27,7 @@ EVERYTHING = {
     "lint": ["-m", "ruff", "check", "--quiet", "."],
     "the layout of code": ["-m", "ruff", "format", "--check", "--quiet", "."],
     "the layout of what pages show": ["-m", "ruff", "format", "--check", "--quiet", *PAGE_WIDTH],
-    "the tests": ["-m", "pytest", "-n", "2", "--dist", "loadgroup"],
+    "the tests": ["-m", "pytest", "-n", "2", *GROUPED],
 }
 # without these the tests of the site would only say it again
 SITE = ("the book", "its page")

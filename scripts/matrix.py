@@ -18,9 +18,10 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from check import GROUPED
+from root import ROOT
+
 VENV = ROOT / ".venv/bin/python"
 PYTHON = str(VENV) if VENV.exists() else sys.executable
 # the tests of labkit and of the labs, less those that compute nothing
@@ -81,7 +82,7 @@ def run(name: str, processes: int) -> tuple[dict[str, int], float, str]:
     setting = SETTINGS[name]
     changed = {variable for one in SETTINGS.values() for variable in one.env}
     env = {k: v for k, v in os.environ.items() if k not in changed}
-    command = [PYTHON, "-m", "pytest", "-n", str(processes), "--dist", "loadgroup"]
+    command = [PYTHON, "-m", "pytest", "-n", str(processes), *GROUPED]
     command += [f"--ignore=tests/labkit/test_{name}.py" for name in NO_ARITHMETIC]
     start = time.monotonic()
     done = subprocess.run(

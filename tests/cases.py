@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import ModuleType
 
@@ -71,8 +71,12 @@ def lab_cases() -> dict[str, LabCase]:
 
 @functools.cache
 def quick_rows(id: str) -> list[dict]:
-    """One quick run of a lab, shared by all tests of a process. Copy it before you change it."""
-    return labs()[id].measure(quick=True)
+    """One quick run of a lab, shared by all tests of a process. Copy it before you change it.
+
+    It has the threads that the tests have: no time it takes is quoted, and several processes share
+    the cores.
+    """
+    return replace(labs()[id], threads=None).measure(quick=True)
 
 
 def reads_well(text: str) -> bool:

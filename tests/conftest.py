@@ -69,6 +69,7 @@ def chapter_of(item) -> str | None:
     return found[1] if found else None
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     """CUDA tests are for machines that have it (`make gpu`): elsewhere they are not collected.
 

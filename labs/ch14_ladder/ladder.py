@@ -121,6 +121,7 @@ def run(
     copied,
     judged,
     timings,
+    points,
     repeats,
     ends=0,
 ):
@@ -129,7 +130,8 @@ def run(
     requests: of the workload; part: first and last token kept of their prompts; new: tokens of a
     reply, None = each its own. slots: of the engine. alone: requests that one user has. characters,
     copied: see `copies`. judged: tokens of each text that quality is measured on. timings: see
-    `rungs_of_one`. repeats: rounds. ends: 1 = the naive loop and the top rungs only.
+    `rungs_of_one`. points: lengths that the naive loop is run at. repeats: rounds. ends: 1 = the
+    naive loop and the top rungs only.
     """
     from labkit.weights import smollm2
     from labkit_labs.ch14_ladder import rungs
@@ -148,7 +150,7 @@ def run(
         one = one[-1:]
         compared = sample
     copying = copies(models["fp32"], tokenizer, characters, copied)
-    climb = partial(rungs.climb, plain, qualities=qualities, repeats=repeats)
+    climb = partial(rungs.climb, plain, qualities=qualities, points=points, repeats=repeats)
     return [
         *climb("throughput", work, many, compared=compared),
         *climb("one user", work[:alone], one),
@@ -238,6 +240,7 @@ LAB = Lab(
             "copied": 200,
             "judged": 2000,
             "timings": 5,
+            "points": 4,
             "repeats": 3,
         },
         "quick": {
@@ -250,6 +253,7 @@ LAB = Lab(
             "copied": 8,
             "judged": 64,
             "timings": 1,
+            "points": 2,
             "repeats": 1,
         },
     },

@@ -21,9 +21,9 @@ from labkit.quant import perplexity, text
 from labkit_labs.common.workload import Job, one_by_one
 
 
-def naive_seconds(model, work: list[Job], points: int = 4, new: int = 4) -> tuple[float, float]:
-    """Seconds that the naive loop needs for the work: it is run at several lengths, for `new`
-    tokens each, and interpolated between.
+def naive_seconds(model, work: list[Job], points: int, new: int = 4) -> tuple[float, float]:
+    """Seconds that the naive loop needs for the work: it is run at `points` lengths (2 or more),
+    for `new` tokens each, and interpolated between.
 
     Also how far a run at a length between two of them was off (1 = not at all).
     """
@@ -81,6 +81,7 @@ def climb(
     rungs: list[Rung],
     *,
     qualities: dict[str, dict],
+    points: int,
     repeats: int,
     compared: int = 1,
 ) -> list[dict]:
@@ -88,12 +89,12 @@ def climb(
     below.
 
     model: of the naive loop. ladder: what the rows are called. qualities: of each dtype, for its
-    rows. repeats: rounds. compared: of every so-manieth job the tokens are compared with those of
-    one user and a cache in fp32.
+    rows. points: lengths that the naive loop is run at. repeats: rounds. compared: of every
+    so-manieth job the tokens are compared with those of one user and a cache in fp32.
     """
     device = str(model.device)
     parts = {rung.name: work[:: rung.sample] for rung in rungs}
-    fns = {"naive": partial(naive_seconds, model, work)}
+    fns = {"naive": partial(naive_seconds, model, work, points)}
     for rung in rungs:
         fns[rung.name] = partial(bench.timed, partial(rung.serve, parts[rung.name]), device)
     # a round takes minutes: nothing warms up

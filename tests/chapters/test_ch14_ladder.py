@@ -23,7 +23,7 @@ def climbed() -> dict[str, list[dict]]:
         "one user": ladder.rungs_of_one(model, models, timings=1),
     }
     return {
-        name: rungs.climb(model, name, work, these, qualities=qualities, repeats=1)
+        name: rungs.climb(model, name, work, these, qualities=qualities, points=2, repeats=1)
         for name, these in ladders.items()
     }
 
