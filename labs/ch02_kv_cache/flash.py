@@ -141,4 +141,5 @@ LAB = Lab(
     go=go,
     plot=plot,
     minutes=2,
+    cpu_only=True,
 )

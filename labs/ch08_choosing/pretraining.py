@@ -152,4 +152,5 @@ LAB = Lab(
     go=go,
     plot=plot,
     minutes=0,
+    cpu_only=True,
 )

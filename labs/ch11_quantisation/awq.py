@@ -100,4 +100,5 @@ LAB = Lab(
     go=go,
     plot=plot,
     minutes=0.5,
+    cpu_only=True,
 )

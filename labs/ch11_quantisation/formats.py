@@ -98,4 +98,5 @@ LAB = Lab(
     go=go,
     plot=plot,
     minutes=0.2,
+    cpu_only=True,
 )

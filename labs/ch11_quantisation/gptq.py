@@ -124,4 +124,5 @@ LAB = Lab(
     go=go,
     plot=plot,
     minutes=0.4,
+    cpu_only=True,
 )

@@ -48,6 +48,7 @@ class Lab:
     needs: tuple[str, ...] = ()  # ids of the labs whose stored results it reads
     sizes: dict[str, dict] = field(default_factory=lambda: {"full": {}, "quick": {}})
     threads: int | None = None  # torch's threads while it runs; None = as they are
+    cpu_only: bool = False  # whatever the device
     id: str = ""  # of its file, as is the next: `labs()` fills them in
     chapter: str = ""
 
@@ -55,6 +56,10 @@ class Lab:
     def result(self) -> str:
         """The name its rows are stored under: `ch05/ring`."""
         return chapters.result_name(self.id)
+
+    def on(self, device: str) -> str:
+        """The device that it runs on when it is asked for this one."""
+        return "cpu" if self.cpu_only else device
 
     def measure(self, device: str = "cpu", quick: bool = False, **changed) -> Recorded:
         """Run it. Its full sizes or its quick ones, and on top of them what was changed."""
@@ -64,7 +69,7 @@ class Lab:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
-            rows = self.run(device=device, **{**sizes, **changed})
+            rows = self.run(device=self.on(device), **{**sizes, **changed})
         finally:
             torch.set_num_threads(before)
         return rows if isinstance(rows, Recorded) else Recorded(rows)

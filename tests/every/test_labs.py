@@ -95,4 +95,5 @@ def test_what_is_stored_passes_its_labs_checkpoint(id, path):
     """What a real model's quality comes out at is asked of the rows that were measured."""
     document = json.loads(path.read_text())
     device = "cuda" if "gpu" in document["env"] else "cpu"
+    assert LABS[id].on(device) == device, "it is filed under a GPU, and ran on a CPU"
     assert LABS[id].stops(document["rows"], device) is None

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from labkit import cli, results
+from labkit import cli, dtypes, results
 from labkit import lab as house
 from labkit.lab import Lab, in_order, labs
 
@@ -166,3 +166,15 @@ def test_a_real_lab_runs(capsys, monkeypatch):
     use(monkeypatch, labs()["CH03-SAVINGS"])
     code, out, _ = run(capsys, "--quick")
     assert code == 0 and "1 of 1 labs" in out and "All say go." in out
+
+
+def test_what_runs_on_the_cpu_alone_is_not_run_where_a_gpu_is_lent(capsys, monkeypatch):
+    def name(device):
+        return [{"x": device}]
+
+    own = replace(a_lab("CH01-B", run=name), cpu_only=True)
+    assert own.measure("cuda")[0]["x"] == "cpu"
+    use(monkeypatch, a_lab("CH01-A", run=name), own)
+    monkeypatch.setattr(dtypes, "check_device", lambda device: None)
+    code, out, _ = run(capsys, "--device", "cuda")
+    assert code == 0 and "1 of 1 labs" in out and "title of CH01-B" not in out

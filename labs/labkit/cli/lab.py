@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from labkit import lab as house
@@ -49,6 +50,8 @@ def run(args) -> None:
     if not args.json:
         needs = ", ".join(lab.needs) or "nothing"
         print(f"{lab.id}  {lab.title}\n\nObjective: {lab.objective}\nNeeds: {needs}\n")
+    if lab.on(args.device) != args.device:
+        print(f"{lab.id} runs on the CPU alone, and so it does now", file=sys.stderr)
     given = provenance(lab, args.device)
     rows = lab.measure(args.device, args.quick, **changed)
     stored = store(lab, rows, given) if args.store else []
@@ -58,7 +61,7 @@ def run(args) -> None:
     print(table(rows, lab.columns))
     print(f"\nWhat to notice: {lab.noticed(rows)}")
     if lab.go or lab.pays:
-        print(f"Checkpoint: {lab.verdict(rows, args.device)}")
+        print(f"Checkpoint: {lab.verdict(rows, given['device'])}")
     if lab.plot and args.plot:
         lab.plot(rows).save(args.plot)
         print(f"Plot: {args.plot}")
@@ -83,7 +86,7 @@ def check_plot(file: str) -> None:
 
 def provenance(lab: house.Lab, device: str) -> dict:
     """What a document can't find out once the lab has run; to be taken before it runs."""
-    return {"device": device, "load": load_average(), "threads": lab.threads}
+    return {"device": lab.on(device), "load": load_average(), "threads": lab.threads}
 
 
 def store(lab: house.Lab, rows: house.Recorded, given: dict) -> list[Path]:

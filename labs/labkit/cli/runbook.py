@@ -50,6 +50,8 @@ def run(args) -> None:
         if start not in ids:
             raise UnknownName("lab", args.start, ids)
         order = order[ids.index(start) :]
+    # a machine is lent for its GPU
+    order = [lab for lab in order if lab.on(args.device) == args.device]
     if args.quick and args.store:
         raise ValueError("a quick run is too small to be stored: leave out --quick or --store")
     done = []
