@@ -17,8 +17,6 @@ from root import ROOT
 
 # a file of its own among wider ones: the folders that pages show have a ruff.toml
 PAGE_WIDTH = ["--line-length", "78", "labs/labkit/decode.py"]
-# a group of tests shares what is slow to make; chapters, the largest groups, come first
-GROUPED = ["--dist", "loadgroup", "--no-loadscope-reorder"]
 EVERYTHING = {
     # before the book is built, which would write them anew
     "the committed notebooks": ["scripts/notebooks.py", "--check"],
@@ -27,7 +25,7 @@ EVERYTHING = {
     "lint": ["-m", "ruff", "check", "--quiet", "."],
     "the layout of code": ["-m", "ruff", "format", "--check", "--quiet", "."],
     "the layout of what pages show": ["-m", "ruff", "format", "--check", "--quiet", *PAGE_WIDTH],
-    "the tests": ["-m", "pytest", "-n", "2", *GROUPED],
+    "the tests": ["-m", "pytest", "-n", "2"],
 }
 # without these the tests of the site would only say it again
 SITE = ("the book", "its page")

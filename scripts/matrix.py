@@ -19,7 +19,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from check import GROUPED
 from root import ROOT
 
 VENV = ROOT / ".venv/bin/python"
@@ -82,7 +81,7 @@ def run(name: str, processes: int) -> tuple[dict[str, int], float, str]:
     setting = SETTINGS[name]
     changed = {variable for one in SETTINGS.values() for variable in one.env}
     env = {k: v for k, v in os.environ.items() if k not in changed}
-    command = [PYTHON, "-m", "pytest", "-n", str(processes), *GROUPED]
+    command = [PYTHON, "-m", "pytest", "-n", str(processes)]
     command += [f"--ignore=tests/labkit/test_{name}.py" for name in NO_ARITHMETIC]
     start = time.monotonic()
     done = subprocess.run(

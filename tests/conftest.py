@@ -56,27 +56,25 @@ def pytest_addoption(parser):
     parser.addoption("--chapter", help="run only the tests of this chapter: --chapter 02")
 
 
-def chapter_of(item) -> str | None:
+def chapter_of(nodeid: str) -> str | None:
     """The number of the chapter that a test is about: of its file, or of what it is run for
     (`CH02-LOOPS`, `02_kv_cache`, `02.1`, the page `book/chapters/02_kv_cache`).
     """
-    if found := re.match(r"test_ch(\d\d)_", item.path.name):
+    path, _, test = nodeid.partition("::")
+    if found := re.search(r"/test_ch(\d\d)_", path):
         return found[1]
-    if item.path.parent.name not in ("every", "site") or not hasattr(item, "callspec"):
+    _, _, run_for = test.partition("[")
+    if not re.match("tests/(every|site)/", path):
         return None
-    page = re.search(r"book/chapters/(\d\d)b?_", item.callspec.id)
-    found = page or re.match(r"(?:CH)?(\d\d)(?=b?[-._])", item.callspec.id)
+    page = re.search(r"book/chapters/(\d\d)b?_", run_for)
+    found = page or re.match(r"(?:CH)?(\d\d)(?=b?[-._])", run_for)
     return found[1] if found else None
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
-    """CUDA tests are for machines that have it (`make gpu`): elsewhere they are not collected.
-
-    Tests of one chapter, and tests of one file, share what they made: they run in one process.
-    """
+    """CUDA tests are for machines that have it (`make gpu`): elsewhere they are not collected."""
     wanted = config.getoption("chapter")
-    drop = [item for item in items if wanted and chapter_of(item) != wanted]
+    drop = [item for item in items if wanted and chapter_of(item.nodeid) != wanted]
     if any(item.get_closest_marker("cuda") for item in items):
         import torch
 
@@ -85,8 +83,24 @@ def pytest_collection_modifyitems(config, items):
     if drop:
         config.hook.pytest_deselected(items=drop)
         items[:] = [item for item in items if item not in set(drop)]
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(chapter_of(item) or str(item.path)))
+
+
+@pytest.hookimpl(optionalhook=True)  # called where tests run on several processes (`-n 2`)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of one chapter, and tests of one file, share what they made: they run in one process.
+
+    Chapters are the largest groups, and come first.
+    """
+    if config.option.dist != "load":  # something else was asked for
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByChapter(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return chapter_of(nodeid) or nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False
+    return ByChapter(config, log)
 
 
 @pytest.fixture(autouse=True)

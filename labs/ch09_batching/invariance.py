@@ -18,7 +18,7 @@ def models(device: str) -> dict:
     from labkit.weights import smollm2
 
     plain, tokenizer = smollm2("fp32", device, packed=False)
-    smoothed = quant.smooth(plain, tokenizer.encode(quant.text("calibration")))
+    smoothed = quant.smooth(plain, tokenizer.encode(quant.read_text("calibration")))
     return {
         "fp32": smollm2("fp32", device)[0],
         "bf16": smollm2("bf16", device)[0],

@@ -20,7 +20,7 @@ def variants(device: str):
     from labkit.weights import smollm2
 
     fp32, tokenizer = smollm2("fp32", device)
-    some = tokenizer.encode(quant.text("calibration"))
+    some = tokenizer.encode(quant.read_text("calibration"))
     kept = quant.outliers(fp32, some)
 
     def fresh():
@@ -96,7 +96,9 @@ def run(device, *, tokens, repeats):
     from labkit import quant
 
     models, tokenizer = variants(device)
-    texts = {name: tokenizer.encode(quant.text(name))[:tokens] for name in ("course", "milton")}
+    texts = {
+        name: tokenizer.encode(quant.read_text(name))[:tokens] for name in ("course", "milton")
+    }
     by_batch = [speeds(models, batch, repeats, device) for batch in progress(BATCHES, "batches")]
     perplexities = {}
     rows = []
@@ -201,7 +203,7 @@ LAB = Lab(
         "change_milton": "Milton|+.2%",
     },
     run=run,
-    sizes={"full": {"tokens": None, "repeats": 15}, "quick": {"tokens": 200, "repeats": 1}},
+    sizes={"full": {"tokens": None, "repeats": 15}, "quick": {"tokens": 64, "repeats": 1}},
     threads=1,
     go=go,
     plot=plot,

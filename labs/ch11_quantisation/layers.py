@@ -27,7 +27,7 @@ def real_layer(rows: int, tokens: int):
 
     @torch.inference_mode()
     def entering(text: str):
-        ids = tokenizer.encode(quant.text(text))[:tokens]
+        ids = tokenizer.encode(quant.read_text(text))[:tokens]
         return model(Step.of([(0, 0, ids)]), model.caches("none", 1, 1)).double().numpy()
 
     return w, entering("milton"), entering("course")

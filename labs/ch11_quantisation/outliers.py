@@ -14,9 +14,11 @@ def run(device, *, tokens):
     from labkit.weights import smollm2
 
     model, tokenizer = smollm2("fp32", device)
-    ids = tokenizer.encode(quant.text("course"))[:tokens]
+    ids = tokenizer.encode(quant.read_text("course"))[:tokens]
     before = quant.calibrate(model, ids)
-    after = quant.calibrate(quant.smooth(model, tokenizer.encode(quant.text("calibration"))), ids)
+    after = quant.calibrate(
+        quant.smooth(model, tokenizer.encode(quant.read_text("calibration"))), ids
+    )
     rows = []
     for i in range(len(model.blocks)):
         down = f"blocks.{i}.ffn.down"

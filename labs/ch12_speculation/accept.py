@@ -54,10 +54,10 @@ def places(model, tokenizer, n):
     each has more than 3 %: [n,5].
     """
     from labkit import Sampling, logits
-    from labkit.quant import text
+    from labkit.quant import read_text
     from labkit.sampling import probabilities
 
-    tokens = tokenizer.encode(text("course"))[:80]
+    tokens = tokenizer.encode(read_text("course"))[:80]
     p = probabilities(logits(model, tokens), Sampling(temperature=1.0, top_k=5))  # [T,V]
     top = p.cpu().topk(5, dim=-1).values
     return top[top[:, -1] > 0.03][:n]

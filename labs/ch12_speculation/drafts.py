@@ -17,11 +17,11 @@ WITHOUT = ("without", "never")
 def proposers(model, layers, timed: bool, device: str) -> dict:
     """Who guesses, by name. timed: choose the int8 copy's kernels by the clock."""
     from labkit.quant import quantize
-    from labkit.quant.linear import kernels
+    from labkit.quant.linear import kernel_names
     from labkit.speculative import DraftModel, NGram
     from labkit.weights import smollm2
 
-    kernel = None if timed else kernels("int8", device)[0]
+    kernel = None if timed else kernel_names("int8", device)[0]
     eight = quantize(smollm2("fp32", device, packed=False)[0], "int8", kernel=kernel)
     return {
         "n-gram": NGram(),

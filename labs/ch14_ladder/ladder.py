@@ -32,7 +32,7 @@ def variants(tokenizer, device: str, slots: int) -> dict:
     fp32 activations.
     """
     from labkit.linear import has_bf16
-    from labkit.quant import quantize, smooth, text
+    from labkit.quant import quantize, read_text, smooth
     from labkit.weights import smollm2
 
     def fresh():
@@ -45,7 +45,7 @@ def variants(tokenizer, device: str, slots: int) -> dict:
         found["fp16"] = quantize(fresh(), "fp16")
     found["int8"] = quantize(fresh(), "int8")
     # CH11-OUTLIERS says why; what comes after a gate stays too wild for 8-bit activations
-    smoothed = smooth(fresh(), tokenizer.encode(text("calibration")), alpha=0.65)
+    smoothed = smooth(fresh(), tokenizer.encode(read_text("calibration")), alpha=0.65)
     weights_only = quantize(smoothed, "int8", only=("head", "*.down"), rows=slots)
     found["w8a8"] = quantize(weights_only, "w8a8", rows=slots)
     return found
@@ -245,7 +245,7 @@ LAB = Lab(
         },
         "quick": {
             "requests": 4,
-            "part": (220, 290),
+            "part": (250, 290),
             "new": 6,
             "slots": 4,
             "alone": 2,

@@ -17,7 +17,7 @@ import numpy as np
 
 from labkit import bench, formulas
 from labkit.decode import generate
-from labkit.quant import perplexity, text
+from labkit.quant import perplexity, read_text
 from labkit_labs.common.workload import Job, one_by_one
 
 
@@ -156,6 +156,6 @@ def agreement(made: dict[int, list[int]], truth: dict[int, list[int]]) -> float:
 def quality(model, tokenizer, tokens: int) -> dict:
     """Perplexity on the first tokens of the two texts."""
     return {
-        f"perplexity_{name}": perplexity(model, tokenizer.encode(text(name))[:tokens])
+        f"perplexity_{name}": perplexity(model, tokenizer.encode(read_text(name))[:tokens])
         for name in ("course", "milton")
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labkit.quant import text
+from labkit.quant import read_text
 
 COPY = "Correct the spelling of this text and change nothing else:\n\n"
 CODE = (
@@ -28,7 +28,7 @@ def test_append_adds_one_token():
 
 def paragraphs() -> list[str]:
     """The longer paragraphs of the course's text."""
-    return [p for p in text("course").split("\n\n") if len(p) > 150]
+    return [p for p in read_text("course").split("\n\n") if len(p) > 150]
 
 
 def passage(first: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from labkit.decode import generate
 from labkit.engine import Engine
-from labkit.quant import text
+from labkit.quant import read_text
 
 WORKLOAD = Path(__file__).parent / "data" / "workload.json"
 SYSTEM = """
@@ -45,7 +45,7 @@ def make_workload(tokenizer, n: int = 48, seed: int = 0) -> dict:
     """48 requests: a system prompt of 256 tokens that all share, 20 to 120 tokens of their own,
     replies of geometric length, mean 64.
     """
-    draw, words = np.random.default_rng(seed), tokenizer.encode(text("course"))
+    draw, words = np.random.default_rng(seed), tokenizer.encode(read_text("course"))
     own, new = draw.integers(20, 121, n), np.clip(draw.geometric(1 / 64, n), 8, 256)
     at = draw.integers(0, len(words) - 120, n)
     return {

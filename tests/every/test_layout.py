@@ -11,7 +11,7 @@ from scripts.colab_check import build_wheel
 
 from labkit import chapters, modules, paths
 from labkit.lab import labs
-from tests.conftest import ROOT
+from tests.conftest import ROOT, chapter_of
 
 FOLDERS = [c for c in chapters.every() if (paths.labs() / c.folder).is_dir()]
 READS_OTHERS = {"14"}  # the ladder climbs over all of them
@@ -148,3 +148,19 @@ def test_the_top_level_is_what_the_readme_names():
         *("book", "notebooks", "labs", "animations", "scripts", "tests", "media"),
     }
     assert {name for name in there - fixed if not name.endswith(".egg-info")} == set()
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "number"),
+    [
+        ("tests/chapters/test_ch10_paging.py::test_x[02_kv_cache]", "10"),
+        ("tests/every/test_labs.py::test_x[CH05-RING]", "05"),
+        ("tests/every/test_checks.py::test_x[02.1]", "02"),
+        ("tests/every/test_clips.py::test_x[02b_online_softmax-OnlineSoftmax]", "02"),
+        ("tests/site/test_site.py::test_x[390-book/chapters/02b_online_softmax]", "02"),
+        ("tests/site/test_site.py::test_x[390-book/labs]", None),
+        ("tests/labkit/test_formulas.py::test_x[07-1]", None),
+    ],
+)
+def test_a_test_tells_by_its_name_which_chapter_it_is_about(nodeid, number):
+    assert chapter_of(nodeid) == number

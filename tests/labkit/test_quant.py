@@ -65,8 +65,8 @@ def test_every_kernel_gives_the_exact_product_rounded(kind, rows):
     """
     of, x = layer(), torch.randn(rows, 96) * torch.logspace(-3, 3, rows)[:, None]
     x[0, :8] = x.abs().max()
-    assert "plain" in linear.kernels(kind)
-    for kernel in linear.kernels(kind):
+    assert "plain" in linear.kernel_names(kind)
+    for kernel in linear.kernel_names(kind):
         want, sizes = product(kind, kernel, of.weight, x)
         most = (x.shape[1] + 4) * 2**-24 * sizes
         if kind == "int4" or (kernel == "int8pack" and rows <= 16):  # outputs are bf16
@@ -100,8 +100,8 @@ def test_a_kernel_that_saturates_is_left_out(monkeypatch):
             return (pairs.sum(2) - 128 * self.codes.float().sum(1)) * self.scale
 
     monkeypatch.setitem(linear.KERNELS, "saturating", Saturating)
-    assert linear.kernels.__wrapped__("w8a8") == [
-        k for k in linear.KERNELS if k in linear.kernels("w8a8")
+    assert linear.kernel_names.__wrapped__("w8a8") == [
+        k for k in linear.KERNELS if k in linear.kernel_names("w8a8")
     ]
     x = torch.randn(4, 96)
     codes, scale = linear.channel_codes(layer().weight)
@@ -138,7 +138,7 @@ def test_two_digits_are_nearly_exact():
 def test_a_request_does_not_see_its_batch(kind):
     """Not by a bit: sums of whole numbers have no order, and a row's scale is its own."""
     of = layer(256, 128)
-    for kernel in [k for k in linear.kernels(kind) if linear.KERNELS[k].whole]:
+    for kernel in [k for k in linear.kernel_names(kind) if linear.KERNELS[k].whole]:
         q, x = linear.Int8Linear(of, of.weight, kind, kernel), torch.randn(9, 256)
         alone = q(x[3:4])
         x[5] *= 3000
@@ -204,7 +204,7 @@ def test_a_bias_is_added():
 def test_weights_too_large_for_16_bits_are_cut():
     of = layer()
     of.weight[0, 0] = 1e6
-    for kernel in linear.kernels("fp16"):
+    for kernel in linear.kernel_names("fp16"):
         y = linear.FP16Linear(of, of.weight, "fp16", kernel)(torch.eye(96))
         assert y[0, 0] == 65504 and y.isfinite().all()
 
@@ -221,12 +221,12 @@ def test_bad_requests_are_refused():
 
 
 def test_the_fastest_kernel_is_taken(monkeypatch):
-    monkeypatch.setattr(convert, "kernels", lambda *_: ["int8pack", "plain", "fbgemm"])
+    monkeypatch.setattr(convert, "kernel_names", lambda *_: ["int8pack", "plain", "fbgemm"])
     took = {"int8pack": 1.0, "fbgemm": 0.5}
     monkeypatch.setattr(convert, "_seconds", lambda layers, rows, device: took[layers[0].kernel])
     assert "int8 fbgemm" in quant.quantize(
         tiny(), "int8"
-    ).quantisation or "fbgemm" not in linear.kernels("int8")
+    ).quantisation or "fbgemm" not in linear.kernel_names("int8")
     took["fbgemm"] = 0.95  # not clearly faster
     assert "int8 int8pack" in quant.quantize(tiny(), "int8").quantisation
 
@@ -358,8 +358,8 @@ def test_perplexity_predicts_every_token_once():
 
 
 def test_texts_come_without_their_source_note():
-    texts = {name: quant.text(name) for name in ("course", "milton", "calibration")}
+    texts = {name: quant.read_text(name) for name in ("course", "milton", "calibration")}
     assert all("Source:" not in t for t in texts.values())
     assert all(1200 < len(texts[name].split()) < 1800 for name in ("course", "milton"))
     with pytest.raises(ValueError, match="no text is called 'bible'; did you mean '"):
-        quant.text("bible")
+        quant.read_text("bible")

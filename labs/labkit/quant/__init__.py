@@ -7,17 +7,17 @@ keys and values in 8 bits; `quality` is perplexity on two texts.
 
 from labkit.quant.cache import Int8Cache
 from labkit.quant.convert import KINDS, calibrate, outliers, quantize, smooth
-from labkit.quant.linear import kernels
-from labkit.quant.quality import perplexity, text
+from labkit.quant.linear import kernel_names
+from labkit.quant.quality import perplexity, read_text
 
 __all__ = [
     "KINDS",
     "Int8Cache",
     "calibrate",
-    "kernels",
+    "kernel_names",
     "outliers",
     "perplexity",
     "quantize",
+    "read_text",
     "smooth",
-    "text",
 ]

@@ -12,7 +12,7 @@ from labkit import bench
 from labkit.config import UnknownName
 from labkit.linear import Linear
 from labkit.model import GPT
-from labkit.quant.linear import KINDS, FewBits, FewBitsEmbedding, kernels, row_digits
+from labkit.quant.linear import KINDS, FewBits, FewBitsEmbedding, kernel_names, row_digits
 from labkit.step import Step
 
 
@@ -39,7 +39,7 @@ def quantize(
                 f"no linear layer is called {pattern!r}: the names go from {min(linear)!r} to"
                 f" {max(linear)!r}"
             )
-    known = kernels(kind, model.device.type)
+    known = kernel_names(kind, model.device.type)
     if kernel is not None and kernel not in known:
         raise UnknownName(f"{kind} kernel that is right here", kernel, known)
     fits = lambda name, patterns: any(fnmatch(name, p) for p in patterns)

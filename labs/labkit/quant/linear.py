@@ -152,7 +152,7 @@ KERNELS = {
 
 
 @functools.cache
-def kernels(kind: str, device: str = "cpu") -> list[str]:
+def kernel_names(kind: str, device: str = "cpu") -> list[str]:
     """The kernels that run here and are right, in order of preference.
 
     Right also on numbers so large that a 16-bit sum of two products overflows: without VNNI,

@@ -14,7 +14,7 @@ from labkit.model import GPT
 from labkit.step import Step
 
 
-def text(name: str) -> str:
+def read_text(name: str) -> str:
     """A stored text: "course" (this course's prose), "milton" (Areopagitica, 1644) or "calibration"
     (never judged on).
     """
