@@ -72,7 +72,10 @@ def chapter_of(nodeid: str) -> str | None:
 
 
 def pytest_collection_modifyitems(config, items):
-    """CUDA tests are for machines that have it (`make gpu`): elsewhere they are not collected."""
+    """CUDA tests are for machines that have it (`make gpu`): elsewhere they are not collected.
+
+    The order is for several processes.
+    """
     wanted = config.getoption("chapter")
     drop = [item for item in items if wanted and chapter_of(item.nodeid) != wanted]
     if any(item.get_closest_marker("cuda") for item in items):
@@ -83,13 +86,15 @@ def pytest_collection_modifyitems(config, items):
     if drop:
         config.hook.pytest_deselected(items=drop)
         items[:] = [item for item in items if item not in set(drop)]
+    # the many small files last: they fill what the processes have left
+    items.sort(key=lambda item: item.nodeid.startswith("tests/labkit/"))
 
 
 @pytest.hookimpl(optionalhook=True)  # called where tests run on several processes (`-n 2`)
 def pytest_xdist_make_scheduler(config, log):
     """Tests of one chapter, and tests of one file, share what they made: they run in one process.
 
-    Chapters are the largest groups, and come first.
+    They keep their order, in which the largest groups, chapters and pages, come first.
     """
     if config.option.dist != "load":  # something else was asked for
         return None

@@ -246,11 +246,11 @@ LAB = Lab(
         "quick": {
             "requests": 4,
             "part": (250, 290),
-            "new": 6,
+            "new": 3,
             "slots": 4,
             "alone": 2,
             "characters": 100,
-            "copied": 8,
+            "copied": 4,
             "judged": 64,
             "timings": 1,
             "points": 2,
