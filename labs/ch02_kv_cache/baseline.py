@@ -99,7 +99,7 @@ LAB = Lab(
         "multiple": "times naive|.1f",
     },
     run=run,
-    sizes={"full": {"new": 128, "repeats": 3}, "quick": {"new": 4, "repeats": 1}},
+    sizes={"full": {"new": 128, "repeats": 3}, "quick": {"new": 2, "repeats": 1}},
     threads=1,
     pays=pays,
     plot=plot,

@@ -124,7 +124,7 @@ LAB = Lab(
     run=run,
     sizes={
         "full": {"contexts": [64, 300, 1024, 2048], "new": 32, "repeats": 3},
-        "quick": {"contexts": [64, 300], "new": 4, "repeats": 1},
+        "quick": {"contexts": [32, 128], "new": 4, "repeats": 1},
     },
     threads=1,
     go=go,

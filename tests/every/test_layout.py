@@ -161,6 +161,7 @@ def test_the_top_level_is_what_the_readme_names():
         ("tests/site/test_site.py::test_x[390-book/labs]", None),
         ("tests/labkit/test_formulas.py::test_x[07-1]", None),
     ],
+    ids=["file", "lab", "exercise", "clip", "page", "no chapter's page", "no chapter"],
 )
 def test_a_test_tells_by_its_name_which_chapter_it_is_about(nodeid, number):
     assert chapter_of(nodeid) == number
