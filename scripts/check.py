@@ -84,7 +84,7 @@ def one(number: str) -> int:
     # in Colab's environment its notebook runs in make test; here its page has run the same cells
     which = ["tests/every", "tests/chapters", "tests/site/test_site.py", "-m", "not slow"]
     tests = {
-        "its tests": ["-m", "pytest", "-n", "2", "--dist", "loadfile", *which, *named],
+        "its tests": ["-m", "pytest", "-n", "2", *which, *named],
     }
     html = ROOT / "_build/check" / number / "html"
     failed = failures(site | tests, COURSE_HTML=str(html))

@@ -86,15 +86,16 @@ def pytest_collection_modifyitems(config, items):
     if drop:
         config.hook.pytest_deselected(items=drop)
         items[:] = [item for item in items if item not in set(drop)]
-    # the many small files last: they fill what the processes have left
-    items.sort(key=lambda item: item.nodeid.startswith("tests/labkit/"))
+    # the largest groups first: small ones fill what the processes have left
+    folders = ["site", "chapters", "every"] if wanted else ["chapters", "every", "site", "labkit"]
+    items.sort(key=lambda item: folders.index(item.nodeid.split("/")[1]))
 
 
 @pytest.hookimpl(optionalhook=True)  # called where tests run on several processes (`-n 2`)
 def pytest_xdist_make_scheduler(config, log):
     """Tests of one chapter, and tests of one file, share what they made: they run in one process.
 
-    They keep their order, in which the largest groups, chapters and pages, come first.
+    Where one chapter alone is tested, its labs are spread.
     """
     if config.option.dist != "load":  # something else was asked for
         return None
@@ -104,8 +105,14 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid: str) -> str:
             return chapter_of(nodeid) or nodeid.partition("::")[0]
 
+    class ByLab(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            lab = re.search(r"\[(CH\d\d-\w+)", nodeid)
+            # what is left shares its clips, or a browser
+            return lab[1] if lab else str(nodeid.startswith("tests/site/"))
+
     config.option.loadscopereorder = False
-    return ByChapter(config, log)
+    return (ByLab if config.getoption("chapter") else ByChapter)(config, log)
 
 
 @pytest.fixture(autouse=True)

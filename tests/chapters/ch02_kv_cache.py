@@ -23,7 +23,7 @@ LABS = {
         real=True,
         doctored=[
             (
-                {"context": 300},
+                {"context": 128},
                 {"prefill_tokens_per_second": 1.0, "tokens_per_second": 2.0},
                 "prefill is no faster",
             ),
