@@ -14,7 +14,7 @@ from course import blocks
 from course.block import Block, Lowered, LoweredRole, Role
 from course.lower import Book, Page
 from course.words import BUDGET, budget, core_words
-from labkit import lab, results
+from labkit import chapters, lab, results
 from tests import sphinxes
 from tests.conftest import ROOT
 
@@ -241,3 +241,14 @@ def test_a_page_over_its_budget_says_by_how_much():
         "3,100 words on the core path, of 2,500, 600 over"
     )
     assert budget("05_swa", 1200).endswith("1,200 words on the core path, of 2,500")
+
+
+def test_the_list_of_chapters_follows_the_table_of_contents(book, monkeypatch):
+    lines = lowered(book, "```{chapters}\n```").splitlines()
+    assert len(lines) == len(chapters.TITLES)
+    assert re.match(r"- \[02 The KV cache\]\(.*02_kv_cache.*#ch-kv-cache\)$", lines[2])
+    assert re.match(r"- \[03 .*\]\(.*#labs-03\), so far its labs$", lines[3])
+    assert lines[13] == "- 13 Scaling to millions, planned"
+    monkeypatch.setattr(chapters, "table_of_contents", list)
+    lines = lowered(book, "```{chapters}\n```").splitlines()
+    assert re.match(r"- \[02 The KV cache\]\(.*#labs-02\), so far its labs$", lines[2])

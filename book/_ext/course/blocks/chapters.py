@@ -1,6 +1,4 @@
-"""`{chapters}`: the fifteen, each with its page, or else its labs, or else a word that it is being
-written.
-"""
+"""`{chapters}`: the fifteen, each with its page, or else its labs, or else a word that it comes."""
 
 from __future__ import annotations
 
@@ -33,8 +31,8 @@ def said(chapter: chapters.Chapter) -> str:
     if chapter.is_open:
         return f"{{ref}}`{name} <{label(chapter)}>`"
     if chapter.lab_names:
-        return f"{name}: its {{ref}}`labs <labs-{chapter.number}>`; the page is being written"
-    return f"{name}: being written"
+        return f"{{ref}}`{name} <labs-{chapter.number}>`, so far its labs"
+    return f"{name}, planned"
 
 
 def label(chapter: chapters.Chapter) -> str:
