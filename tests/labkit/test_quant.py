@@ -206,7 +206,8 @@ def test_weights_too_large_for_16_bits_are_cut():
     of.weight[0, 0] = 1e6
     for kernel in linear.kernel_names("fp16"):
         y = linear.FP16Linear(of, of.weight, "fp16", kernel)(torch.eye(96))
-        assert y[0, 0] == 65504 and y.isfinite().all()
+        last_bits = 8 * 65504 * torch.finfo(torch.float32).eps
+        assert abs(y[0, 0] - 65504) <= last_bits and y.isfinite().all()
 
 
 def test_bad_requests_are_refused():
