@@ -74,7 +74,7 @@ def chapter_of(nodeid: str) -> str | None:
 def pytest_collection_modifyitems(config, items):
     """CUDA tests are for machines that have it (`make gpu`): elsewhere they are not collected.
 
-    The order is for several processes.
+    The largest groups come first: small ones fill what several processes have left.
     """
     wanted = config.getoption("chapter")
     drop = [item for item in items if wanted and chapter_of(item.nodeid) != wanted]
@@ -86,9 +86,10 @@ def pytest_collection_modifyitems(config, items):
     if drop:
         config.hook.pytest_deselected(items=drop)
         items[:] = [item for item in items if item not in set(drop)]
-    # the largest groups first: small ones fill what the processes have left
-    folders = ["site", "chapters", "every"] if wanted else ["chapters", "every", "site", "labkit"]
-    items.sort(key=lambda item: folders.index(item.nodeid.split("/")[1]))
+    # one chapter's pages in a browser take longest; of all chapters, the chapters do
+    folders = ["site", "chapters", "every"] if wanted else ["chapters", "every", "site"]
+    ranks = {folder: rank for rank, folder in enumerate(folders)}
+    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
 
 
 @pytest.hookimpl(optionalhook=True)  # called where tests run on several processes (`-n 2`)

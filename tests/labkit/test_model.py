@@ -74,8 +74,8 @@ def test_last_gives_the_rows_asked_for(pair):
     with torch.inference_mode():
         full = ours(step, ours.caches("none", 2, 9))
         some = ours(step, ours.caches("none", 2, 9), step.last)
-        # the same sums over fewer rows: a matrix product may add them in another order
-        assert gap(full[[8, 13]], some) < 64 * torch.finfo(torch.float32).eps
+    # the same sums over fewer rows: a matrix product may add them in another order
+    assert gap(full[[8, 13]], some) < 64 * torch.finfo(torch.float32).eps
 
 
 def test_rejected_drafts_are_overwritten():

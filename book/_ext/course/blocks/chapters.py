@@ -1,4 +1,4 @@
-"""`{chapters}`: the fifteen, each with its page, or else its labs, or else a word that it comes."""
+"""`{chapters}`: the fifteen in a list: a link to the page, to the labs, or that it is planned."""
 
 from __future__ import annotations
 
