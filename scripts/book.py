@@ -39,15 +39,17 @@ SHAPES = ("_config.yml", "_toc.yml", "book/_ext", "scripts/pages.py")
 
 
 def digest(*names: str, but: str = "") -> str:
-    """One hash of all files under these folders (or of these files), but those that are generated,
-    and those in a folder `but`.
+    """One hash of all files under these folders (or of these files), but those that are generated
+    or hidden (a linter's cache, an editor's copy), and those in a folder `but`.
     """
     found = hashlib.sha256()
     for name in names:
         top = ROOT / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            if path.is_file() and not {*GENERATED, but} & set(path.parts):
-                found.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+            parts = path.relative_to(ROOT).parts
+            hidden = any(part.startswith(".") for part in parts)
+            if path.is_file() and not hidden and not {*GENERATED, but} & set(parts):
+                found.update("/".join(parts).encode() + path.read_bytes())
     return found.hexdigest()
 
 

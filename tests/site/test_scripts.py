@@ -187,7 +187,10 @@ def test_with_nothing_changed_nothing_runs(checkout):
     book.build()
     assert checkout.ran == ["a clip", "a notebook", "the README", "the book"]
     checkout.ran.clear()
-    (checkout.root / "book/_static/clips/a.mp4").write_text("rendered, not a source")
+    # rendered, a linter's cache, an editor's copy: no source
+    for name in ("book/_static/clips/a.mp4", "labs/labkit/.ruff_cache/a", "book/.index.md.swp"):
+        (checkout.root / name).parent.mkdir(exist_ok=True)
+        (checkout.root / name).write_text("no source")
     book.build()
     assert checkout.ran == []
 
