@@ -14,8 +14,13 @@ def growth(prepare, *args) -> int:
     prepare: a function of a module; what it makes takes no arguments and is warm, so that only its
     own memory counts. What lies in a GPU's memory does not.
     """
+    # where there is one, a server that has imported torch, and nothing else, is forked
+    server = "forkserver" in multiprocessing.get_all_start_methods()
+    fresh = multiprocessing.get_context("forkserver" if server else "spawn")
+    if server:
+        fresh.set_forkserver_preload(["torch"])
     # an executor says so where its process is killed; a Pool would wait for ever
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as one:
+    with ProcessPoolExecutor(1, mp_context=fresh) as one:
         return one.submit(_growth, prepare, args).result()
 
 

@@ -30,6 +30,18 @@ def make_ffn(config: ModelConfig, layer: int) -> nn.Module:
     return GELUMLP(config) if config.ffn == "gelu" else SwiGLU(config)
 
 
+def make_table(config: ModelConfig, rows: int) -> nn.Embedding:
+    """A vector for each of `rows` tokens or positions, so small that a tied head starts with logits
+    near 1.
+    """
+    if torch.get_default_device().type == "meta":
+        # no values to draw; for drawing them there torch would import its compiler
+        return nn.Embedding(rows, config.d_model, _weight=torch.empty(rows, config.d_model))
+    table = nn.Embedding(rows, config.d_model)
+    nn.init.normal_(table.weight, std=config.d_model**-0.5)
+    return table
+
+
 class Block(nn.Module):
     """One layer: tokens look at each other, then each thinks by itself; both add to the residual
     stream.
@@ -56,16 +68,9 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(config.vocab_size, config.d_model)
-        self.positions = (
-            nn.Embedding(config.max_context, config.d_model)
-            if config.position == "learned"
-            else None
-        )
-        for table in (self.embed, self.positions):
-            if table is not None:
-                # so that a tied head starts with logits near 1
-                nn.init.normal_(table.weight, std=config.d_model**-0.5)
+        self.embed = make_table(config, config.vocab_size)
+        learned = config.position == "learned"
+        self.positions = make_table(config, config.max_context) if learned else None
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
         self.norm = make_norm(config)
         self.head = Linear(config.d_model, config.vocab_size)
