@@ -10,6 +10,7 @@ Colab's where Python is the same. The front end of Colab itself is not tested.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
@@ -128,11 +129,24 @@ def lend(site: Path) -> None:
                 (site / path.name).symlink_to(path)
 
 
+def packages(python: Path) -> Path:
+    """The folder that a virtual environment's packages lie in."""
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return Path(run(python, "-c", where).strip())
+
+
 def environment() -> Path:
     """A virtual environment with Colab's versions and labkit's dependencies, without labkit.
 
-    Kept, as its pins do not change.
+    Kept, as its pins do not change. One process makes it, others wait.
     """
+    HOME.parent.mkdir(exist_ok=True)
+    with open(HOME.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return make_environment()
+
+
+def make_environment() -> Path:
     stamp = HOME / "stamp.json"
     wanted = json.dumps([PINS, sys.version, (ROOT / "pyproject.toml").read_text()])
     python = HOME / "venv/bin/python"
@@ -141,17 +155,20 @@ def environment() -> Path:
         chosen, same = choose_python()
         run(chosen, "-m", "venv", HOME / "venv")
         if same:
-            lend(
-                Path(
-                    run(
-                        python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"
-                    ).strip()
-                )
-            )
+            lend(packages(python))
         with tempfile.TemporaryDirectory() as folder:
             run(python, "-m", "pip", "install", "--quiet", *PINS, build_wheel(Path(folder)))
+        run(python, "-m", "pip", "uninstall", "--quiet", "--yes", OURS)
         stamp.write_text(wanted)
-    run(python, "-m", "pip", "uninstall", "--quiet", "--yes", OURS)
+    return python
+
+
+def layer(folder: Path) -> Path:
+    """A virtual environment over the kept one, for one notebook: what it installs goes with it."""
+    kept = environment()
+    run(kept, "-m", "venv", "--without-pip", folder)
+    python = folder / "bin/python"
+    (packages(python) / "kept.pth").write_text(f"{packages(kept)}\n")
     return python
 
 
@@ -171,9 +188,9 @@ def versions(python: Path) -> dict[str, str]:
 
 
 def check(path: Path) -> None:
-    python = environment()
-    before = versions(python)
     with tempfile.TemporaryDirectory() as folder:
+        python = layer(Path(folder) / "venv")
+        before = versions(python)
         empty = Path(folder) / "content"
         empty.mkdir()
         wheel = build_wheel(Path(folder))
@@ -195,11 +212,12 @@ def check(path: Path) -> None:
             notebook, kernel_name="colab", timeout=300, resources={"metadata": {"path": str(empty)}}
         ).execute()
         seconds = time.perf_counter() - start
-    forced = {
-        name: (before.get(name), new)
-        for name, new in versions(python).items()
-        if before.get(name) != new
-    }
+        version = run(python, "-V").split()[1]
+        forced = {
+            name: (before.get(name), new)
+            for name, new in versions(python).items()
+            if before.get(name) != new
+        }
     assert not forced, f"the install cell changed what Colab has: {forced}"
     state = (
         notebook.metadata.get("widgets", {})
@@ -207,8 +225,8 @@ def check(path: Path) -> None:
         .get("state", {})
     )
     print(
-        f"colab check: {path.name} ran top to bottom in {seconds:.0f} s, Python"
-        f" {run(python, '-V').split()[1]}, {len(state)} widget models"
+        f"colab check: {path.name} ran top to bottom in {seconds:.0f} s, Python {version},"
+        f" {len(state)} widget models"
     )
 
 
