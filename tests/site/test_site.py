@@ -91,8 +91,7 @@ def test_nothing_scrolls_sideways_on_a_phone(visit, name):
     seen.scroll_through()
     for width in (390, 360):
         page.set_viewport_size({"width": width, "height": 800})
-        page.wait_for_function(f"innerWidth === {width}")
-        page.wait_for_timeout(100)  # what watches its own size draws again
+        page.wait_for_timeout(200)  # what watches its own size draws again
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         hidden = page.evaluate(
             """() => [...document.querySelectorAll("article :is(p, li, summary, h2)")]
