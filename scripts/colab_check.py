@@ -138,7 +138,7 @@ def packages(python: Path) -> Path:
 def environment() -> Path:
     """A virtual environment with Colab's versions and labkit's dependencies, without labkit.
 
-    Kept, as its pins do not change. One process makes it, others wait.
+    Kept until what it is made from changes, this script with it. One process makes it, others wait.
     """
     HOME.parent.mkdir(exist_ok=True)
     with open(HOME.with_suffix(".lock"), "w") as lock:
@@ -148,7 +148,8 @@ def environment() -> Path:
 
 def make_environment() -> Path:
     stamp = HOME / "stamp.json"
-    wanted = json.dumps([PINS, sys.version, (ROOT / "pyproject.toml").read_text()])
+    made_from = (Path(__file__), ROOT / "pyproject.toml")
+    wanted = json.dumps([sys.version, *(path.read_text() for path in made_from)])
     python = HOME / "venv/bin/python"
     if not (stamp.exists() and stamp.read_text() == wanted):
         shutil.rmtree(HOME, ignore_errors=True)

@@ -37,7 +37,7 @@ kernelspec:
 - say, in a sentence each, what the reader will be able to do.
 ```
 
-Begin with a question whose answer is a number.
+Begin with a question whose answer is a number. A {{term}}`token` is linked once.
 
 ```{{code-cell}} ipython3
 :tags: [hide-input]
@@ -46,7 +46,7 @@ from labkit import formulas, presets, widgets
 widgets.bet("How many KiB of cache does a token of Llama-3-8B take, in bf16?",
             'kv_cache_bytes(presets["llama3-8b"], 1) / 1024 | .0f',
             unit="KiB", low=1, high=1000,
-            explain="Two vectors a layer: 32 layers, 8 heads, 128 numbers, 2 bytes.")
+            explain="Two vectors a layer: 32 layers, 8 heads, 128 numbers.")
 ```
 
 ## The idea
@@ -154,7 +154,7 @@ LAB = Lab(
     minutes=0,
     objective="Say what a learner finds out by running it.",
     asks="Has every token the same price?",
-    notice="Say where to look. A number said here is made from the rows.",
+    notice="Say where to look: a number said here is made from the rows, by a function.",
     columns={{"context": "tokens", "bytes": "bytes|,"}},
     sizes={{"full": {{"contexts": (1, 100, 8000)}}, "quick": {{"contexts": (1, 100)}}}},
     run=run,
