@@ -18,7 +18,7 @@ from types import ModuleType
 
 from labkit import chapters, results
 from labkit.chapters import Chapter
-from labkit.lab import labs
+from labkit.lab import Lab, labs
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class LabCase:
 def stored(name: str) -> list[dict]:
     """The rows of a stored result, such as `ch05/sinks`."""
     return results.load(name)["rows"]
+
+
+def is_stored(lab: Lab) -> bool:
+    """Whether a lab has been measured: one that was begun today has not."""
+    return any(results.folder().glob(f"{lab.result}.*.json"))
 
 
 def of(chapter: Chapter) -> ModuleType:
