@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import labkit
 from labkit import formulas, presets
 from labkit.dtypes import DTYPES
+from labkit.formulas.typeset import FORMULAS
 from labkit.step import Step
 
 PUBLISHED = {
@@ -346,9 +347,7 @@ def test_roofline_is_the_slower_of_compute_and_memory():
     assert h100.ridge == pytest.approx(295, rel=1e-2)
 
 
-@pytest.mark.parametrize(
-    "name", [k for k, v in vars(formulas.symbols).items() if callable(v) and k != "latex"]
-)
+@pytest.mark.parametrize("name", FORMULAS)
 def test_every_formula_becomes_latex(name):
     text = formulas.latex(name)
     assert text.startswith(r"\mathrm{") and "=" in text and text.count("{") == text.count("}")

@@ -141,10 +141,10 @@ def activation_bytes(config: ModelConfig, tokens: int, dtype: str = "bf16") -> f
 
 
 def cache_parts(
-    config: ModelConfig, context: int, batch: int = 1, dtype: str = "bf16"
+    config: ModelConfig, context: int, batch: int = 1, dtype: str = "bf16", whole: bool = False
 ) -> dict[str, float]:
     """Bytes of cache by layer type, for `batch` requests of `context` tokens: what `kv_cache_bytes`
-    sums.
+    sums. whole: sliding layers keep all tokens, though they look at a window.
     """
     _check(context=context, batch=batch)
     c, bits = config, {}
@@ -162,7 +162,8 @@ def cache_parts(
         elif kind == "mla":
             one = context * f.latent_bits_per_token(c.kv_lora_rank, c.qk_rope_head_dim, element)
         else:
-            one = _seen(c, i, context) * f.kv_bits_per_token(c.n_kv_heads, c.head_dim, element)
+            kept = context if whole else _seen(c, i, context)
+            one = kept * f.kv_bits_per_token(c.n_kv_heads, c.head_dim, element)
         bits[kind] = bits.get(kind, 0) + batch * one
     return {kind: n / 8 for kind, n in bits.items()}
 
@@ -175,6 +176,18 @@ def kv_cache_bytes(config: ModelConfig, context: int, batch: int = 1, dtype: str
     without scales.
     """
     return math.ceil(sum(cache_parts(config, context, batch, dtype).values()))
+
+
+def kv_cache_reserved_bytes(
+    config: ModelConfig, context: int, batch: int = 1, dtype: str = "bf16", block_size: int = 16
+) -> int:
+    """Bytes that a paged engine sets aside where `kv_cache_bytes` are needed: whole blocks, and in
+    a sliding layer those of the whole context.
+    """
+    if block_size < 1:
+        raise ValueError(f"a block holds at least 1 token, not {block_size}")
+    reserved = block_size * math.ceil(context / block_size)
+    return math.ceil(sum(cache_parts(config, reserved, batch, dtype, whole=True).values()))
 
 
 def read_parts(config: ModelConfig, batch: int = 1, dtype: str = "bf16") -> dict[str, float]:

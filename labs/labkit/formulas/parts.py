@@ -37,9 +37,10 @@ def parts(config: ModelConfig) -> dict[str, Part]:
     if c.position == "learned":
         held.append(("positions", 0, c.max_context * c.d_model))
     for i, kind in enumerate(c.types):
-        held += [_mixer(c, kind), *_ffn(c, c.has_experts(i))]
+        held.extend([_mixer(c, kind), *_ffn(c, c.has_experts(i))])
     norm = c.d_model * (2 if c.norm == "layer" else 1)
-    held += [("norms", 0, norm * (4 if c.post_norms else 2))] * c.n_layers + [("norms", 0, norm)]
+    held.extend([("norms", 0, norm * (4 if c.post_norms else 2))] * c.n_layers)
+    held.append(("norms", 0, norm))
     if not c.tie_embeddings:
         held.append(("head", table, 0))
     total = {}

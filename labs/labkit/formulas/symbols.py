@@ -134,23 +134,3 @@ def cached_attention_terms(n):
 def attainable_flops(I, peak, bandwidth):
     """Roofline: what intensity I (FLOPs per byte) lets a machine reach (Williams et al. 2009)."""
     return min(peak, I * bandwidth)
-
-
-def latex(name: str) -> str:
-    """A formula as LaTeX, made from its Python source."""
-    import re
-
-    import latexify
-
-    from labkit.config import UnknownName
-
-    if name not in globals() or name == "latex":
-        raise UnknownName(
-            "formula", name, [k for k, v in globals().items() if callable(v) and k != "latex"]
-        )
-    # E_r is an E with an index
-    return re.sub(
-        r"\\mathrm{(\w)\\_(\w)}",
-        r"\1_{\2}",
-        latexify.get_latex(globals()[name], use_math_symbols=True),
-    )
