@@ -44,9 +44,9 @@ def stored(name: str) -> list[dict]:
     return results.load(name)["rows"]
 
 
-def is_stored(lab: Lab) -> bool:
-    """Whether a lab has been measured: one that was begun today has not."""
-    return any(results.folder().glob(f"{lab.result}.*.json"))
+def is_begun(lab: Lab) -> bool:
+    """A lab of a chapter that has measured nothing yet: only there may a result be missing."""
+    return not any(results.folder().glob(f"ch{lab.chapter}/*.json"))
 
 
 def of(chapter: Chapter) -> ModuleType:

@@ -121,7 +121,11 @@ def test_what_python_refuses_is_refused_in_its_words(calls):
     assert said[2] == "no dtype is called 'int7'"
 
 
-def test_what_has_no_translation_is_refused_with_its_words():
+@pytest.mark.parametrize(
+    "code",
+    ["while n: pass", "a = b = 1", "a += [1]", "a + [1]", "a % 2", "~a", "f'{a:.2f}'", "abs(a)"],
+)
+def test_what_would_come_out_otherwise_is_refused_in_its_words(code):
     translator = javascript.Translator({}, set())
-    with pytest.raises(NotImplementedError, match=r"'while n:' is a While"):
-        translator.visit(ast.parse("while n:\n    n -= 1").body[0])
+    with pytest.raises(NotImplementedError, match="it has no translation"):
+        translator.visit(ast.parse(code).body[0])

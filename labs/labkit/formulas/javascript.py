@@ -1,7 +1,7 @@
 """The formulas in JavaScript, made from their Python source: the same operations in the same order,
 so that a page computes what labkit does.
 
-Translated is what the formulas are written in; anything else is refused with its line. Numbers are
+Translated is what the formulas are written in; anything else is refused in its words. Numbers are
 doubles there, so whole ones are exact below 2**53.
 """
 
@@ -87,9 +87,13 @@ class Translator(ast.NodeVisitor):
         return f"return {self.visit(node.value)};"
 
     def visit_Assign(self, node):
-        return f"{self.all(node.targets)} = {self.visit(node.value)};"
+        if len(node.targets) > 1:
+            self.generic_visit(node)
+        return f"{self.visit(node.targets[0])} = {self.visit(node.value)};"
 
     def visit_AugAssign(self, node):
+        if type(node.op) not in OPERATORS or _is_list(node.value):
+            self.generic_visit(node)
         return f"{self.visit(node.target)} {OPERATORS[type(node.op)]}= {self.visit(node.value)};"
 
     def visit_If(self, node):
@@ -132,12 +136,15 @@ class Translator(ast.NodeVisitor):
             return f"Math.pow({left}, {right})"
         if isinstance(node.op, ast.FloorDiv):
             return f"Math.floor({left} / {right})"
-        if isinstance(node.left, ast.List | ast.Tuple):  # repeated
+        if isinstance(node.op, ast.Mult) and _is_list(node.left):
             return f"repeat({left}, {right})"
+        if type(node.op) not in OPERATORS or _is_list(node.left) or _is_list(node.right):
+            self.generic_visit(node)
         return f"({left} {OPERATORS[type(node.op)]} {right})"
 
     def visit_UnaryOp(self, node):
-        return {ast.USub: "(-{})", ast.Not: "(!{})"}[type(node.op)].format(self.visit(node.operand))
+        sign = {ast.USub: "-", ast.Not: "!"}.get(type(node.op)) or self.generic_visit(node)
+        return f"({sign}{self.visit(node.operand)})"
 
     def visit_BoolOp(self, node):
         return f"({self.all(node.values, ' && ' if isinstance(node.op, ast.And) else ' || ')})"
@@ -181,6 +188,8 @@ class Translator(ast.NodeVisitor):
         return f"{self.visit(each.iter)}.map(({self.visit(each.target)}) => {self.visit(made)})"
 
     def visit_JoinedStr(self, node):
+        if any(getattr(part, "format_spec", None) for part in node.values):
+            self.generic_visit(node)
         text = [
             part.value if isinstance(part, ast.Constant) else f"${{{self.visit(part.value)}}}"
             for part in node.values
@@ -193,6 +202,9 @@ class Translator(ast.NodeVisitor):
             return FUNCTIONS[name].format(self.all(node.args))
         if isinstance(node.func, ast.Attribute) and node.func.attr in METHODS:
             return METHODS[node.func.attr].format(*map(self.visit, [node.func.value, *node.args]))
+        ours = {*self.signatures, *self.classes, "sum", "range", "enumerate"}
+        if isinstance(node.func, ast.Name) and name not in ours:
+            self.generic_visit(node)
         given, named = [*map(self.visit, node.args)], {k.arg: k.value for k in node.keywords}
         if named:  # what is named there stands in its place here
             places = self.signatures[name][len(given) :]
@@ -206,6 +218,11 @@ class Translator(ast.NodeVisitor):
 
 def _is_docstring(node) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_list(node) -> bool:
+    """A list as it stands: JavaScript's + would make a string of it."""
+    return isinstance(node, ast.List | ast.Tuple | ast.ListComp)
 
 
 def _is_stored(node: ast.Name) -> bool:
@@ -228,7 +245,7 @@ def javascript() -> str:
     translator = Translator(
         {
             node.name: _params(node)
-            for module in (parts, costs, roofline)
+            for module in (parts, costs, roofline, serving)
             for node in _functions(module)
         },
         {"Part", "Hardware"},
