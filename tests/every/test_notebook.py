@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import nbformat
 import pytest
@@ -76,7 +77,8 @@ def test_the_first_cell_installs_labkit_only_where_it_is_missing(path):
 @pytest.mark.smollm2
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
-def test_a_notebook_runs_top_to_bottom_as_in_colab(path):
+def test_a_notebook_runs_top_to_bottom_in_colabs_versions(path):
+    """Under this Python and its torch; `make check COLAB=1` takes Colab's."""
     notebook = f"notebooks/{path.stem}.ipynb"
     done = subprocess.run(
         [sys.executable, "scripts/colab_check.py", notebook],
@@ -85,4 +87,6 @@ def test_a_notebook_runs_top_to_bottom_as_in_colab(path):
         text=True,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    here = ".".join(map(str, sys.version_info[:3]))
+    assert f"under Python {here}, torch {version('torch')}, numpy 2.1.3" in done.stdout
     assert int(re.search(r"(\d+) widget models", done.stdout)[1]) > 0
