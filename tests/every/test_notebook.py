@@ -54,6 +54,16 @@ def test_a_notebook_is_valid_plain_markdown_without_outputs(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+def test_no_fold_of_a_notebook_holds_maths(path):
+    """Editors show it as its TeX (vscode#185619)."""
+    for cell in committed(path)["cells"]:
+        if cell["cell_type"] == "markdown":
+            for fold in re.findall(r"<details>.*?</details>", "".join(cell["source"]), re.S):
+                prose = re.sub(r"```.*?```|`[^`]*`", "", fold, flags=re.S)
+                assert not re.search(r"\$[^$\n]+\$|\$\$", prose), fold[:80]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
 def test_a_notebook_has_the_chapters_code_cells(path):
     code = ["".join(c["source"]) for c in committed(path)["cells"] if c["cell_type"] == "code"]
     text = path.read_text()

@@ -333,6 +333,8 @@ def test_every_link_to_the_repository_has_its_one_address():
         capture_output=True,
         text=True,
     ).stdout.split()
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is an archive, not a clone: only git knows which files are the course's")
     texts = [
         ROOT / f
         for f in files
