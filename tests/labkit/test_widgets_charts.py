@@ -132,7 +132,7 @@ CHARTS = {
     "memory": memory,
     "weights": weights,
     "lengths": lengths,
-    "tail": lambda **options: weights(log_y=True, **options),
+    "tail": lambda **options: weights(log_y=True, title="Their tail", **options),
 }
 
 

@@ -245,7 +245,7 @@ class Matrix(Chart):
 
     def table(self, picture: dict) -> tuple[list[str], list[list[str]]]:
         rows = [[name, *row] for name, row in zip(self.rows, zip(*picture["y"]))]
-        return [self.options.y_label or "", *self.columns], rows
+        return ["row", *self.columns], rows
 
 
 def _plain(value):
