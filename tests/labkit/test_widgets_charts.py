@@ -360,6 +360,8 @@ def test_values_on_an_edge_are_counted_once():
     for bins in range(1, 30):
         w = weights(lambda bits: values, bins=bins)
         assert sum(map(int, picture_of(w, 0)["y"][0])) == len(values)
+    over = weights(lambda bits: [0, 5, 10.0005], bins=10)  # a hair above ten steps of one
+    assert sum(map(int, picture_of(over, 0)["y"][0])) == 3
     alone = weights(lambda bits: [5, 5, 5])
     assert sum(map(int, picture_of(alone, 0)["y"][0])) == 3
 
