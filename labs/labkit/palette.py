@@ -14,6 +14,7 @@ PALETTE = {
         "accent": "#1A365D",  # Navy: links, titles, what is stored
         "active": "#C9A227",  # Gold: the one active thing
         "outline": "#1A365D",  # round everything gold
+        "onactive": "#1A365D",  # text on gold
         "line": "#CBD5E0",  # Mist: hairlines, empty cells
         "wash": "#DCE6F2",  # Sky: fills behind accent text
         "good": "#276749",
@@ -28,6 +29,7 @@ PALETTE = {
         "accent": "#A3C6F1",
         "active": "#DDB945",
         "outline": "#F5E6B8",
+        "onactive": "#11171E",
         "line": "#3C4858",
         "wash": "#233449",
         "good": "#8FD3AE",

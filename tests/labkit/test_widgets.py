@@ -278,7 +278,10 @@ def test_a_decode_trace_becomes_boxes_totals_and_sentences():
         told = [counts(words) for words in says]
         totals = [list(accumulate(column)) for column in zip(*told)]
         assert [meter.values for meter in shown.meters] == totals, "both count the same thing"
-    assert cached.boxes[-2:] == [(3, "computed", 5, 3, 1, 1), (3, "read", 0, 3, 5, 1)]
+    assert cached.boxes[-2:] == [
+        scene.Box(3, "computed", 5, 3, 1, 1),
+        scene.Box(3, "read", 0, 3, 5, 1),
+    ]
     assert "computes **1** key, reads **5** back" in w.says[3][1]
     assert cached.words[2] == ("⏎", -1)
 

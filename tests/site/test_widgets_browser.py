@@ -165,8 +165,9 @@ def picture(markup: str, ghosts: bool = False) -> list[tuple]:
     for ghost in soup.select(".lk-ghost"):
         ghost.decompose()
     shown = soup.select(
-        ".lk-legend > span, .lk-legend i, .lk-plot, .lk-plot *, .lk-scene, .lk-scene *, .lk-chip,"
-        " .lk-say span, .lk-meters *, .lk-readings *, .lk-numbers :is(td, th, .lk-note)"
+        ".lk-legend > span, .lk-legend i, .lk-plot, .lk-plot *, .lk-scene, .lk-scene *, .lk-grid,"
+        " .lk-grid *, .lk-chip, .lk-say span, .lk-meters *, .lk-readings *,"
+        " .lk-numbers :is(td, th, .lk-note)"
     )
     return [(part.name, attributes(part), part.get_text()) for part in shown if part.name != "b"]
 
@@ -257,9 +258,16 @@ def test_the_live_player_ends_as_the_still_one(show, kind):
 def test_steps_have_the_same_tense_in_both_languages(show):
     page = show()
     page.add_script_tag(content=base.asset("play.js").split("export")[0] + "window.lk = tense;")
-    pairs = [[step, now] for step in range(-1, 4) for now in range(4)]
-    theirs = page.evaluate("pairs => pairs.map(([step, now]) => lk(step, now))", pairs)
-    assert theirs == [scene.tense(step, now) for step, now in pairs]
+    cases = [
+        (step, until, now)
+        for step in range(-1, 4)
+        for until in (None, step + 1, step + 3)
+        for now in range(4)
+    ]
+    theirs = page.evaluate(
+        "cases => cases.map(([step, until, now]) => lk(step, until ?? NaN, now))", cases
+    )
+    assert theirs == [scene.tense(*case) for case in cases]
 
 
 def test_a_widget_that_brings_its_still_picture_needs_none_on_the_page(show, tmp_path):

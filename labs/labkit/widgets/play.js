@@ -21,8 +21,10 @@ const button = (name, label, onclick) => h("button", {
   onclick,
 }, icon(name));
 
-// What a step is to the reader at step `now`; the twin of `scene.tense`.
-function tense(step, now) {
+// What a box is to the reader at step `now`; the twin of `scene.tense`. Without an end, `until` is
+// NaN.
+function tense(step, until, now) {
+  if (until <= now) return "gone";
   if (step === now) return "now";
   return step < now ? "past" : "future";
 }
@@ -95,7 +97,7 @@ function transport(steps, at, go, hush, connected) {
 }
 
 function render({ model, el }) {
-  const { says, shares, readings } = model.get("spec");
+  const { says, shares, readings, levels } = model.get("spec");
   const steps = says.length;
   const go = (k) => {
     model.set("step", Math.max(0, Math.min(steps - 1, k)));
@@ -109,7 +111,11 @@ function render({ model, el }) {
   const [box] = liven(el, model,
     "Recorded from a real run.", "Python follows you: read .step.", controls);
   const say = sentence(box);
-  const parts = [...box.querySelectorAll("[data-k]")].map((part) => [+part.dataset.k, part]);
+  const parts = [...box.querySelectorAll("[data-k]")].map((part) => [
+    +part.dataset.k, parseInt(part.dataset.until), part,
+  ]);
+  // the squares of several scenes follow one another, as their numbers do
+  const squares = [...box.querySelectorAll("[data-level]")];
   const meters = [...box.querySelectorAll("[data-column]")];
   const tables = [...box.querySelectorAll(".lk-readings table")].map(body);
   const numbers = body(box.querySelector(".lk-numbers table"));
@@ -117,8 +123,8 @@ function render({ model, el }) {
   function update() {
     const now = model.get("step");
     show(now);
-    for (const [k, part] of parts) {
-      const t = tense(k, now);
+    for (const [k, until, part] of parts) {
+      const t = tense(k, until, now);
       if (part.dataset.t !== t) part.dataset.t = t;
     }
     for (const meter of meters) {
@@ -129,6 +135,12 @@ function render({ model, el }) {
     tables.forEach((rows, s) => rows.forEach((cells, i) => cells.forEach((cell, j) => {
       cell.textContent = readings[s][now][i][j];
     })));
+    squares.forEach((square, i) => {
+      const side = levels[i][now];
+      square.style.setProperty("--level", Math.abs(side));
+      // a zero below zero has its sign, too
+      square.dataset.sign = Object.is(side, -0) || side < 0 ? "-" : "+";
+    });
     say(says[now]);
     box.classList.toggle("lk-unused", now === 0);
   }

@@ -16,7 +16,7 @@ from labkit.widgets import markup, views
 from labkit.widgets.base import Widget, asset, weigh
 from labkit.widgets.markup import tag
 from labkit.widgets.numbers import as_text
-from labkit.widgets.scene import Meter, Scene, svg, tense
+from labkit.widgets.scene import Meter, Scene, levels, picture, tense
 
 
 class Player(Widget):
@@ -58,6 +58,7 @@ def play(
         "says": [[markup.bold(part) for part in parts] for parts in says],
         "shares": [column.shares for column in columns],
         "readings": [_padded(_readings(s), steps) for s in scenes if s.readings],
+        "levels": [_padded(sides, steps) for sides in levels(scenes)],
     }
     still = _still(title, describe, scenes, says, columns)
     weigh(f"{title!r}: {steps:,} steps", [still, spec], max_bytes, "record a shorter run")
@@ -131,10 +132,13 @@ def _still(
         for meter in scene.meters
     ]
     steps = [[str(k + 1), *(column.texts[k] for column in columns)] for k in range(last + 1)]
-    # one scene has room for its numbers beside it, two have them below
+    # one scene of squares has room for its numbers beside it; else they are below
     beside = [_beside(scene) for scene in scenes if scene.readings]
     below = _meters(scenes, columns, last)
-    if alone:
+    if scenes[0].row is not None:
+        below = "".join([below, *beside])
+        beside = []
+    elif alone:
         beside = [tag("div", "".join([*beside, below]))]
         below = ""
     figures = [_figure(scene, last) for scene in scenes]
@@ -156,7 +160,7 @@ def _still(
 def _words(scene: Scene, now: int) -> str:
     """The text as far as it is written."""
     chips = [
-        tag("span", escape(word), class_="lk-chip", data_k=k, data_t=tense(k, now))
+        tag("span", escape(word), class_="lk-chip", data_k=k, data_t=tense(k, None, now))
         for word, k in scene.words
     ]
     return tag("p", "".join(chips), class_="lk-text") if chips else ""
@@ -164,7 +168,9 @@ def _words(scene: Scene, now: int) -> str:
 
 def _figure(scene: Scene, now: int) -> str:
     caption = tag("b", escape(scene.label)) + tag("span", escape(scene.axes))
-    return tag("div", tag("p", caption, class_="lk-caption") + svg(scene, now), class_="lk-stage")
+    return tag(
+        "div", tag("p", caption, class_="lk-caption") + picture(scene, now), class_="lk-stage"
+    )
 
 
 def _beside(scene: Scene) -> str:
