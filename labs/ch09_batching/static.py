@@ -14,6 +14,8 @@ SHARED = 256  # tokens of the system prompt that all requests begin with
 BUDGET = 512  # tokens a step
 PAGE = 256  # transformers' block, in tokens
 CHUNKS = {"max_batch": 4, "n_blocks": 32, "block_size": 16, "token_budget": 32}  # to watch
+# before each step: tokens of a prompt and of its reply, of each request that comes
+ARRIVALS = ([(20, 5), (9, 9), (14, 3), (6, 12), (12, 4)], [], [], [], [(40, 6)], [], [], [(8, 4)])
 REPLIED = ("one by one", "fp32")  # what the others are compared with
 
 
@@ -157,13 +159,16 @@ def run(device, *, slots, requested, shorter, repeats, warmed):
 
 def short_schedule(model):
     """The schedule of a continuous run that is short enough to watch: prompts in chunks, slots that
-    are filled again.
+    are filled again, requests that come while others run.
     """
     from labkit import Engine
 
     engine = Engine(model, **CHUNKS, prefix_cache=False)
-    for job in requests(12, 12):
-        engine.add(job.prompt[:40], job.new, stop=())
+    texts = iter(requests(12, 12))
+    for asked in ARRIVALS:
+        for tokens, new in asked:
+            engine.add(next(texts).prompt[:tokens], new, stop=())
+        engine.step()
     engine.run()
     return engine.trace()
 

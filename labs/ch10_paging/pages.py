@@ -97,25 +97,26 @@ def run(device, *, requests, longest, new, repeats):
 
 
 def shared_blocks(model, tokenizer):
-    """The blocks of a short run, recorded: three requests begin alike, the second ends there (copy
-    on write), the fourth is another text.
+    """The blocks of a short run, recorded: the second request is the first one's text and must
+    write into a shared block (copy on write), the third is another text, and the fourth begins like
+    the first two. Memory is so small that the third is preempted, and that a kept block is evicted.
     """
     from labkit import Engine
 
     beginning = tokenizer.encode("A block holds the keys and values of a few tokens.")[:8]
-    prompts = [
-        beginning,
-        beginning,
-        beginning + tokenizer.encode(" Others share them."),
-        tokenizer.encode("Who else reads this?"),
+    asked = [
+        (beginning, 5),
+        (beginning, 6),
+        (tokenizer.encode("Who else reads this text?"), 10),
+        (beginning + tokenizer.encode(" Others share them."), 5),
     ]
-    engine = Engine(model, max_batch=3, n_blocks=12, block_size=4)
-    for prompt in prompts:
-        engine.add(prompt, 7, stop=())
+    engine = Engine(model, max_batch=3, n_blocks=8, block_size=4)
+    for prompt, new in asked:
+        engine.add(prompt, new, stop=())
         engine.step()
     engine.run()
     trace = engine.trace("blocks")
-    words = [[tokenizer.decode([t]) for t in prompt] for prompt in prompts]
+    words = [[tokenizer.decode([t]) for t in prompt] for prompt, _ in asked]
     return replace(trace, meta=trace.meta | {"prompts": words})
 
 

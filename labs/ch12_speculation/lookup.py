@@ -9,6 +9,14 @@ from labkit import bench, plotting
 from labkit.lab import Lab, Recorded
 from labkit.tables import only
 
+# what is recorded goes on with this, and has so many drafts a step
+CODE = """\
+def area(width, height):
+    return width * height
+
+def volume(width, height, depth):
+    return"""
+WATCHED = 6
 RUN = 4  # tokens that stand in the prompt in this order are copied
 
 
@@ -23,7 +31,7 @@ def copied(reply: list[int], prompt: list[int]) -> float:
 
 
 def run(device, *, users, characters, new, repeats):
-    """A row for each task, and the checks of one copied passage.
+    """A row for each task, and the checks of a few lines of code.
 
     users: of each task, one after another. characters: kept of what they ask; None = all. new:
     tokens of a reply.
@@ -74,21 +82,22 @@ def run(device, *, users, characters, new, repeats):
                 same_tokens=last.tokens == runs[task, None][-1].tokens,
             )
         )
-    return Recorded(rows, speculation_lookup=copied_passage(model, tokenizer))
+    return Recorded(rows, speculation_lookup=written_code(model, tokenizer))
 
 
-def copied_passage(model, tokenizer):
-    """The checks of one copied passage, recorded, with the reply and the words of every draft."""
+def written_code(model, tokenizer):
+    """The checks of a few lines of code, recorded, with the reply and the words of every draft: few
+    drafts a step, so that each can be read, and always as many.
+    """
     from labkit_labs.ch12_speculation import watch
-    from labkit_labs.common.tasks import tasks
 
-    one = watch.engine(model, 1, "ngram")
-    served = watch.serve(one, [tokenizer.chat(tasks()["copy-editing"][0])], 64)
+    one = watch.engine(model, 1, "ngram", drafts=WATCHED)
+    served = watch.serve(one, [tokenizer.encode(CODE)], 30)
     trace = one.trace("speculation")
     reply = served.tokens[0]
     drafted = [i for _, drafts, _ in served.checks for i in drafts]
     words = {str(i): tokenizer.decode([i]) for i in reply + drafted}
-    return replace(trace, meta=trace.meta | {"reply": reply, "words": words})
+    return replace(trace, meta=trace.meta | {"prompt": CODE, "reply": reply, "words": words})
 
 
 def go(rows):

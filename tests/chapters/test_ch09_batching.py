@@ -74,11 +74,11 @@ def test_the_short_schedule_shows_chunks_and_slots_that_are_filled_again(tmp_pat
     rows = [row for step in steps for row in step.rows]
     assert (
         path.stat().st_size < 80_000
-        and sum(len(step.finished) for step in steps) == 12 > len({row for row, *_ in rows}) == 4
+        and sum(len(step.finished) for step in steps) == 7 > len({row for row, *_ in rows}) == 4
     )
     # one enters while others run
     assert any(
-        {kind for _, _, kind, *_ in step.rows} == {"prefill", "decode"} for step in steps[8:]
+        {kind for _, _, kind, *_ in step.rows} == {"prefill", "decode"} for step in steps[4:]
     )
     assert any(kind == "prefill" and made == 0 for _, _, kind, _, _, made in rows)
 

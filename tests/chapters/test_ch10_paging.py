@@ -83,13 +83,18 @@ def test_engine_and_static_cache_time_the_same_tokens():
 
 
 @pytest.mark.smollm2
-def test_the_recorded_blocks_show_sharing_copy_on_write_and_kept_blocks(tmp_path):
+def test_the_recorded_blocks_show_sharing_a_copy_an_eviction_and_a_preemption(tmp_path):
     trace = lab_10_pages.shared_blocks(*labkit.weights.smollm2())
     path = trace.save(tmp_path / "a.trace.json")
     steps = Trace.load(path).steps
     assert path.stat().st_size < 20_000
     assert (
-        sum(len(s.copied) for s in steps) == 1 and steps[-1].hit_tokens == 7 + 8 and steps[-1].kept
+        sum(len(s.copied) for s in steps) == 1
+        and sum(len(s.evicted) for s in steps) == 1
+        and [s.preempted for s in steps if s.preempted] == [[3]]
+        # of its own prompt, after a step of the wait, the preempted request finds all that is full
+        and steps[-1].hit_tokens == 7 + 8 + 12
+        and steps[-1].kept
     )
     ((copied, own),) = next(s.copied for s in steps if s.copied)
     tables = next(s.tables for s in steps if s.copied)

@@ -134,7 +134,7 @@ def test_a_price_is_asked_for_each_size():
 
 @pytest.mark.smollm2
 def test_the_recorded_checks_add_up_to_the_reply(tmp_path):
-    recorded = lab_12_lookup.copied_passage(*labkit.weights.smollm2())
+    recorded = lab_12_lookup.written_code(*labkit.weights.smollm2())
     path = recorded.save(tmp_path / "a.trace.json")
     trace = Trace.load(path)
     reply, at = trace.meta["reply"], 1  # the prompt's step gives the first token
@@ -145,4 +145,4 @@ def test_the_recorded_checks_add_up_to_the_reply(tmp_path):
         )
         assert n == len(drafts) or reply[at + n] != drafts[n]
         at += n + 1
-    assert at == len(reply) == 64 and len(trace.steps) < 40 and path.stat().st_size < 30_000
+    assert at == len(reply) == 30 and len(trace.steps) < 20 and path.stat().st_size < 30_000

@@ -80,7 +80,7 @@ def test_a_broken_trace_is_refused(model, tmp_path):
 
 
 def test_a_trace_that_json_cannot_hold_is_not_written(tmp_path):
-    trace = Trace("speculation", "a test", {}, [SpeculationStep(float("nan"), [])])
+    trace = Trace("speculation", "a test", {}, [SpeculationStep(float("nan"), [], [])])
     with pytest.raises(ValueError, match="not JSON compliant"):
         trace.save(tmp_path / "t.trace.json")
     assert not list(tmp_path.iterdir())
@@ -102,7 +102,7 @@ def test_each_kind_of_trace_is_one_file_that_is_found_by_its_name(tmp_path, monk
 
 def test_a_stored_trace_is_read_by_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
-    trace = Trace("speculation", "a test", {}, [SpeculationStep(0.5, [])])
+    trace = Trace("speculation", "a test", {}, [SpeculationStep(0.5, [], [])])
     assert trace.save(traces.path_of("ch12/lookup")) == tmp_path / "ch12" / "lookup.trace.json"
     assert traces.stored("ch12/lookup") == trace == labkit.trace.stored("ch12/lookup")
     with pytest.raises(ValueError, match="no trace is stored as 'ch12/lokup'; .* ch12/lookup"):

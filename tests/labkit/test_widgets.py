@@ -18,7 +18,6 @@ from labkit import palette, results, widgets
 from labkit.traces import Trace
 from labkit.traces.attention import record_attention
 from labkit.traces.decode import DecodeStep
-from labkit.traces.schedule import ScheduleStep
 from labkit.widgets import base, bet, explore, markup, numbers, panel, play, plot, scene, views
 from tests import sphinxes
 
@@ -312,7 +311,7 @@ def test_tables_of_readings_are_equally_long():
     """The browser writes one over the other."""
     ragged = play(tiles(7, 3)).spec["readings"][0]
     assert {len(table) for table in ragged} == {3}
-    assert ragged[-1][1:] == [["", "", ""]] * 2
+    assert ragged[-1][1:] == [["–", "", ""]] * 2
 
 
 def test_long_traces_are_drawn_as_runs_not_cells():
@@ -339,19 +338,21 @@ def test_every_look_of_a_box_has_a_style_and_no_other_can_be_drawn():
 
 def test_a_view_is_found_by_its_name(tmp_path, monkeypatch):
     """A new kind of picture is one file; nothing else lists it."""
-    step = ScheduleStep(0.1, [], [1], [], {})
-    trace = Trace("schedule", "test", {}, [step])
-    with pytest.raises(ValueError, match="no view draws 'schedule' traces yet.*attention, decode"):
+    trace = decode("static", 3, 1)
+    (tmp_path / "other.py").touch()
+    monkeypatch.setattr(views, "__path__", [str(tmp_path)])
+    with pytest.raises(
+        ValueError, match="no view draws 'decode' traces yet.* a player shows other"
+    ):
         play(trace)
-    (tmp_path / "schedule.py").write_text(
+    (tmp_path / "decode.py").write_text(
         "from labkit.widgets.scene import Box, Meter, Scene\n\n\n"
         "def scene(trace):\n"
         "    boxes = [Box(0, 'tile', 0, 0, 1, 1)]\n"
         "    meters = [Meter('waiting', [1], 1)]\n"
         "    return Scene('Engine', 'rows', 1, 1, boxes, ['waits.'], meters, legend=[])\n"
     )
-    monkeypatch.setattr(views, "__path__", [*views.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "labkit.widgets.views.schedule", raising=False)
+    monkeypatch.delitem(sys.modules, "labkit.widgets.views.decode", raising=False)
     assert play(trace).says == [["waits."]]
 
 

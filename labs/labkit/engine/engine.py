@@ -258,6 +258,7 @@ class Engine:
         now = time.perf_counter()
         rows = []
         checks = []
+        written = []
         for w, new in zip(plan.work, chosen):
             r = w.request
             if r.finished:  # by an error
@@ -269,6 +270,7 @@ class Engine:
             # the last new token is not in the cache yet; those before it came as drafts
             self.scheduler.advance(r, w.fed + max(0, len(new) - 1), new)
             if new:
+                written.append([r.id, new])
                 r.first_token = r.first_token or now
                 r.last_token = now
                 self.events.append(Event(r.id, new, r.finished))
@@ -280,7 +282,7 @@ class Engine:
             {
                 "schedule": ScheduleStep.of(self.scheduler, plan, rows, seconds),
                 "blocks": BlocksStep.of(self.scheduler, plan),
-                "speculation": SpeculationStep.of(checks, seconds),
+                "speculation": SpeculationStep.of(checks, written, seconds),
             }
         )
 

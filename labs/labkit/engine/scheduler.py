@@ -45,6 +45,7 @@ class Plan:
 
     work: list[Work] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)  # blocks, before it: (from, to)
+    evicted: list[int] = field(default_factory=list)  # blocks whose kept contents it gave up
     preempted: list[int] = field(default_factory=list)  # requests that were set back
     drafting: float = 0.0  # seconds that its drafts took
 
@@ -73,7 +74,8 @@ class Scheduler:
         self.token_budget = token_budget
         self.prefix_cache = prefix_cache
         self.index = PrefixIndex(block_size)
-        self.pool = BlockPool(n_blocks, self.index.forget)
+        self.pool = BlockPool(n_blocks, self._forget)
+        self.evicted: list[int] = []  # of the plan that is being made
         self.table = np.zeros((max_batch, min(n_blocks, self.blocks_for(longest))), dtype=np.int64)
         self.rows = list(range(max_batch))[::-1]  # free rows, lowest on top
         self.waiting: deque[Request] = deque()
@@ -91,6 +93,7 @@ class Scheduler:
         blocks, the budget or the end of its reply leave less room.
         """
         plan = Plan()
+        self.evicted = plan.evicted
         budget = self.token_budget
         decodes = [r for r in self.running if r.decoding]
         prompts = [r for r in self.running if not r.decoding]
@@ -131,6 +134,10 @@ class Scheduler:
         r.finished = reason
 
     # -- how -----------------------------------------------------------------------------
+    def _forget(self, block: int) -> None:
+        self.index.forget(block)
+        self.evicted.append(block)
+
     def _admit(self, r: Request) -> bool:
         """Give `r` a row, and the blocks that hold its beginning already, if all else that it needs
         now can be had.

@@ -27,6 +27,7 @@ class Trace:
     schema: int = SCHEMA
 
     def __post_init__(self):
+        _must_be_known(self.schema)
         expected = step_type(self.kind)
         for i, step in enumerate(self.steps):
             if type(step) is not expected:
@@ -49,11 +50,7 @@ class Trace:
         """The trace that `to_dict` wrote. ValueError for anything else, a later schema included."""
         if not isinstance(d, dict) or "schema" not in d:
             raise ValueError("this is not a trace: it names no schema")
-        if d["schema"] != SCHEMA:
-            raise ValueError(
-                f"this labkit reads traces of schema {SCHEMA}, not {d['schema']!r}: update labkit,"
-                " or record it again"
-            )
+        _must_be_known(d["schema"])
         if missing := {f.name for f in fields(cls)} - set(d):
             raise ValueError(f"this is not a whole trace: it lacks {', '.join(sorted(missing))}")
         step = step_type(d["kind"])
@@ -84,6 +81,14 @@ class Trace:
             return cls.from_dict(json.loads(path.read_text()))
         except ValueError as e:
             raise ValueError(f"{path.name}: {e}") from e
+
+
+def _must_be_known(schema) -> None:
+    if schema != SCHEMA:
+        raise ValueError(
+            f"this labkit reads traces of schema {SCHEMA}, not {schema!r}: update labkit, or record"
+            " it again"
+        )
 
 
 def kinds() -> list[str]:

@@ -116,7 +116,7 @@ def _padded(values: list, length: int) -> list:
 def _readings(scene: Scene) -> list[list[list[str]]]:
     """Tables of equally many rows, so that one can take the place of another."""
     most = max(len(rows) for rows in scene.readings)
-    empty = [""] * len(scene.head)
+    empty = ["–"] + [""] * (len(scene.head) - 1)  # a row's header is never empty
     return [rows + [empty] * (most - len(rows)) for rows in scene.readings]
 
 

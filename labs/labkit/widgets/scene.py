@@ -27,7 +27,7 @@ LOOKS = (
     "solid",  # gold with a ring now, then navy
     "kept",  # held by nobody, but still there: a dashed line
     "waiting",  # dots in a dotted line
-    "lost",  # crossed out, its text struck through
+    "lost",  # hatched
     "level",  # a square as large as its level, hollow below zero
     "mark",  # a thick outline, drawn over others
 )
