@@ -230,6 +230,7 @@
       delta: types.includes("delta"),
       gated: q.config.ffn !== "gelu",
       gelu: q.config.ffn === "gelu",
+      experts: q.config.n_experts > 0,
     };
     for (const [kind, there] of Object.entries(has)) {
       for (const box of every(`.only-${kind}`)) box.hidden = !there;

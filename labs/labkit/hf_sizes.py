@@ -53,8 +53,10 @@ def sizes_from_hf(c: dict) -> dict:
     family = c.get("model_type")
     if family is None:
         raise ValueError("this checkpoint's config lacks model_type")
+    if not isinstance(family, str):
+        raise ValueError(f"model_type is a name, not {family!r}")
     if family not in FAMILIES:
-        raise UnknownName("model family", str(family), FAMILIES)
+        raise UnknownName("model family", family, FAMILIES)
     for name, value in COUNTED.items():
         if c.get(name) is not None and c.get(name) != value:
             raise ValueError(
@@ -138,7 +140,7 @@ def _shell(c: dict, family: str) -> dict:
         G = size(c, "num_key_value_heads")
     if family == "deepseek_v3":
         E = number(c, "head_dim", 0)  # MLA has no use for it
-    elif c.get("head_dim") is None and family in ("llama", "mistral", "mixtral"):
+    elif c.get("head_dim") is None and family in ("llama", "mistral", "mixtral", "qwen3_moe"):
         _divides(D, "hidden_size", H)
         E = D // H
     else:

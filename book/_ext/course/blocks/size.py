@@ -155,9 +155,9 @@ def knobs() -> str:
 {choice("model", "Model", names | own, START["model"])}
 {choice("gpu", "GPU", {name: name for name in gpus.table()["gpus"]}, START["gpu"])}
 {number("gpus", "How many GPUs", START["gpus"])}
-{number("price", "Dollars a GPU-hour", "", step="any", least=0)}
 {choice("dtype", "Weights in", dtypes, "bf16")}
-{choice("cache", "Cache in", {"": "as the weights, at least 16 bits"} | dtypes, "")}
+{number("price", "Dollars a GPU-hour", "", step="any", least=0)}
+{choice("cache", "Cache in", {"": "as the weights, but 16 bits at least"} | dtypes, "")}
 {number("context", "Tokens of context", START["context"], slide=20)}
 {number("users", "Users at once", START["users"], slide=12)}
 <div class="sizer-own" hidden><label for="size-config">Your <code>config.json</code></label>
