@@ -18,6 +18,7 @@ CHOICES = {
     "ffn": ("swiglu", "geglu", "gelu", "swiglu_clamped"),
     "router": ("softmax", "sigmoid"),
 }
+LISTED = 24  # names of what there is that fit into one sentence
 ROPE_SCALINGS = {  # and what each needs
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
     "linear": ("factor",),
@@ -26,15 +27,19 @@ ROPE_SCALINGS = {  # and what each needs
 
 
 class UnknownName(KeyError, ValueError):
-    """A preset, lab or formula that does not exist; the message names the nearest one that does."""
+    """A preset, lab or formula that does not exist; the message names the one that is near, if one
+    is, or else those there are.
+    """
 
     def __init__(self, kind: str, name: str, known):
-        near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)
-        self.message = (
-            f"no {kind} is called {name!r}; did you mean {near[0]!r}?"
-            if near
-            else f"no {kind} is called {name!r}"
-        )
+        known = [str(one) for one in known]
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.65)
+        many = "" if len(known) <= LISTED else f" and {len(known) - LISTED} more"
+        if near:
+            hint = f"did you mean {near[0]!r}?"
+        else:
+            hint = f"choose from {', '.join(known[:LISTED])}{many}"
+        self.message = f"no {kind} is called {name!r}; {hint}"
         super().__init__(self.message)
 
     def __str__(self):
@@ -120,46 +125,14 @@ class ModelConfig:
         if self.layer_types is not None:
             # a list would not hash
             object.__setattr__(self, "layer_types", tuple(self.layer_types))
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UnknownName(name, getattr(self, name), known)
-        _whole(self, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "max_context")
-        if len(self.types) != self.n_layers:
-            raise ValueError(
-                f"layer_types names {len(self.types)} layers, but n_layers is {self.n_layers}"
-            )
-        for t in self.types:
-            if t not in LAYER_TYPES:
-                raise UnknownName("layer type", t, LAYER_TYPES)
-        if self.n_dense_layers not in range(self.n_layers + 1):
-            raise ValueError(
-                f"n_dense_layers must be 0 to {self.n_layers}, not {self.n_dense_layers!r}"
-            )
-        if self.n_experts == 0 or self.n_dense_layers:
-            _whole(self, "d_ff")
-        if {"full", "sliding"} & {*self.types}:
-            _check_attention(self)
-        if "mla" in self.types:
-            _check_mla(self)
-        if "delta" in self.types:
-            _whole(
-                self,
-                "delta_n_key_heads",
-                "delta_n_value_heads",
-                "delta_key_dim",
-                "delta_value_dim",
-                "delta_conv",
-            )
-            _share(self.delta_n_value_heads, "delta value", self.delta_n_key_heads, "key")
-        if self.n_experts:
-            _check_experts(self)
+        check(self)
         if self.rope_scaling:
             _check_scaling(self.rope_scaling)
 
     @property
     def types(self) -> tuple[str, ...]:
         """The type of each layer, spelled out."""
-        return tuple(self.layer_types or ("full",) * self.n_layers)
+        return ("full",) * self.n_layers if self.layer_types is None else tuple(self.layer_types)
 
     @property
     def stop(self) -> tuple[int, ...]:
@@ -195,19 +168,53 @@ class ModelConfig:
         return replace(self, **changes)
 
 
+def check(c: ModelConfig) -> None:
+    """ValueError, in one sentence, for sizes that cannot be built. The browser runs it too."""
+    for name, known in CHOICES.items():
+        if getattr(c, name) not in known:
+            raise UnknownName(name, getattr(c, name), known)
+    _whole(c, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "max_context")
+    if len(c.types) != c.n_layers:
+        raise ValueError(f"layer_types names {len(c.types)} layers, but n_layers is {c.n_layers}")
+    for kind in c.types:
+        if kind not in LAYER_TYPES:
+            raise UnknownName("layer type", kind, LAYER_TYPES)
+    if not is_whole(c.n_dense_layers, 0) or c.n_dense_layers > c.n_layers:
+        raise ValueError(f"n_dense_layers must be 0 to {c.n_layers}, not {c.n_dense_layers!r}")
+    if c.n_experts == 0 or c.n_dense_layers > 0:
+        _whole(c, "d_ff")
+    if "full" in c.types or "sliding" in c.types:
+        _check_attention(c)
+    if "mla" in c.types:
+        _check_mla(c)
+    if "delta" in c.types:
+        _whole(c, "delta_n_key_heads", "delta_n_value_heads", "delta_key_dim", "delta_value_dim")
+        _whole(c, "delta_conv")
+        _share(c.delta_n_value_heads, "delta value", c.delta_n_key_heads, "key")
+    if c.n_experts != 0:
+        _check_experts(c)
+
+
+def is_whole(value, least: int = 1) -> bool:
+    """A whole number from `least` up; True is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def whole(**numbers) -> None:
     """ValueError that names the first which is not a whole number >= 1."""
     for name, value in numbers.items():
-        if not isinstance(value, int) or value < 1:
+        if not is_whole(value):
             raise ValueError(f"{name} must be a whole number >= 1, not {value!r}")
 
 
 def _whole(c: ModelConfig, *names: str) -> None:
-    whole(**{name: getattr(c, name) for name in names})
+    for name in names:
+        if not is_whole(getattr(c, name)):
+            raise ValueError(f"{name} must be a whole number >= 1, not {getattr(c, name)!r}")
 
 
 def _share(many: int, what: str, few: int, shared: str) -> None:
-    if many % few:
+    if many % few != 0:
         raise ValueError(
             f"{many} {what} heads can't share {few} {shared} heads: {many} % {few} = {many % few}"
         )
@@ -216,7 +223,7 @@ def _share(many: int, what: str, few: int, shared: str) -> None:
 def _check_attention(c: ModelConfig) -> None:
     _whole(c, "head_dim")
     _share(c.n_heads, "query", c.n_kv_heads, "key/value")
-    if c.position == "rope" and (c.rope_dim % 2 or not 0 < c.rope_dim <= c.head_dim):
+    if c.position == "rope" and (c.rope_dim % 2 != 0 or not 0 < c.rope_dim <= c.head_dim):
         raise ValueError(
             f"RoPE rotates pairs, so head_dim must be even, not {c.rope_dim}"
             if c.partial_rotary == 1
@@ -225,33 +232,15 @@ def _check_attention(c: ModelConfig) -> None:
                 f" {c.partial_rotary} makes {c.rope_dim}"
             )
         )
-    if ("sliding" in c.types or c.window is not None) and not (
-        isinstance(c.window, int) and c.window >= 1
-    ):
+    if ("sliding" in c.types or c.window is not None) and not is_whole(c.window):
         raise ValueError(f"a sliding layer needs a window of at least 1 token, not {c.window!r}")
 
 
-def _check_scaling(scaling: dict) -> None:
-    kind = isinstance(scaling, dict) and scaling.get("rope_type")
-    if kind not in [*ROPE_SCALINGS]:
-        raise ValueError(
-            f"RoPE scaling is a dict whose rope_type is one of {', '.join(ROPE_SCALINGS)}, not"
-            f" {scaling!r}"
-        )
-    if missing := [name for name in ROPE_SCALINGS[kind] if scaling.get(name) is None]:
-        raise ValueError(f"RoPE scaling {kind!r} lacks {', '.join(missing)}")
-
-
 def _check_mla(c: ModelConfig) -> None:
-    _whole(
-        c,
-        "kv_lora_rank",
-        "qk_nope_head_dim",
-        "qk_rope_head_dim",
-        "v_head_dim",
-        *(["q_lora_rank"] if c.q_lora_rank is not None else []),
-    )
-    if c.qk_rope_head_dim % 2:
+    _whole(c, "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+    if c.q_lora_rank is not None:
+        _whole(c, "q_lora_rank")
+    if c.qk_rope_head_dim % 2 != 0:
         raise ValueError(
             f"RoPE rotates pairs, so qk_rope_head_dim must be even, not {c.qk_rope_head_dim}"
         )
@@ -269,7 +258,7 @@ def _check_experts(c: ModelConfig) -> None:
             f"a token can't use {c.n_active_experts} of {c.n_experts} experts: n_active_experts"
             " must be <= n_experts"
         )
-    if c.n_experts % c.n_expert_groups or c.n_active_groups > c.n_expert_groups:
+    if c.n_experts % c.n_expert_groups != 0 or c.n_active_groups > c.n_expert_groups:
         raise ValueError(
             f"{c.n_experts} experts can't form {c.n_expert_groups} equal groups of which"
             f" {c.n_active_groups} are active"
@@ -283,3 +272,14 @@ def _check_experts(c: ModelConfig) -> None:
         raise ValueError(
             "experts are gated: ffn must be 'swiglu', 'geglu' or 'swiglu_clamped', not 'gelu'"
         )
+
+
+def _check_scaling(scaling: dict) -> None:
+    kind = isinstance(scaling, dict) and scaling.get("rope_type")
+    if kind not in [*ROPE_SCALINGS]:
+        raise ValueError(
+            f"RoPE scaling is a dict whose rope_type is one of {', '.join(ROPE_SCALINGS)}, not"
+            f" {scaling!r}"
+        )
+    if missing := [name for name in ROPE_SCALINGS[kind] if scaling.get(name) is None]:
+        raise ValueError(f"RoPE scaling {kind!r} lacks {', '.join(missing)}")

@@ -210,7 +210,7 @@ def test_the_digest_of_a_syntax_tree_is_pinned(tmp_path):
 # room stands one floor above the highest that it imports.
 FLOORS = (
     "config dtypes machines palette paths sampling step tables",
-    "chapters formulas kernels modules plotting published source speculative",
+    "chapters formulas hf_sizes kernels modules plotting published source speculative",
     "checks environment linear ops reference timed",
     "caches ffn mixers results",
     "moe",

@@ -362,5 +362,5 @@ def test_texts_come_without_their_source_note():
     texts = {name: quant.read_text(name) for name in ("course", "milton", "calibration")}
     assert all("Source:" not in t for t in texts.values())
     assert all(1200 < len(texts[name].split()) < 1800 for name in ("course", "milton"))
-    with pytest.raises(ValueError, match="no text is called 'bible'; did you mean '"):
+    with pytest.raises(ValueError, match="no text is called 'bible'; choose from"):
         quant.read_text("bible")

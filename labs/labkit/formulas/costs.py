@@ -120,6 +120,21 @@ def prefill_flops(config: ModelConfig, tokens: int) -> int:
     return f.projection_flops(tokens, _matrices(c) - head) + f.projection_flops(1, head) + mixing
 
 
+def least_prefill_flops(config: ModelConfig, tokens: int) -> float:
+    """Matmul FLOPs that no prefill can do without: as `prefill_flops`, but each token with those
+    before it only, in a sliding layer with its window, as a kernel does that skips what is masked.
+    """
+    _check(tokens=tokens)
+    c, head, mixing = config, config.vocab_size * config.d_model, 0
+    for i, kind in enumerate(c.types):
+        if kind == "delta":
+            mixing += _mixing_flops(c, i, tokens, tokens, decode=False)
+        else:
+            pairs = f.attended_pairs(tokens, _seen(c, i, tokens))
+            mixing += _mixing_flops(c, i, 1, pairs, decode=False)
+    return f.projection_flops(tokens, _matrices(c) - head) + f.projection_flops(1, head) + mixing
+
+
 def loop_flops(config: ModelConfig, prompt: int, new: int, cached: bool) -> int:
     """Matmul FLOPs to decode `new` tokens after a prompt: one prefill and then single tokens, or
     everything again each step.
@@ -193,8 +208,8 @@ def kv_cache_reserved_bytes(
 def read_parts(config: ModelConfig, batch: int = 1, dtype: str = "bf16") -> dict[str, float]:
     """Bytes of each part that a decode step of `batch` tokens reads.
 
-    All of it, but for a table one looks up (a row for each token) and the experts (those that at
-    least one token chose).
+    All of it, but for a table one looks up (a row for each token, at most all) and the experts
+    (those that at least one token chose).
     """
     if batch < 1:
         raise ValueError(f"a decode step needs a batch of at least 1, not {batch}")
@@ -202,7 +217,7 @@ def read_parts(config: ModelConfig, batch: int = 1, dtype: str = "bf16") -> dict
     for name, part in parts(c).items():
         n = part.elements
         if name in ("embedding", "positions"):
-            n = batch * c.d_model
+            n = min(n, batch * c.d_model)
         elif name == "routed experts":
             n *= f.experts_read(c.n_experts, c.n_active_experts, batch) / c.n_experts
         out[name] = bytes_of(n, dtype)

@@ -1,5 +1,5 @@
 """The formulas in JavaScript, made from their Python source: the same operations in the same order,
-so that a page computes what labkit does.
+so that a page computes what labkit does; and so a model's sizes are checked, and read from a file.
 
 Translated is what the formulas are written in; anything else is refused in its words. Numbers are
 doubles there, so whole ones are exact below 2**53.
@@ -11,9 +11,11 @@ import ast
 import inspect
 import textwrap
 from dataclasses import MISSING, fields
+from types import ModuleType
 
+from labkit import config
 from labkit.config import ModelConfig
-from labkit.formulas import costs, roofline, serving, symbols
+from labkit.formulas import costs, floors, roofline, serving, symbols
 from labkit.formulas.parts import Part
 
 OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
@@ -23,24 +25,51 @@ FUNCTIONS = {
     "min": "Math.min({})",
     "max": "Math.max({})",
     "math.ceil": "Math.ceil({})",
+    "math.floor": "Math.floor({})",
+    "int": "Math.trunc({})",
+    "len": "{}.length",
+    "str": "String({})",
     "tuple": "[...{}]",
 }
-# what Python has and JavaScript has not
+TYPES = {  # what isinstance asks for
+    "int": "Number.isInteger({})",
+    "bool": "(typeof {} === 'boolean')",
+    "str": "(typeof {} === 'string')",
+    "dict": "isDict({})",
+    "list | tuple": "Array.isArray({})",
+}
+# what Python has and JavaScript has not; a name that is not known is answered with the known ones
 PRELUDE = """\
 const sum = (many) => many.reduce((a, b) => a + b, 0);
 const range = (a, b = null) =>
   b === null ? range(0, a) : Array.from({ length: b - a }, (_, i) => a + i);
 const enumerate = (many) => many.map((one, i) => [i, one]);
 const repeat = (many, n) => range(n).flatMap(() => many);
-const has = (many, one) => Array.isArray(many) ? many.includes(one) : one in many;"""
+const has = (many, one) => Array.isArray(many) ? many.includes(one) : Object.hasOwn(many, one);
+const get = (dict, name, missing = null) => Object.hasOwn(dict, name) ? dict[name] : missing;
+const mod = (a, b) => ((a % b) + b) % b;
+const isDict = (one) => typeof one === "object" && one !== null && !Array.isArray(one);
+const repr = (one) =>
+  one === null || one === undefined ? "None"
+  : typeof one === "boolean" ? (one ? "True" : "False")
+  : typeof one === "string" ? `'${one}'`
+  : Array.isArray(one) ? `[${one.map(repr).join(", ")}]`
+  : isDict(one) ? `{${Object.entries(one).map((pair) => pair.map(repr).join(": ")).join(", ")}}`
+  : String(one);
+const unknown = (kind, name, known) => {
+  const names = Array.isArray(known) ? known : Object.keys(known);
+  return `no ${kind} is called ${repr(name)}; choose from ${names.join(", ")}`;
+};"""
 METHODS = {
     "items": "Object.entries({0})",
     "values": "Object.values({0})",
-    "get": "({0}[{1}] ?? {2})",
+    "get": "get({all})",
     "append": "{0}.push({1})",
     "extend": "{0}.push(...{1})",
+    "update": "Object.assign({0}, {1})",
 }
 MODULES = {"f": "symbols", "symbols": "symbols"}  # as the formulas import one another
+PYTHON_ONLY = {"whole", "_check_scaling"}  # of the modules that are translated
 RESERVED = {"new", "default", "function", "var", "let", "const", "delete", "typeof", "void"}
 
 
@@ -73,6 +102,7 @@ class Translator(ast.NodeVisitor):
             for a, default in zip(args, defaults)
             if a.arg != "self"
         ]
+        given += [f"...{node.args.vararg.arg}"] if node.args.vararg else []
         given += [node.args.kwarg.arg] if node.args.kwarg else []  # one object
         stored = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and _is_stored(n)]
         params = {*_params(node), *([node.args.kwarg.arg] if node.args.kwarg else [])}
@@ -107,7 +137,7 @@ class Translator(ast.NodeVisitor):
     def visit_Raise(self, node):
         said = node.exc.args
         if ast.unparse(node.exc.func) == "UnknownName":
-            words = f"`no ${{{self.visit(said[0])}}} is called '${{{self.visit(said[1])}}}'`"
+            words = f"unknown({self.all(said)})"
         else:
             words = self.visit(said[0])
         return f"throw new RangeError({words});"
@@ -136,6 +166,8 @@ class Translator(ast.NodeVisitor):
             return f"Math.pow({left}, {right})"
         if isinstance(node.op, ast.FloorDiv):
             return f"Math.floor({left} / {right})"
+        if isinstance(node.op, ast.Mod):
+            return f"mod({left}, {right})"
         if isinstance(node.op, ast.Mult) and _is_list(node.left):
             return f"repeat({left}, {right})"
         if type(node.op) not in OPERATORS or _is_list(node.left) or _is_list(node.right):
@@ -181,6 +213,8 @@ class Translator(ast.NodeVisitor):
     def visit_GeneratorExp(self, node):
         return self.mapped(node.generators, node.elt)
 
+    visit_ListComp = visit_GeneratorExp
+
     def mapped(self, generators, made) -> str:
         (each,) = generators
         if each.ifs:
@@ -190,23 +224,35 @@ class Translator(ast.NodeVisitor):
     def visit_JoinedStr(self, node):
         if any(getattr(part, "format_spec", None) for part in node.values):
             self.generic_visit(node)
-        text = [
-            part.value if isinstance(part, ast.Constant) else f"${{{self.visit(part.value)}}}"
-            for part in node.values
-        ]
-        return f"`{''.join(text)}`"
+        return f"`{''.join(map(self.part, node.values))}`"
+
+    def part(self, node) -> str:
+        """A piece of a sentence: words, or a value, which `!r` shows as Python would."""
+        if isinstance(node, ast.Constant):
+            return node.value
+        said = self.visit(node.value)
+        return f"${{repr({said})}}" if node.conversion == ord("r") else f"${{{said}}}"
 
     def visit_Call(self, node):
         name = ast.unparse(node.func)
+        if name == "isinstance":
+            asked = TYPES.get(ast.unparse(node.args[1])) or self.generic_visit(node)
+            return asked.format(self.visit(node.args[0]))
+        args = [*map(self.visit, node.args)]
+        if name == "getattr" and len(args) == 2:
+            return "{}[{}]".format(*args)
         if name in FUNCTIONS:
-            return FUNCTIONS[name].format(self.all(node.args))
+            return FUNCTIONS[name].format(", ".join(args))
         if isinstance(node.func, ast.Attribute) and node.func.attr in METHODS:
-            return METHODS[node.func.attr].format(*map(self.visit, [node.func.value, *node.args]))
+            given = [self.visit(node.func.value), *args]
+            return METHODS[node.func.attr].format(*given, all=", ".join(given))
         ours = {*self.signatures, *self.classes, "sum", "range", "enumerate"}
         if isinstance(node.func, ast.Name) and name not in ours:
             self.generic_visit(node)
-        given, named = [*map(self.visit, node.args)], {k.arg: k.value for k in node.keywords}
-        if named:  # what is named there stands in its place here
+        given, named = args, {k.arg: k.value for k in node.keywords}
+        if None in named:  # a dict of names: one object
+            given.append(self.visit(named[None]))
+        elif named:  # what is named there stands in its place here
             places = self.signatures[name][len(given) :]
             given += [self.visit(named[p]) if p in named else "undefined" for p in places]
             if not places:  # of any name: one object
@@ -237,49 +283,55 @@ def _params(node: ast.FunctionDef) -> list[str]:
     return [a.arg for a in [*node.args.args, *node.args.kwonlyargs]]
 
 
-def javascript() -> str:
+def javascript(*more: ModuleType) -> str:
     """A script that defines `formulas`: the functions of this package by their names, those of
-    `symbols` in `formulas.symbols`, and `ModelConfig`, made from an object of sizes.
+    `symbols` in `formulas.symbols`, and `ModelConfig`, made from an object of sizes and checked as
+    in Python. more: modules that it is to hold, too. ValueError for a name that two of them have.
     """
-    parts = inspect.getmodule(Part)  # the package calls its function so
+    # the package calls its function so
+    modules = [config, inspect.getmodule(Part), costs, roofline, serving, floors, *more]
+    functions = [node for module in modules for node in _functions(module)]
+    names = [node.name for node in functions]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two modules have a function called {', '.join(sorted(twice))}")
     translator = Translator(
-        {
-            node.name: _params(node)
-            for module in (parts, costs, roofline, serving)
-            for node in _functions(module)
-        },
-        {"Part", "Hardware"},
+        {node.name: _params(node) for node in functions}, {"Part", "Hardware", "ModelConfig"}
     )
-    written = lambda module: [
-        f"function {node.name}{translator.function(node)}" for node in _functions(module)
-    ]
-    names = lambda module: ", ".join(node.name for node in _functions(module))
+    write = lambda node: f"function {node.name}{translator.function(node)}"
+    constants = {k: v for module in modules for k, v in _constants(module, translator).items()}
+    kept = _functions(symbols)
     lines = [
         "// made by labkit.formulas.javascript; change the Python instead",
         "const formulas = (() => {",
         PRELUDE,
         "const symbols = (() => {",
-        *written(symbols),
-        f"return {{ {names(symbols)} }};",
+        *map(write, kept),
+        f"return {{ {', '.join(node.name for node in kept)} }};",
         "})();",
-        f"const BITS = {costs.BITS};",
+        *(f"const {name} = {value};" for name, value in constants.items()),
         _class(translator, Part, "elements"),
         _class(translator, roofline.Hardware, "ridge"),
-        _class(translator, ModelConfig, "types", "window_of", "has_experts"),
-        *written(parts),
-        *written(costs),
-        *written(roofline),
-        *written(serving),
-        "return { symbols, BITS, Part, Hardware, ModelConfig,"
-        f" {names(parts)}, {names(costs)}, {names(roofline)}, {names(serving)} }};",
+        _class(translator, ModelConfig, "types", "window_of", "has_experts", "rope_dim"),
+        *map(write, functions),
+        f"return {{ symbols, Part, Hardware, ModelConfig, {', '.join([*constants, *names])} }};",
         "})();",
     ]
     return "\n".join(lines) + "\n"
 
 
+def _constants(module: ModuleType, translator: Translator) -> dict[str, str]:
+    """What a module calls in capitals, in JavaScript."""
+    tree = ast.parse(inspect.getsource(module))
+    return {
+        node.targets[0].id: translator.visit(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).isupper()
+    }
+
+
 def _functions(module) -> list[ast.FunctionDef]:
     tree = ast.parse(inspect.getsource(module))
-    return [n for n in tree.body if isinstance(n, ast.FunctionDef)]
+    return [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name not in PYTHON_ONLY]
 
 
 def _class(translator: Translator, given: type, *methods: str) -> str:
@@ -288,7 +340,7 @@ def _class(translator: Translator, given: type, *methods: str) -> str:
     plain = {name: translator.visit(ast.Constant(value)) for name, value in known.items()}
     if given is ModelConfig:
         sizes = ", ".join(f"{name}: {value}" for name, value in plain.items())
-        made = f"constructor(sizes) {{ Object.assign(this, {{ {sizes} }}, sizes); }}"
+        made = f"constructor(sizes) {{ Object.assign(this, {{ {sizes} }}, sizes); check(this); }}"
     else:
         sizes = ", ".join(f"{name} = {value}" for name, value in plain.items())
         kept = " ".join(f"this.{name} = {name};" for name in plain)

@@ -131,6 +131,13 @@ def cached_attention_terms(n):
     return n * (n + 1) / 2
 
 
+def attended_pairs(T, W):
+    """Query-key pairs of a prompt: each of T tokens sees itself and those before it, at most W in
+    all. The first W see less; W = T is a whole triangle.
+    """
+    return T * W - W * (W - 1) / 2
+
+
 def attainable_flops(I, peak, bandwidth):
     """Roofline: what intensity I (FLOPs per byte) lets a machine reach (Williams et al. 2009)."""
     return min(peak, I * bandwidth)
