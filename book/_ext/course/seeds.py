@@ -22,6 +22,10 @@ from labkit import chapters, lab, paths, results
 COVERED, MISSING, WAITING = "covered", "missing", "waiting"
 FILM = "film"  # the one place that is no page: it is made after the chapters
 PARTS = ("means", "matters", "mistake")  # of a beginner's corner
+# blocks whose words are the map's own
+MADE_HERE = re.compile(
+    r"^(`{3,}|:{3,})\{(?:wisdom|seeds|slides|coverage)\}.*?^\1\s*$", flags=re.M | re.S
+)
 QUOTED = re.compile(r"""row\("([\w/-]+)\"""")
 
 
@@ -166,15 +170,18 @@ def group_from(id: str, said: dict, items: tuple[Item, ...]) -> Group:
     return Group(id, said["title"], place, items, said.get("wisdom", ""), corner, labs)
 
 
+def slides(all_seeds: list[Seed]) -> dict[str, Group]:
+    """The slides of the deck by their ids: what has a wisdom line."""
+    return {group.id: group for seed in all_seeds for group in seed.groups if group.wisdom}
+
+
 def slide(id: str) -> Group:
     """A slide by its id, `D5`. ValueError for one that there is not."""
-    slides = [g for seed in load() for g in seed.groups if g.wisdom]
-    found = next((g for g in slides if g.id == id), None)
-    if found is None:
-        raise ValueError(
-            f"the deck has no slide {id!r}: slides run from {slides[0].id} to {slides[-1].id}"
-        )
-    return found
+    known = slides(load())
+    if id not in known:
+        first, *_, last = known
+        raise ValueError(f"the deck has no slide {id!r}: slides run from {first} to {last}")
+    return known[id]
 
 
 def made_from(text: str) -> set[Path]:
@@ -223,8 +230,7 @@ def taught(book: Book, docname: str, section: Section) -> str:
     """What a section says in its own words: as Markdown, without the lines that come from the map
     itself.
     """
-    source = re.sub(r"^(`{3,}|:{3,})\{wisdom\}.*?^\1\s*$", "", section.source, flags=re.M | re.S)
-    return Page(book, docname).lower(source)
+    return Page(book, docname).lower(MADE_HERE.sub("", section.source))
 
 
 def placed(book: Book, section: Section) -> set[str]:

@@ -13,6 +13,7 @@ from docutils import nodes
 
 from course import seeds
 from course.block import Block, html, make
+from course.blocks import wisdom
 from course.lower import Book
 from course.seeds import COVERED, FILM, MISSING, WAITING, Group, Item, Place, Seed
 from labkit import chapters, paths
@@ -64,15 +65,14 @@ class Slides(MapBlock):
 
     def shown(self, all_seeds, book):
         head = [nodes.Text(words) for words in SLIDE_COLUMNS]
-        return [grid(head, [self.row(slide, book) for slide in slides(all_seeds)])]
+        return [grid(head, [self.row(slide, book) for slide in seeds.slides(all_seeds).values()])]
 
     def row(self, slide: Group, book: Book) -> list[list[nodes.Node]]:
         first = nodes.reference("", heading(slide), refuri=f"#{anchor(slide)}", internal=True)
         return [
             [first],
-            [self.link(slide.place, book)],
-            self.line(", ".join(old_and_new(id) for id in slide.labs) or "–"),
-            [nodes.Text(standing(slide))],
+            [self.link(slide.place, book), make("small", nodes.Text(standing(slide)))],
+            self.line(labs_of(slide)),
         ]
 
     @classmethod
@@ -81,12 +81,11 @@ class Slides(MapBlock):
             " | ".join(
                 (
                     heading(slide),
-                    linked(slide.place, page.book),
-                    page.lower(", ".join(old_and_new(id) for id in slide.labs) or "–"),
-                    standing(slide),
+                    f"{linked(slide.place, page.book)}: {standing(slide)}",
+                    page.lower(labs_of(slide)),
                 )
             )
-            for slide in slides(seeds.load())
+            for slide in seeds.slides(seeds.load()).values()
         ]
         rule = " | ".join("---" for _ in SLIDE_COLUMNS)
         return "\n".join(f"| {row} |" for row in (" | ".join(SLIDE_COLUMNS), rule, *rows))
@@ -107,12 +106,10 @@ class Seeds(MapBlock):
     def group(self, group: Group, book: Book) -> list[nodes.Node]:
         head = make("h3", nodes.Text(heading(group)), attrs=f' id="{anchor(group)}"')
         where = [self.link(group.place, book), nodes.Text(f" · {standing(group)}")]
-        lines = (
-            [make("p", *self.line(group.wisdom), classes=["wisdom-line"])] if group.wisdom else []
-        )
         items = [make("li", *self.item(item, group, book)) for item in group.items]
         list_of = [make("ul", *items, classes=["seed-items"])] if items else []
-        return [head, make("p", *where, classes=["seed-where"]), *lines, *list_of]
+        line = wisdom.shown(self, group) if group.wisdom else []
+        return [head, make("p", *where, classes=["seed-where"]), *line, *list_of]
 
     def item(self, item: Item, group: Group, book: Book) -> list[nodes.Node]:
         said = [
@@ -133,7 +130,7 @@ class Seeds(MapBlock):
             parts.append(f"### {heading(group)}")
             parts.append(f"{linked(group.place, page.book)} · {standing(group)}")
             if group.wisdom:
-                parts.append(f"> {page.lower(group.wisdom)}")
+                parts.append(wisdom.markdown(page, group))
             if group.items:
                 parts.append("\n".join(cls.line_of(item, group, page) for item in group.items))
         return "\n\n".join(parts)
@@ -148,12 +145,8 @@ class Seeds(MapBlock):
 
 # -- what is said of them --------------------------------------------------------------------------
 
-SLIDE_COLUMNS = ("Slide", "Taught in", "Lab there, and here", "Its items")
+SLIDE_COLUMNS = ("Slide", "Taught in", "Lab there and here")
 MARKS = {COVERED: "✓ ", MISSING: "not yet in ", WAITING: "waits for "}
-
-
-def slides(all_seeds: list[Seed]) -> list[Group]:
-    return [group for seed in all_seeds for group in seed.groups if group.wisdom]
 
 
 def choose(all_seeds: list[Seed], names: str) -> list[Seed]:
@@ -178,6 +171,10 @@ def old_and_new(deck_id: str) -> str:
     """A lab by the id that the deck prints and the one it has here, in MyST."""
     id = seeds.new_id(deck_id)
     return f"`{deck_id}` {{ref}}`{id} <{id.lower()}>`"
+
+
+def labs_of(slide: Group) -> str:
+    return ", ".join(old_and_new(id) for id in slide.labs) or "–"
 
 
 def standing(group: Group) -> str:
@@ -207,9 +204,8 @@ def name(place: Place, book: Book) -> str:
     if not place.section:
         return number + page
     found = seeds.sections(book, place.docname).get(place.section)
-    if found is None:
-        raise ValueError(f"seeds.toml: {place.docname}.md has no section #{place.section}")
-    return f"{number}{page}" + (f": {found.title}" if found.title != page else "")
+    apart = found and found.title != page
+    return f"{number}{page}: {found.title}" if apart else number + page
 
 
 def linked(place: Place, book: Book) -> str:

@@ -1,5 +1,5 @@
-"""`{wisdom} D5`: a slide's wisdom line, and of a concept slide the folded corner, where a section
-teaches it. The words stand in `appendix/seeds.toml`.
+"""`{wisdom} D5`: a slide's wisdom line where a section teaches the slide, and under it, folded,
+what it means, why it matters and the usual mistake. The words stand in `appendix/seeds.toml`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from docutils import nodes
 
 from course import seeds
 from course.block import Block, fold, folded, make, quoted
+from course.lower import Page
+from course.seeds import Group
 
-CORNER = "Beginner's corner"
 HEADS = ("What it means.", "Why it matters.", "Common mistake.")
 
 
@@ -19,25 +20,34 @@ class Wisdom(Block):
     has_content = False
 
     def to_nodes(self):
-        slide = seeds.slide(self.arguments[0])
-        parts = [make("p", *self.line(slide.wisdom), classes=["wisdom-line"])]
-        if slide.corner:
-            body = [
-                make("p", nodes.strong("", head), nodes.Text(" "), *self.line(said))
-                for head, said in zip(HEADS, slide.corner)
-            ]
-            parts.append(fold([nodes.Text(CORNER)], body))
-        return [make("div", *parts, classes=["wisdom"])]
+        return shown(self, seeds.slide(self.arguments[0]))
 
     @classmethod
     def to_markdown(cls, page, written):
-        slide = seeds.slide(written.argument)
-        line = quoted(page.lower(slide.wisdom))
-        if not slide.corner:
-            return line
-        body = [f"**{head}** {page.lower(said)}" for head, said in zip(HEADS, slide.corner)]
-        return line + "\n\n" + folded(CORNER, "\n\n".join(body))
+        return markdown(page, seeds.slide(written.argument))
 
     @classmethod
     def reads(cls, argument):
-        return [seeds.file()]
+        known = seeds.slides(seeds.load()).get(argument)
+        return [seeds.file(), *(seeds.made_from(" ".join(known.corner)) if known else ())]
+
+
+def shown(block: Block, slide: Group) -> list[nodes.Node]:
+    """A slide's line, on the site; its corner folds under it, if it has one."""
+    line = block.line(slide.wisdom)
+    if not slide.corner:
+        return [make("p", *line, classes=["wisdom-line"])]
+    body = [
+        make("p", nodes.strong("", head), nodes.Text(" "), *block.line(said))
+        for head, said in zip(HEADS, slide.corner)
+    ]
+    label = make("span", nodes.Text("Corner"), classes=["label"])
+    return [fold([label, nodes.Text(" "), *line], body, classes=["fold", "wisdom"])]
+
+
+def markdown(page: Page, slide: Group) -> str:
+    line = page.lower(slide.wisdom)
+    if not slide.corner:
+        return quoted(line)
+    body = [f"**{head}** {page.lower(said)}" for head, said in zip(HEADS, slide.corner)]
+    return folded(f"Corner: {line}", "\n\n".join(body))
