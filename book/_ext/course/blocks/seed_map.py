@@ -19,7 +19,7 @@ from course.seeds import COVERED, FILM, MISSING, WAITING, Group, Item, Place, Se
 from labkit import chapters, paths
 from labkit.tables import table
 
-SAID = {COVERED: "on its page", MISSING: "missing", WAITING: "waiting"}
+SAID = {COVERED: "on a page", MISSING: "missing", WAITING: "waiting"}
 
 
 class MapBlock(Block):
