@@ -20,7 +20,7 @@ test: setup
 	@$(RUN) scripts/check.py
 
 check: setup
-	@$(RUN) scripts/check.py --chapter "$(CHAPTER)"
+	@$(RUN) scripts/check.py --chapter "$(CHAPTER)" $(if $(COLAB),--colab)
 
 preview: setup
 	@$(RUN) scripts/book.py --serve

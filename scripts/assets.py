@@ -1,7 +1,7 @@
-"""Browser assets that are copied at set-up and not committed: MathJax from PyPI, web fonts cut out
-of the system's.
+"""What is copied at set-up and not committed: web fonts cut out of the system's, and MathJax from
+PyPI, which renders the book's maths when it is built.
 
-    python scripts/assets.py [folder]      default: book/_static/vendor
+    python scripts/assets.py
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from pathlib import Path
 
 from fontTools import subset
 
-ROOT = Path(__file__).resolve().parent.parent
+from root import ROOT
+
 MATHJAX = "django-static-mathjax==3.2.2.1"
 MATHJAX_SHA = "05ad109fd9e5d9d380c76389689b7f523e9ccb7f7a85c1eb962c7564eac7601d"
-ES5 = "mathjax/static/mathjax/es5/"
+MATHJAX_FOLDER = "mathjax/static/mathjax"
+SYSTEM_FONTS = ("/usr/share/fonts", "/usr/share/texmf/fonts")
 FACES = {  # file of ours -> the system's
     "inter-400": "Inter-Regular.otf",
     "inter-400i": "Inter-Italic.otf",
     "inter-600": "Inter-SemiBold.otf",
     "mono-400": "JetBrainsMono-Regular.ttf",
+    "math-400": "latinmodern-math.otf",
 }
 # Latin, and the arrows, signs and Greek letters that the course's prose and code use.
 CHARACTERS = [chr(c) for c in (*range(0x20, 0x7F), *range(0xA0, 0x100))] + list(
@@ -31,10 +34,16 @@ CHARACTERS = [chr(c) for c in (*range(0x20, 0x7F), *range(0xA0, 0x100))] + list(
     "–—‘’‚“”„†‡•…‰′″‹›⁄€™−×÷±≈≠≤≥≡≪≫∞√∑∏∂∇∈∝·→←↑↓↔⇒⇐↦⌈⌉⌊⌋"
     "αβγδεζηθκλμνξπρστφχψωΓΔΘΛΣΦΨΩ⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ₀₁₂₃₄₅₆₇₈₉½⅓¼¾✓✗●○■□▲▼▶◀▸▾│─└├┐┘█░"
 )
+# Of formulas: upright, italic and bold letters, Greek, sets, operators, and what grows.
+MATHS = [chr(c) for c in (*range(0x20, 0x7F), *range(0x1D400, 0x1D468), *range(0x1D6FC, 0x1D71B))]
+MATHS += list(
+    "αβγδεζηθκλμνξπρστφχψωΓΔΘΛΣΦΨΩℎℓℒℕℝℤ𝔼ı"
+    "∑∏∫√∂∇∞∈∉∀∃≤≥≠≈≡∼≪≫∝→←↦⇒⇔⌊⌋⌈⌉⟨⟩∣∥…⋯⋮⋱·×⋅÷±∓⊙⊗⊕∘∗⊤′−¯ˆ˜ˉ⏞⏟\u2061\u2062\u2063"
+)
 
 
 def mathjax(target: Path) -> None:
-    """`tex-chtml.js` and its fonts out of the wheel, which is checked and never installed."""
+    """`tex-chtml.js` out of the wheel, which is checked and never installed."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
@@ -61,25 +70,20 @@ def mathjax(target: Path) -> None:
                 f" {MATHJAX_SHA[:12]}…): nothing was copied"
             )
         with zipfile.ZipFile(wheels[0]) as z:
-            for name in z.namelist():
-                if name == ES5 + "tex-chtml.js" or name.startswith(
-                    ES5 + "output/chtml/fonts/woff-v2/"
-                ):
-                    path = target / name.removeprefix(ES5)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(z.read(name))
-            (target / "LICENSE").write_bytes(z.read("mathjax/static/mathjax/LICENSE"))
+            target.mkdir(parents=True, exist_ok=True)
+            for name in (f"{MATHJAX_FOLDER}/es5/tex-chtml.js", f"{MATHJAX_FOLDER}/LICENSE"):
+                (target / Path(name).name).write_bytes(z.read(name))
 
 
 def fonts(target: Path) -> None:
     """Each face as WOFF2 with the characters above and the features that text needs."""
     target.mkdir(parents=True, exist_ok=True)
-    installed = {p.name: p for p in Path("/usr/share/fonts").rglob("*.[ot]tf")}
+    installed = {p.name: p for top in SYSTEM_FONTS for p in Path(top).rglob("*.[ot]tf")}
     missing = [name for name in FACES.values() if name not in installed]
     if missing:
         sys.exit(
-            f"these fonts are not installed: {', '.join(missing)}. Install the packages fonts-inter"
-            " and fonts-jetbrains-mono"
+            f"these fonts are not installed: {', '.join(missing)}. Install the packages"
+            " fonts-inter, fonts-jetbrains-mono and fonts-lmodern"
         )
     features = ["kern", "liga", "mark", "mkmk", "ccmp", "locl", "tnum"]
     options = subset.Options(
@@ -92,16 +96,11 @@ def fonts(target: Path) -> None:
     for name, source in FACES.items():
         font = subset.load_font(str(installed[source]), options)
         cutter = subset.Subsetter(options)
-        cutter.populate(text="".join(CHARACTERS))
+        cutter.populate(text="".join(MATHS if name.startswith("math") else CHARACTERS))
         cutter.subset(font)
         subset.save_font(font, str(target / f"{name}.woff2"), options)
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "book/_static/vendor"
-    mathjax(folder / "mathjax")
-    fonts(folder / "fonts")
-    print(
-        f"assets: {sum(p.stat().st_size for p in folder.rglob('*') if p.is_file()) / 1e6:.1f} MB in"
-        f" {folder}"
-    )
+    mathjax(ROOT / ".venv/share/mathjax")
+    fonts(ROOT / "book/_static/vendor/fonts")

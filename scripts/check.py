@@ -4,6 +4,8 @@ python scripts/check.py                 committed notebooks and README are curre
                                         builds, lint, every test on two processes
 python scripts/check.py --chapter 02    one chapter's clips, notebook and page, its exercises and
                                         labs, and how many words its page has
+python scripts/check.py --colab         every notebook (with --chapter, one chapter's) under Colab's
+                                        Python 3.13 and torch, all from PyPI: gigabytes
 """
 
 from __future__ import annotations
@@ -94,6 +96,17 @@ def one(number: str) -> int:
     return bool(failed)
 
 
+def colab(number: str) -> int:
+    """Run the notebooks as Colab would. Returns the exit status."""
+    from labkit import chapters
+
+    found = [chapters.find(number)] if number else chapters.every()
+    notebooks = [f"notebooks/{page.stem}.ipynb" for chapter in found for page in chapter.pages]
+    failed = failures({n: ["scripts/colab_check.py", "--whole", n] for n in notebooks})
+    print(f"make check COLAB=1: {', '.join(failed)} failed" if failed else "make check: all passed")
+    return bool(failed)
+
+
 def lengths(pages: list) -> None:
     """Print each page's words beside the budget."""
     from course.lower import Book
@@ -106,5 +119,8 @@ def lengths(pages: list) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Check the course, or one chapter of it.")
     parser.add_argument("--chapter", help="such as 02; without it, everything")
-    chapter = parser.parse_args().chapter
-    sys.exit(everything() if chapter is None else one(chapter))
+    parser.add_argument("--colab", action="store_true", help="the notebooks under Colab's versions")
+    options = parser.parse_args()
+    if options.colab:
+        sys.exit(colab(options.chapter))
+    sys.exit(everything() if options.chapter is None else one(options.chapter))

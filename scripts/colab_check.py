@@ -1,10 +1,11 @@
 """Run a generated notebook as Colab would: its versions, its missing labkit, an empty folder, a
 stub of `google.colab`.
 
-    python scripts/colab_check.py notebooks/02_kv_cache.ipynb
+    python scripts/colab_check.py notebooks/02_kv_cache.ipynb            this Python, and its torch
+    python scripts/colab_check.py --whole notebooks/02_kv_cache.ipynb    Colab's Python and torch
 
-The wheel built from this checkout stands in for the git address, this environment's torch for
-Colab's where Python is the same. The front end of Colab itself is not tested.
+The wheel built from this checkout stands in for the git address. The front end of Colab itself is
+not tested. What the notebook ran under is printed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "_build/colab"
+PYTHON, TORCH = "3.13", "torch==2.11.0"  # gigabytes, with CUDA: only `--whole` installs it
+NAMED = ("torch", "numpy", "transformers", "ipywidgets", "anywidget", "ipython")  # in the last line
 # Of Colab's image, 2026-08. ipython 7.34 still imports pkg_resources.
 PINS = [
     "numpy==2.1.3",
@@ -73,49 +76,13 @@ def run(*command, **options) -> str:
     return done.stdout
 
 
-def pulls_cuda(python: str) -> bool:
-    """Whether pip would bring NVIDIA's packages with torch for this Python, or finds no torch."""
-    command = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--dry-run",
-        "--ignore-installed",
-        "--report",
-        "-",
-        "torch>=2.6",
-    ]
-    report = subprocess.run(command, capture_output=True, text=True)
-    names = (
-        [p["metadata"]["name"].lower() for p in json.loads(report.stdout)["install"]]
-        if report.returncode == 0
-        else ["nvidia"]
-    )
-    return any(name.startswith(("nvidia", "cuda")) for name in names)
-
-
-def choose_python() -> tuple[str, bool]:
-    """Python 3.13 where it can have torch without CUDA, else this one; and whether it can borrow
-    this environment's packages.
-    """
+def python_of_colab() -> str:
+    """Python 3.13, from the path or from pyenv."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    for python in [
-        shutil.which("python3.13"),
-        *map(str, sorted(pyenv.glob("3.13*/bin/python3.13"))),
-    ]:
+    for python in [shutil.which(f"python{PYTHON}"), *sorted(pyenv.glob(f"{PYTHON}*/bin/python"))]:
         if python and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
-            if sys.version_info[:2] == (3, 13):
-                break
-            if not pulls_cuda(python):
-                return python, False
-            print(
-                f"colab check: for {python} pip finds torch only with CUDA; using Python"
-                f" {sys.version_info[0]}.{sys.version_info[1]} and its torch"
-            )
-            break
-    return sys.executable, True
+            return str(python)
+    sys.exit(f"colab check: --whole needs Python {PYTHON}, as Colab has: install it, or use pyenv")
 
 
 def lend(site: Path) -> None:
@@ -135,38 +102,41 @@ def packages(python: Path) -> Path:
     return Path(run(python, "-c", where).strip())
 
 
-def environment() -> Path:
+def environment(whole: bool) -> Path:
     """A virtual environment with Colab's versions and labkit's dependencies, without labkit.
+
+    whole: with Colab's Python and torch as well.
 
     Kept until what it is made from changes, this script with it. One process makes it, others wait.
     """
-    HOME.parent.mkdir(exist_ok=True)
-    with open(HOME.with_suffix(".lock"), "w") as lock:
+    home = HOME.with_name("colab-whole") if whole else HOME
+    home.parent.mkdir(exist_ok=True)
+    with open(home.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return make_environment()
+        return make_environment(home, whole)
 
 
-def make_environment() -> Path:
-    stamp = HOME / "stamp.json"
+def make_environment(home: Path, whole: bool) -> Path:
+    stamp = home / "stamp.json"
     made_from = (Path(__file__), ROOT / "pyproject.toml")
     wanted = json.dumps([sys.version, *(path.read_text() for path in made_from)])
-    python = HOME / "venv/bin/python"
+    python = home / "venv/bin/python"
     if not (stamp.exists() and stamp.read_text() == wanted):
-        shutil.rmtree(HOME, ignore_errors=True)
-        chosen, same = choose_python()
-        run(chosen, "-m", "venv", HOME / "venv")
-        if same:
+        shutil.rmtree(home, ignore_errors=True)
+        run(python_of_colab() if whole else sys.executable, "-m", "venv", home / "venv")
+        if not whole:
             lend(packages(python))
+        pins = [*PINS, TORCH] if whole else PINS
         with tempfile.TemporaryDirectory() as folder:
-            run(python, "-m", "pip", "install", "--quiet", *PINS, build_wheel(Path(folder)))
+            run(python, "-m", "pip", "install", "--quiet", *pins, build_wheel(Path(folder)))
         run(python, "-m", "pip", "uninstall", "--quiet", "--yes", OURS)
         stamp.write_text(wanted)
     return python
 
 
-def layer(folder: Path) -> Path:
+def layer(folder: Path, whole: bool) -> Path:
     """A virtual environment over the kept one, for one notebook: what it installs goes with it."""
-    kept = environment()
+    kept = environment(whole)
     run(kept, "-m", "venv", "--without-pip", folder)
     python = folder / "bin/python"
     (packages(python) / "kept.pth").write_text(f"{packages(kept)}\n")
@@ -188,9 +158,9 @@ def versions(python: Path) -> dict[str, str]:
     return {p["name"].lower(): p["version"] for p in found if p["name"].lower() != OURS}
 
 
-def check(path: Path) -> None:
+def check(path: Path, whole: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        python = layer(Path(folder) / "venv")
+        python = layer(Path(folder) / "venv", whole)
         before = versions(python)
         empty = Path(folder) / "content"
         empty.mkdir()
@@ -225,13 +195,16 @@ def check(path: Path) -> None:
         .get("application/vnd.jupyter.widget-state+json", {})
         .get("state", {})
     )
+    under = [f"Python {version}", *(f"{name} {before[name]}" for name in NAMED)]
     print(
-        f"colab check: {path.name} ran top to bottom in {seconds:.0f} s, Python {version},"
-        f" {len(state)} widget models"
+        f"colab check: {path.name} ran top to bottom in {seconds:.0f} s, {len(state)} widget"
+        f" models, under {', '.join(under)}"
     )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Run a generated notebook as Colab would.")
     parser.add_argument("notebook", type=Path)
-    check(parser.parse_args().notebook.resolve())
+    parser.add_argument("--whole", action="store_true", help="Colab's Python and torch as well")
+    options = parser.parse_args()
+    check(options.notebook.resolve(), options.whole)

@@ -9,6 +9,7 @@ HELP = """\
 make book               set up, fetch the model, render clips, run and build the book: _build/html
 make test               set up, build the book if it is missing, run every test
 make check CHAPTER=02   one chapter: its page, notebook, exercises, labs and clips
+make check COLAB=1      every notebook under Colab's Python, torch and packages (gigabytes)
 make preview            build, then serve the book on this machine
 make gpu                CUDA tests and benchmarks, where there is a GPU
 make pdf                the book as one PDF (not yet)

@@ -15,7 +15,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from root import ROOT  # isort: skip
+from course.browser import NAMES as BROWSERS  # isort: skip
+
 VENV, VENDOR = ROOT / ".venv", ROOT / "book/_static/vendor"
 PYTHON = VENV / "bin/python"
 STAMPS = VENV / "course-stamps.json"
@@ -27,9 +29,9 @@ PACKAGES = [
     "python3-venv",
     "fonts-inter",
     "fonts-jetbrains-mono",
+    "fonts-lmodern",
     "ffmpeg",
 ]
-BROWSERS = ["chromium", "chromium-browser", "google-chrome"]  # the tests drive whichever is there
 
 
 def say(text: str) -> None:

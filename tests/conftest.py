@@ -6,7 +6,6 @@ import functools
 import http.server
 import os
 import re
-import shutil
 import sys
 import threading
 from contextlib import suppress
@@ -16,6 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
+
+from course.browser import FLAGS, executable
 
 # where only the tests for CUDA run it may be missing
 with suppress(ImportError):
@@ -31,16 +32,6 @@ ROOT = Path(__file__).parents[1]
 # `make check CHAPTER=02` builds a site of its own
 HTML = Path(os.environ.get("COURSE_HTML", ROOT / "_build/html"))
 PHONE = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
-CHROMIUM = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def pages() -> list[str]:
@@ -163,12 +154,8 @@ def browser():
     """
     from playwright.sync_api import sync_playwright
 
-    names = [os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome"]
-    path = next((found for name in names if name and (found := shutil.which(name))), None)
-    if path is None:
-        pytest.fail("no Chromium on this machine: apt-get install chromium")
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        running = playwright.chromium.launch(executable_path=executable(), args=FLAGS)
         yield running
         running.close()
 
@@ -197,7 +184,7 @@ class Visit:
         return route.abort()
 
     def open(self, name: str):
-        """Go to a page of the site, and wait until it is drawn, widgets and maths included."""
+        """Go to a page of the site, and wait until it is drawn, widgets included."""
         self.page.goto(f"{self.home}{name}.html")
         self.page.evaluate("document.fonts.ready.then(() => window.MathJax?.startup?.promise)")
         return self.page

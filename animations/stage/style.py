@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 import typst
+from fontTools.ttLib import TTFont
 from manim import LEFT, ORIGIN, RIGHT, ManimColor, MathTypst, Typst, VGroup, VMobject, smooth
 
 from labkit.palette import MONO, PALETTE, SANS
@@ -53,6 +55,14 @@ def fonts() -> typst.Fonts:
     return found
 
 
+@cache
+def letters(font: str) -> frozenset[str]:
+    """The characters of one of our two fonts."""
+    name = f"{font.replace(' ', '')}-Regular"
+    path = next(path for path in Path("/usr/share/fonts").rglob(f"{name}.[ot]tf"))
+    return frozenset(map(chr, TTFont(path, lazy=True).getBestCmap()))
+
+
 @lru_cache(maxsize=1024)
 def _typeset(text: str, font: str, weight: str) -> tuple[np.ndarray, ...]:
     """The outlines of a line between two struts "H", which carry the baseline, the cap height and
@@ -72,11 +82,13 @@ class Label(VGroup):
     """One line of text that knows its baseline, so that neighbours line up whatever their letters.
 
     size: a name in CAP, or a cap height in scene units. Raises ValueError if nothing of the text
-    can be seen.
+    can be seen, or its font lacks a character: Typst would draw an empty box, silently.
     """
 
     def __init__(self, text, size="body", color=INK, weight="regular", font=SANS):
         self.text = str(text)
+        if missing := sorted(set(self.text) - letters(font)):
+            raise ValueError(f"{font} has no {' '.join(missing)}, which {self.text!r} needs")
         first, *ink, last = (
             VMobject(fill_color=color, fill_opacity=1, stroke_width=0).set_points(p)
             for p in _typeset(self.text, font, weight)

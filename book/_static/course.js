@@ -129,32 +129,15 @@ function search() {
   let loading = null;
   const load = () => loading ??= new Promise((ok, no) => document.head.append(make("script", { src: base + "search-index.js", onload: ok, onerror: no })));
   const open = async () => { dialog.showModal(); input.select(); await load(); answer(); };
-  const fold = text => text.toLowerCase().normalize("NFKD").replace(/[\u0300-\u036f]/g, "");
-  const score = (words, title, text) => {
-    let sum = 0;
-    for (const w of words) {
-      const inTitle = title.includes(w), count = text.split(w).length - 1;
-      if (!inTitle && !count) return 0;
-      sum += (inTitle ? 20 : 0) + Math.min(count, 8);
-    }
-    return sum;
-  };
-  const excerpt = (text, words) => {
-    const at = Math.max(0, ...words.map(w => fold(text).indexOf(w)).filter(i => i >= 0).slice(0, 1));
-    const from = Math.max(0, at - 60), part = (from ? "…" : "") + text.slice(from, from + 150) + (text.length > from + 150 ? "…" : "");
-    const pieces = part.split(new RegExp(`(${words.map(w => w.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|")})`, "i"));
-    return pieces.map((p, i) => i % 2 ? make("mark", { textContent: p }) : p);
-  };
   const answer = () => {
-    const words = fold(input.value).split(/\s+/).filter(w => w.length > 1).map(w => w.length > 4 ? w.replace(/s$/, "") : w);
-    const found = !words.length ? [] : window.courseIndex
-      .map(row => [score(words, fold(`${row[1]} ${row[3]}`), fold(row[4])), row]).filter(([s]) => s).sort((a, b) => b[0] - a[0]).slice(0, 20);
-    status.textContent = !words.length ? "Type a word or two." : found.length ? `${found.length} section${found.length > 1 ? "s" : ""}` : "Nothing found.";
-    list.replaceChildren(...found.map(([, [page, title, anchor, section, text]]) => make("li", {},
-      make("a", { href: `${base}${page}.html#${anchor}` }, make("b", { textContent: section }), title === section ? "" : ` · ${title}`, make("small", {}, ...excerpt(text, words))))));
+    const found = courseSearch.search(input.value);
+    status.textContent = !input.value.trim() ? "Type a word or two." : found.length ? `${found.length} section${found.length > 1 ? "s" : ""}` : "Nothing found.";
+    list.replaceChildren(...found.map(({ page, pageTitle, anchor, title, text, hits }) => make("li", {},
+      make("a", { href: `${base}${page}.html#${anchor}` }, make("b", { textContent: title }), title === pageTitle ? "" : ` · ${pageTitle}`,
+        make("small", {}, ...courseSearch.excerpt(text, hits).map(([words, hit]) => (hit ? make("mark", { textContent: words }) : words)))))));
   };
   $(".search-open").addEventListener("click", open);
-  input.addEventListener("input", () => window.courseIndex && answer());
+  input.addEventListener("input", () => window.courseSearch && answer());
   $("form", dialog).addEventListener("submit", e => { e.preventDefault(); $("a", list)?.click(); });
   $(".search-close", dialog).addEventListener("click", () => dialog.close());
   list.addEventListener("click", () => dialog.close());

@@ -151,6 +151,10 @@ def generate(
     stop: token ids that end a reply (kept as its last token); None = the
     model's own, () = never. Raises ValueError for an empty prompt, an id
     outside the vocabulary, or prompt + new beyond `max_context`.
+
+    A process that has generated must not be forked: torch's threads do not
+    come along, and the child waits for them (pytorch#17199). Start it with
+    `multiprocessing.get_context("spawn")`.
     """
     steps = stream(
         model,

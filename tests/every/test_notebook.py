@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import nbformat
 import pytest
@@ -53,6 +54,16 @@ def test_a_notebook_is_valid_plain_markdown_without_outputs(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+def test_no_fold_of_a_notebook_holds_maths(path):
+    """Editors show it as its TeX (vscode#185619)."""
+    for cell in committed(path)["cells"]:
+        if cell["cell_type"] == "markdown":
+            for fold in re.findall(r"<details>.*?</details>", "".join(cell["source"]), re.S):
+                prose = re.sub(r"```.*?```|`[^`]*`", "", fold, flags=re.S)
+                assert not re.search(r"\$[^$\n]+\$|\$\$", prose), fold[:80]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
 def test_a_notebook_has_the_chapters_code_cells(path):
     code = ["".join(c["source"]) for c in committed(path)["cells"] if c["cell_type"] == "code"]
     text = path.read_text()
@@ -76,7 +87,8 @@ def test_the_first_cell_installs_labkit_only_where_it_is_missing(path):
 @pytest.mark.smollm2
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
-def test_a_notebook_runs_top_to_bottom_as_in_colab(path):
+def test_a_notebook_runs_top_to_bottom_in_colabs_versions(path):
+    """Under this Python and its torch; `make check COLAB=1` takes Colab's."""
     notebook = f"notebooks/{path.stem}.ipynb"
     done = subprocess.run(
         [sys.executable, "scripts/colab_check.py", notebook],
@@ -85,4 +97,6 @@ def test_a_notebook_runs_top_to_bottom_as_in_colab(path):
         text=True,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    here = ".".join(map(str, sys.version_info[:3]))
+    assert f"under Python {here}, torch {version('torch')}, numpy 2.1.3" in done.stdout
     assert int(re.search(r"(\d+) widget models", done.stdout)[1]) > 0

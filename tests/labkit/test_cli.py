@@ -1,6 +1,7 @@
 """The command: each answer is right, each bad input is one line, exit 2, no traceback."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -205,3 +206,15 @@ def test_help_is_there_for_every_command():
     for command in cli.COMMANDS:
         code, out, _ = labkit_command(command, "--help")
         assert code == 0 and "--device" in out and "--json" in out
+
+
+@pytest.mark.parametrize("command", ["lab", "estimate gpt2-124m"])
+def test_a_reader_who_has_enough_hears_nothing(command):
+    """`labkit lab | head -1`: no traceback, no sentence, the status that a shell expects."""
+    read, write = os.pipe()
+    os.close(read)  # the reader is gone before a line is written
+    done = subprocess.run(
+        [sys.executable, "-m", "labkit.cli", *command.split()], stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -1,10 +1,12 @@
 """A lab is asked for, set and judged by one class."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
+from labkit import paths
 from labkit.cli import main
 from labkit.lab import labs
 
@@ -51,3 +53,13 @@ def test_a_bad_setting_is_one_line_and_exit_2(capsys, args, message):
         main(["lab", *args])
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+def test_no_lab_forks_a_process_that_may_have_computed():
+    """The child would wait for torch's threads for ever (pytorch#17199)."""
+    for path in paths.labs().rglob("*.py"):
+        text = path.read_text()
+        assert "os.fork(" not in text, path.name
+        for call in re.findall(r"\b(?:ProcessPoolExecutor|multiprocessing\.Pool)\((.*)\)", text):
+            assert "mp_context=" in call, f"{path.name}: {call}"
+        assert '"fork"' not in text, path.name

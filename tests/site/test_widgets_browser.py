@@ -166,7 +166,7 @@ def picture(markup: str, ghosts: bool = False) -> list[tuple]:
         ghost.decompose()
     shown = soup.select(
         ".lk-legend > span, .lk-legend i, .lk-plot, .lk-plot *, .lk-scene, .lk-scene *, .lk-chip,"
-        " .lk-say span, .lk-meters *, .lk-readings *, .lk-numbers td, .lk-numbers th"
+        " .lk-say span, .lk-meters *, .lk-readings *, .lk-numbers :is(td, th, .lk-note)"
     )
     return [(part.name, attributes(part), part.get_text()) for part in shown if part.name != "b"]
 

@@ -1,14 +1,14 @@
 """The course's Sphinx extension, and what its scripts know of pages: `_config.yml` loads it whole.
 
 `blocks/` holds one file per block of a page, found by itself: what it is on the site beside what it
-is in Markdown. `lower` makes a page's Markdown; `site`, `finish`, `widgets` and `export` make the
-site; `keys` says which pages a change makes stale.
+is in Markdown. `lower` makes a page's Markdown; `site`, `maths`, `finish`, `widgets`, `search`,
+`sharing` and `export` make the site; `keys` says which pages a change makes stale.
 """
 
 from importlib import import_module
 
 # in the order in which their events are to be connected
-PARTS = ("site", "blocks", "widgets", "finish", "export", "keys")
+PARTS = ("site", "maths", "blocks", "widgets", "finish", "search", "sharing", "export", "keys")
 
 
 def setup(app):

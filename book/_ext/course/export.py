@@ -1,24 +1,12 @@
-"""What else the built site holds: each page as Markdown, `llms.txt`, and the search index."""
+"""What else the built site holds: each page as Markdown, `llms.txt`, and the search."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
-from docutils import nodes
-from sphinx.environment.collectors import EnvironmentCollector
-
+from course import search
 from course.lower import Book, lower_page
 
-SKIP = (
-    nodes.literal_block,
-    nodes.raw,
-    nodes.math,
-    nodes.math_block,
-    nodes.comment,
-    nodes.system_message,
-)
 LLMS = """\
 # {title}
 
@@ -34,58 +22,13 @@ LLMS = """\
 """
 
 
-class SectionCollector(EnvironmentCollector):
-    """The text of each section, for the search: {docname: [[anchor, title, text], ...]}."""
-
-    def clear_doc(self, app, env, docname):
-        sections(env).pop(docname, None)
-
-    def merge_other(self, app, env, docnames, other):
-        sections(env).update({docname: sections(other)[docname] for docname in docnames})
-
-    def process_doc(self, app, doctree):
-        sections(app.env)[app.env.docname] = [
-            [section["ids"][0], section.next_node(nodes.title).astext(), own_text(section)]
-            for section in doctree.findall(nodes.section)
-        ]
-
-
-def sections(env) -> dict[str, list]:
-    return env.__dict__.setdefault("course_sections", {})
-
-
-def own_text(section: nodes.section) -> str:
-    """The words of a section without its title, its subsections, code and maths."""
-    parts = []
-    for child in section.children:
-        if not isinstance(child, (nodes.section, nodes.title)):
-            parts += [
-                text.astext()
-                for text in child.findall(nodes.Text)
-                if not any(isinstance(node, SKIP) for node in ancestors(text, child))
-            ]
-    return " ".join(" ".join(parts).split())
-
-
-def ancestors(node: nodes.Node, top: nodes.Node) -> Iterator[nodes.Node]:
-    while node is not top:
-        node = node.parent
-        yield node
-
-
 def export(app, exception):
     if exception or app.builder.format != "html":
         return
     out = Path(app.outdir)
     book = Book(Path(app.srcdir))
     titles = {docname: app.env.titles[docname].astext() for docname in reading_order(app.env)}
-    index = [
-        [docname, title, *section]
-        for docname, title in titles.items()
-        for section in sections(app.env).get(docname, [])
-    ]
-    packed = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
-    (out / "search-index.js").write_text(f"window.courseIndex = {packed};\n")
+    (out / "search-index.js").write_text(search.script(app.env, titles))
     for docname in titles:
         target = out / f"{docname}.md"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,5 +50,4 @@ def reading_order(env) -> list[str]:
 
 
 def setup(app):
-    app.add_env_collector(SectionCollector)
     app.connect("build-finished", export)

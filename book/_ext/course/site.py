@@ -27,8 +27,6 @@ What is wrong, and what would be right?
 """
 # Sphinx's own search page alone would need them
 UNUSED = {"documentation_options.js", "doctools.js", "sphinx_highlight.js"}
-# Sphinx also loads MathJax on a page whose children have maths
-MATHJAX = {"tex-chtml.js", ""}
 # of other themes and extensions, or linked by our layout itself
 OTHER_STYLES = ("pygments", "mystnb", "basic", "course")
 
@@ -144,9 +142,7 @@ def read_source(app, docname, source):
 
 
 def page_context(app, pagename, templatename, context, doctree):
-    body = context.get("body") or ""
-    unused = UNUSED if 'class="math' in body else UNUSED | MATHJAX
-    context["script_files"] = [js for js in context["script_files"] if file_name(js) not in unused]
+    context["script_files"] = [js for js in context["script_files"] if file_name(js) not in UNUSED]
     context["css_files"] = [
         css for css in context["css_files"] if not file_name(css).startswith(OTHER_STYLES)
     ]

@@ -6,6 +6,7 @@ Bad input is one line on standard error and exit 2; nothing is left half written
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
@@ -26,6 +27,17 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> None:
+    try:
+        try:
+            answer(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `labkit lab | head -1`: the reader has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # as Python flushes again
+        raise SystemExit(128 + 13) from None  # as a shell reports SIGPIPE
+
+
+def answer(argv: list[str] | None) -> None:
     parser = Parser(
         prog="labkit", description="The package behind the course Faster and Leaner Inference."
     )
@@ -44,6 +56,8 @@ def main(argv: list[str] | None = None) -> None:
 
             check_device(args.device)
         import_module(f"labkit.cli.{COMMANDS[args.command][0]}").run(args)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as e:
         print(f"labkit: {' '.join(str(e).split())}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -21,9 +21,8 @@ def latex(name: str) -> str:
 
     if name not in FORMULAS:
         raise UnknownName("formula", name, FORMULAS)
+    written = latexify.get_latex(FORMULAS[name], use_math_symbols=True)
+    # a guard against TeX's spacing of \left, which MathML has no use for
+    plain = written.replace(r"\mathopen{}\left", r"\left").replace(r"\mathclose{}\right", r"\right")
     # E_r is an E with an index
-    return re.sub(
-        r"\\mathrm{(\w)\\_(\w+)}",
-        lambda found: f"{found[1]}_{{{found[2]}}}",
-        latexify.get_latex(FORMULAS[name], use_math_symbols=True),
-    )
+    return re.sub(r"\\mathrm{(\w)\\_(\w+)}", lambda found: f"{found[1]}_{{{found[2]}}}", plain)

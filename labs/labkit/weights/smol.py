@@ -42,10 +42,22 @@ class Tokenizer:
 
     def __init__(self, tokenizer):
         self._tokenizer = tokenizer
+        tokenizer.encode_special_tokens = True  # as the text that they are
+        self._control = {t.content: i for i, t in tokenizer.get_added_tokens_decoder().items()}
         self.eos = tokenizer.token_to_id("<|im_end|>")
 
-    def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, *, control: bool = False) -> list[int]:
+        """The tokens of a text. What looks like a control token (`<|im_end|>`) is text like any
+        other, or else a user could end their own turn; control: it is that token.
+        """
+        if not control:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        pieces = re.split(f"({'|'.join(map(re.escape, self._control))})", text)
+        return [
+            token
+            for piece in pieces
+            for token in ([self._control[piece]] if piece in self._control else self.encode(piece))
+        ]
 
     def decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
@@ -53,9 +65,13 @@ class Tokenizer:
     def chat(self, text: str) -> list[int]:
         """The tokens of one user message, in the model's chat template, ready for the reply."""
         system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-        return self.encode(
-            f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
-        )
+        before = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>"
+        after = "<|im_end|>\n<|im_start|>assistant\n"
+        return [
+            *self.encode(before, control=True),
+            *self.encode(f"user\n{text}"),
+            *self.encode(after, control=True),
+        ]
 
 
 def smollm2(

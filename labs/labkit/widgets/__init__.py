@@ -2,7 +2,8 @@
 
 One class each, alive in three places: Jupyter, Colab, and a page without Python.
 
-`explore` turns the knobs of a labkit function · `play` steps through a recorded Trace · `bet` asks
+`explore` turns the knobs of a labkit function, drawn as lines, bars, named points, a matrix or a
+histogram · `play` steps through a recorded Trace · `bet` asks
 before it tells · `panel` runs the real model, in a notebook only. The first three are anywidgets
 whose answers are computed when the page is built; each also stands still (`.still`), for print and
 for readers without JavaScript. The picture is drawn once, in Python: the live widget is a copy of

@@ -25,7 +25,7 @@ def asset(*names: str) -> str:
 
 def stylesheet() -> str:
     """The widgets' CSS, with the palette before it."""
-    return palette.rules() + asset("widgets.css")
+    return palette.rules() + asset("widgets.css", "charts.css")
 
 
 class Widget(anywidget.AnyWidget):

@@ -72,13 +72,17 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def folded(title: str, head: list[str], rows: list[list[str]]) -> str:
-    """A folded table: the numbers behind a picture. It scrolls, so it can be focused."""
+def folded(title: str, head: list[str], rows: list[list[str]], notes: tuple | list = ()) -> str:
+    """A folded table: the numbers behind a picture. It scrolls, so it can be focused.
+
+    notes: lines under the table, as HTML.
+    """
     name = escape(f"Numbers: {title}")
+    lines = "".join(f'<p class="lk-note">{note}</p>' for note in notes)
     return (
         '<details class="lk-numbers"><summary>Numbers</summary>'
         f'<div class="lk-scroll" tabindex="0" role="region" aria-label="{name}">'
-        f"{table(head, rows)}</div></details>"
+        f"{table(head, rows)}{lines}</div></details>"
     )
 
 

@@ -35,6 +35,11 @@ def as_text(value, unit: str = "") -> str:
     return _plain(value) + tail
 
 
+def on_axis(value, unit: str = "") -> str:
+    """A number on an axis, whose label says what it counts: `40` of `40 tokens/s`."""
+    return as_text(value, unit if unit in PREFIXED or unit in ("%", "×") else "")
+
+
 def _prefixed(value: float, unit: str) -> str:
     """With k, M, G; seconds also with m, µ, n."""
     value = significant(value, 3)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 
 from labkit.widgets.markup import rectangle, tag
-from labkit.widgets.numbers import as_text
+from labkit.widgets.numbers import as_text, on_axis
 
 # labels under an axis: at most so many, and so many characters fit on a phone
 MOST_NUMBERS, MOST_NAMES, PHONE = 8, 14, 36
@@ -58,6 +58,7 @@ class Axes:
     y_labels: list[tuple[int, str]]
     unit: str  # of y
     limits: list[tuple[int, str]]  # drawn across
+    uprights: list[tuple[int, str]]  # limits on x, drawn from bottom to top
 
     def place(self, x: float, y: float) -> list[int]:
         """Where a point lies. Raises ValueError where x is a name."""
@@ -73,12 +74,13 @@ def axes(
     marks: list[float],
     *,
     limits: dict[str, float],
+    uprights: dict[str, float],
     log_x: bool,
     log_y: bool,
     x_unit: str,
     y_unit: str,
 ) -> Axes:
-    """Axes that hold the series of all answers, all marks' y and all limits.
+    """Axes that hold the series of all answers, all marks' y and all limits on both axes.
 
     Raises ValueError for values that the chart or a logarithm cannot show.
     """
@@ -87,7 +89,7 @@ def axes(
     else:
         drawn = [y for series in answers for ys in series for y in ys]
     scale, ticks = vertical([*drawn, *marks, *limits.values()], log_y, chart != "line")
-    x_scale, places, x_labels = horizontal(x, chart, log_x)
+    x_scale, places, x_labels = horizontal(x, chart, log_x, list(uprights.values()))
     return Axes(
         chart=chart,
         x=places,
@@ -95,9 +97,10 @@ def axes(
         x_labels=[(at, as_text(v, x_unit)) for at, v in x_labels],
         x_scale=x_scale,
         y=scale,
-        y_labels=[(scale.down(tick), as_text(tick, y_unit)) for tick in ticks],
+        y_labels=y_labels(scale, ticks, y_unit),
         unit=y_unit,
         limits=[(scale.down(limit), name) for name, limit in limits.items()],
+        uprights=[(x_scale.at(limit), name) for name, limit in uprights.items()] if x_scale else [],
     )
 
 
@@ -122,10 +125,15 @@ def vertical(values: list, log: bool, bars: bool) -> tuple[Scale, list[float]]:
         return Scale(low, high, log), ticks
     low, high = min(low, 0), max(high, 0)
     step = round_step((high - low) / 4 or 1)
-    first = math.floor(low / step + 1e-9)
-    last = max(math.ceil(high / step - 1e-3), first + 1)
+    first, last = steps(low, high, step)
     ticks = [step * i for i in range(first, last + 1)]
     return Scale(ticks[0], ticks[-1]), ticks
+
+
+def steps(low: float, high: float, step: float) -> tuple[int, int]:
+    """The first and the last multiple of a step that hold low and high between them."""
+    first = math.floor(low / step + 1e-9)
+    return first, max(math.ceil(high / step - 1e-3), first + 1)
 
 
 def round_step(rough: float) -> float:
@@ -149,17 +157,33 @@ def decades(low: float, high: float) -> tuple[float, float, list[float]]:
     return ticks[start], ticks[end], ticks[start : end + 1]
 
 
-def horizontal(x: list, chart: str, log: bool) -> tuple[Scale | None, list[int], list[tuple]]:
+def y_labels(scale: Scale, ticks: list[float], unit: str) -> list[tuple[int, str]]:
+    """The words at a vertical axis's ticks; where a logarithm leaves powers of ten out, their lines
+    stay, without words, so that a factor of ten can be seen.
+    """
+    labels = [(scale.down(tick), on_axis(tick, unit)) for tick in ticks]
+    if scale.log and len(ticks) > 1 and ticks[1] > 50 * ticks[0]:
+        powers = range(round(math.log10(ticks[0])), round(math.log10(scale.high)) + 1)
+        wordless = [10.0**e for e in powers if 10.0**e not in ticks]
+        labels += [(scale.down(power), "") for power in wordless]
+    return labels
+
+
+def horizontal(
+    x: list, chart: str, log: bool, limits: list[float]
+) -> tuple[Scale | None, list[int], list[tuple]]:
     """The scale (None for names), the place of each x, and `(place, value)` of what is labelled.
 
-    Raises ValueError for what has no logarithm.
+    Raises ValueError for what has no logarithm, and for limits among names.
     """
     numeric = chart == "line" and all(isinstance(v, (int, float)) for v in x)
-    if log and not (numeric and min(x) > 0):
+    if log and not (numeric and min([*x, *limits]) > 0):
         raise ValueError("log_x needs a line over numbers above zero")
     if numeric:
-        scale = Scale(min(x), max(x), log)
+        scale = Scale(min([*x, *limits]), max([*x, *limits]), log)
         return scale, [scale.at(v) for v in x], [(scale.at(v), v) for v in _labelled(x, log)]
+    if limits:
+        raise ValueError("x_lines need an x axis of numbers: use chart='line'")
     places = [round(1000 * (i + 0.5) / len(x)) for i in range(len(x))]
     every = math.ceil(len(x) / MOST_NAMES)
     return None, places, list(zip(places[::every], x[::every]))
@@ -214,66 +238,74 @@ def paths(axes: Axes, series: list[list]) -> list[str]:
     return ["".join(rectangle(*box) for box in boxes if box[3] > 0) for boxes in bars(axes, series)]
 
 
-def svg(axes: Axes, picture: dict, alt: str) -> str:
-    """A picture on its axes.
-
-    picture: `d`, the path of each series; `y`, its numbers as text; `over`, where they stand over
-    bars, if they do; `mark`, the place of the gold point, if there is one.
-    """
-    series = [tag("path", class_=f"lk-s{j}", d=path) for j, path in enumerate(picture["d"])]
-    # lines and bars stretch with the card; strokes and letters do not
-    stretched = tag(
+def stretched(drawn: list[tuple[str, str]], cls: str, size: str = "1000 1000") -> str:
+    """Paths, `(class, path)` each, that stretch with the card; strokes and letters do not."""
+    return tag(
         "svg",
-        "".join(series),
-        class_="lk-lines" if axes.chart == "line" else "lk-bars",
-        viewBox="0 0 1000 1000",
+        "".join(tag("path", class_=name, d=path) for name, path in drawn),
+        class_=cls,
+        viewBox=f"0 0 {size}",
         preserveAspectRatio="none",
         width="100%",
         height="100%",
         overflow="visible",
     )
-    parts = [*_frame(axes), stretched]
-    if "over" in picture:
-        parts += _values(axes, picture)
-    if "mark" in picture:
-        x, y = map(_percent, picture["mark"])
-        parts.append(tag("circle", class_="lk-now", cx=x, cy=y))
+
+
+def svg(parts: list[str], alt: str) -> str:
+    """A whole picture."""
     return tag("svg", "".join(parts), class_="lk-plot", role="img", aria_label=alt)
 
 
-def _values(axes: Axes, picture: dict) -> list[str]:
+def gold(place: list[int]) -> str:
+    """The one active point."""
+    x, y = map(percent, place)
+    return tag("circle", class_="lk-now", cx=x, cy=y)
+
+
+def values(axes: Axes, picture: dict) -> list[str]:
     """The numbers over the bars. On a phone there is no room for many."""
     cls = "lk-value" if len(axes.x) <= 4 else "lk-value lk-minor"
     words = itertools.chain(*picture["y"])
     return [
-        _label(x, y, word, dy="-0.4em", text_anchor="middle", class_=cls)
+        label(x, y, word, dy="-0.4em", text_anchor="middle", class_=cls)
         for (x, y), word in zip(picture["over"], words)
     ]
 
 
-def _frame(axes: Axes) -> list[str]:
+def frame(axes: Axes) -> list[str]:
     """Ticks, labels and limits. On a phone every other label of a crowded axis is left out."""
     parts = []
     for at, words in axes.y_labels:
         parts.append(_across(at))
-        parts.append(_label(0, at, words, dx=-8, dy="0.35em", text_anchor="end"))
+        if words:
+            parts.append(label(0, at, words, dx=-8, dy="0.35em", text_anchor="end"))
     crowded = sum(len(words) + 2 for _, words in axes.x_labels) > PHONE
     for i, (at, words) in enumerate(axes.x_labels):
         minor = "lk-minor" if crowded and i % 2 else None
-        parts.append(_label(at, 1000, words, dy="1.5em", text_anchor="middle", class_=minor))
+        parts.append(label(at, 1000, words, dy="1.5em", text_anchor="middle", class_=minor))
     for at, words in axes.limits:
         parts.append(_across(at, class_="lk-limit"))
-        parts.append(_label(0, at, words, dx=6, dy="-0.4em", class_="lk-limit"))
+        parts.append(label(0, at, words, dx=6, dy="-0.4em", class_="lk-limit"))
+    for at, words in axes.uprights:
+        x = percent(at)
+        parts.append(tag("line", x1=x, x2=x, y1=0, y2="100%", class_="lk-limit"))
+        # on the side that has room, above the picture
+        anchor = "end" if at > 500 else "start"
+        upright = "lk-limit lk-upright"
+        parts.append(label(at, 0, words, dy="-0.5em", text_anchor=anchor, class_=upright))
     return parts
 
 
 def _across(at: int, **attributes) -> str:
-    return tag("line", x1=0, x2="100%", y1=_percent(at), y2=_percent(at), **attributes)
+    return tag("line", x1=0, x2="100%", y1=percent(at), y2=percent(at), **attributes)
 
 
-def _label(x: float, y: float, words: str, **attributes) -> str:
-    return tag("text", escape(words), x=_percent(x), y=_percent(y), **attributes)
+def label(x: float, y: float, words: str, **attributes) -> str:
+    """Text at a place of the plot."""
+    return tag("text", escape(words), x=percent(x), y=percent(y), **attributes)
 
 
-def _percent(thousandths: float) -> str:
+def percent(thousandths: float) -> str:
+    """A place as SVG has it."""
     return f"{thousandths / 10:g}%"
