@@ -277,6 +277,7 @@ def main() -> int:
         print(f"new chapter: {path.relative_to(paths.repository())}")
     page = f"book/chapters/{options.number}_{options.name}"
     print(f"now add `- file: {page}` to _toc.yml, then: make check CHAPTER={options.number}")
+    print("as sections are written, name them in book/appendix/seeds.toml beside what they teach")
     return 0
 
 

@@ -49,6 +49,10 @@ DECK = {
     "CH4B-CODE-02": "CH08-SHELL",
     "CH4B-APP-B": "CH08-ORDER",
     "CH4B-APP-C": "CH08-PRETRAINING",
+    # the same three as the deck prints them
+    "CH4B-LAB-APP-A": "CH01-PROTOCOL",
+    "CH4B-LAB-APP-B": "CH08-ORDER",
+    "CH4B-LAB-APP-C": "CH08-PRETRAINING",
 }
 PAGE = re.compile(r"(\d\d)(b?)_(\w+)")  # 05_swa, 02b_online_softmax
 
