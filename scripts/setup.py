@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from root import ROOT  # isort: skip
-from course.browser import NAMES as BROWSERS  # isort: skip
+from course.browser import NAMES as CHROMIUMS  # isort: skip
 
 VENV, VENDOR = ROOT / ".venv", ROOT / "book/_static/vendor"
 PYTHON = VENV / "bin/python"
@@ -32,6 +33,11 @@ PACKAGES = [
     "fonts-lmodern",
     "ffmpeg",
 ]
+# The tests drive whichever is there of each: what to install, and the commands that will do.
+BROWSERS = {
+    "chromium": CHROMIUMS,
+    "firefox-esr": ["firefox-esr", "firefox"],
+}
 
 
 def say(text: str) -> None:
@@ -59,7 +65,10 @@ def missing_packages() -> list[str]:
     ).stdout
     there = {line.split()[0] for line in listing.splitlines() if line.endswith(" installed")}
     missing = [p for p in PACKAGES if p not in there]
-    return missing if any(map(shutil.which, BROWSERS)) else [*missing, "chromium"]
+    browsers = [p for p, names in BROWSERS.items() if not any(map(shutil.which, names))]
+    if platform.freedesktop_os_release()["ID"] == "ubuntu":  # it has no long-term Firefox
+        browsers = [p.removesuffix("-esr") for p in browsers]
+    return missing + browsers
 
 
 def system_packages() -> None:
@@ -70,7 +79,7 @@ def system_packages() -> None:
         ):
             stop(
                 "this is neither Debian nor Ubuntu: install what they call"
-                f" {' '.join([*PACKAGES, 'chromium'])}, then run make again"
+                f" {' '.join([*PACKAGES, *BROWSERS])}, then run make again"
             )
         return
     missing = missing_packages()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from manim import CairoRenderer, Scene, config
@@ -255,11 +256,22 @@ class CourseScene(Scene):
             self.poster = self.renderer.get_frame()
 
 
+def stamp(seconds: float) -> str:
+    """A time as WebVTT has it. Rounded before it is split: `00:00:60.000` is no time."""
+    thousandths = round(seconds * 1000)
+    minutes, rest = divmod(thousandths, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}.{rest % 1000:03d}"
+
+
 def write_vtt(cues: list[Cue], path) -> Path:
-    """Write captions as WebVTT, which is also the transcript's text."""
-    stamp = lambda s: f"{int(s // 3600):02d}:{int(s // 60) % 60:02d}:{s % 60:06.3f}"
+    """Write captions as WebVTT, which is also the transcript's text.
+
+    Their words are text: `<` and `&` are written so that a player shows them, and a line without
+    words, which would end a caption, goes.
+    """
+    words = lambda text: "\n".join(filter(str.strip, escape(text, quote=False).splitlines()))
+    said = [f"{stamp(c.start)} --> {stamp(c.end)}\n{words(c.text)}\n" for c in cues]
     path = Path(path)
-    path.write_text(
-        "WEBVTT\n\n" + "\n".join(f"{stamp(c.start)} --> {stamp(c.end)}\n{c.text}\n" for c in cues)
-    )
+    path.write_text("WEBVTT\n\n" + "\n".join(said), encoding="utf-8")
     return path

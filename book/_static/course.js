@@ -32,64 +32,140 @@ function drawer() {
   document.addEventListener("pointerdown", e => e.target.closest(".menu") || close(false));
 }
 
-function receipts() {
-  if (!$(".receipt")) return;
-  const card = make("div", { className: "receipt-card", hidden: true });
+// Beside a number its receipt, beside a term what it means: under the pointer, with focus, at a touch.
+function cards() {
+  const links = $$("a.receipt, a[data-says]");
+  if (!links.length) return;
+  const card = make("div", { className: "receipt-card", id: "card", hidden: true });
   card.setAttribute("role", "tooltip");
   document.body.append(card);
-  let open = null, leaving;
+  let open = null, leaving, touched;
   const hide = () => { card.hidden = true; open?.removeAttribute("data-open"); open = null; };
   const place = () => {
-    const at = open.getClientRects()[0], width = card.offsetWidth, height = card.offsetHeight, edge = 16;
-    if (at.bottom < 0 || at.top > innerHeight) return hide();
+    const at = open.getClientRects()[0], edge = 16;
+    card.hidden = at.bottom < 0 || at.top > innerHeight;  // until the page has come there
+    const width = card.offsetWidth, height = card.offsetHeight;
     card.style.left = Math.max(edge, Math.min(at.left + at.width / 2 - width / 2, root.clientWidth - width - edge)) + "px";
     card.style.top = (at.bottom + 8 + height < innerHeight || at.top < height ? at.bottom + 8 : at.top - height - 8) + "px";
   };
+  const copies = nodes => [...nodes].map(n => n.cloneNode(true));
+  const receipt = link => {
+    const row = document.getElementById(link.hash.slice(1));
+    return [make("p", {}, ...copies(row.childNodes)), ...copies($$("dl", row.closest(".origin")))];
+  };
+  const term = link => [make("p", {}, make("b", { textContent: link.textContent }), link.dataset.says)];
   const show = link => {
     clearTimeout(leaving);
     if (open === link) return;
     hide();
     open = link;
     link.dataset.open = "";
-    const row = document.getElementById(link.hash.slice(1));
-    const copies = nodes => [...nodes].map(n => n.cloneNode(true));
-    card.replaceChildren(make("p", {}, ...copies(row.childNodes)), ...copies($$("dl", row.closest(".origin"))));
-    card.hidden = false;
+    card.replaceChildren(...(link.dataset.says ? term : receipt)(link));
     place();
   };
   const leave = () => { leaving = setTimeout(hide, 180); };  // time to reach the card with the pointer
-  for (const link of $$(".receipt")) {
+  for (const link of links) {
+    if (link.dataset.says) link.setAttribute("aria-describedby", card.id);
     link.addEventListener("pointerenter", e => e.pointerType === "mouse" && show(link));
     link.addEventListener("pointerleave", e => e.pointerType === "mouse" && leave());
+    link.addEventListener("pointerdown", e => { touched = e.pointerType !== "mouse" && open !== link; });
     link.addEventListener("focus", () => show(link));
     link.addEventListener("blur", leave);
-    link.addEventListener("click", e => { e.preventDefault(); show(link); });
+    // a receipt is all there is to see; a term leads to the glossary, but at a first touch
+    link.addEventListener("click", e => {
+      if (!link.dataset.says || touched) e.preventDefault();
+      touched = false;
+      show(link);
+    });
   }
   card.addEventListener("pointerenter", () => clearTimeout(leaving));
   card.addEventListener("pointerleave", leave);
   document.addEventListener("keydown", e => e.key === "Escape" && hide());
-  document.addEventListener("pointerdown", e => e.target.closest(".receipt, .receipt-card") || hide());
+  document.addEventListener("pointerdown", e => e.target.closest("[data-open], .receipt-card") || hide());
   addEventListener("scroll", () => open && place(), { passive: true });
 }
 
+// Puts text where it can be pasted from. On plain http a browser has no clipboard object; there, and
+// where it refuses, an old command does it. Resolves to whether it is done.
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch { /* the old way */ }
+  const back = document.activeElement, box = make("textarea", { className: "sr", value: text, readOnly: true });
+  box.style.whiteSpace = "pre";  // or what is indented would not be
+  document.body.append(box);
+  box.select();
+  let done = false;
+  try { done = document.execCommand("copy"); } catch { /* then the reader does it */ }
+  box.remove();
+  back?.focus({ preventScroll: true });
+  return done;
+}
+
 function copying() {
-  const button = (text, label, get) => {
-    const b = make("button", { type: "button", className: "copy", textContent: text });
-    b.setAttribute("aria-label", label);
-    b.addEventListener("click", async () => { await navigator.clipboard.writeText(await get()); b.textContent = "Copied"; setTimeout(() => { b.textContent = text; }, 1500); });
-    return b;
+  const say = (button, words) => {
+    const before = button.dataset.words ??= button.textContent;
+    button.textContent = words;
+    setTimeout(() => { button.textContent = before; }, 4000);
   };
   for (const box of $$("div.highlight")) {
-    if (!box.closest(".cell_output")) box.append(button("Copy", "Copy this code", () => $("pre", box).textContent));
+    if (box.closest(".cell_output")) continue;
+    const button = make("button", { type: "button", className: "copy", textContent: "Copy" });
+    const status = make("span", { className: "sr" });
+    button.setAttribute("aria-label", "Copy this code");
+    status.setAttribute("role", "status");
+    button.addEventListener("click", async () => {
+      const done = await copied($("pre", box).textContent), words = done ? "Copied" : "Selected: copy it with your browser";
+      if (!done) getSelection().selectAllChildren($("pre", box));
+      say(button, words);
+      status.textContent = words;
+    });
+    box.append(button, status);
   }
   for (const b of $$(".copy-page")) {
     b.addEventListener("click", async () => {
       try {
-        await navigator.clipboard.writeText(await (await fetch(b.dataset.href)).text());
-        b.textContent = "Copied";
+        if (!await copied(await (await fetch(b.dataset.href)).text())) throw new Error("refused");
+        say(b, "Copied");
       } catch { location.href = b.dataset.href; }  // a page opened from a folder may not fetch: show the text instead
     });
   }
+}
+
+// Captions are on. A browser gives their file to no page opened from a folder: there words and times come from the transcript.
+function captions() {
+  const written = text => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+  for (const clip of $$("figure.clip")) {
+    const video = $("video", clip);
+    if (location.protocol === "file:") {
+      $("track", clip).remove();
+      const track = video.addTextTrack("captions", "English", "en");
+      for (const said of $$("[data-cue]", clip)) {
+        const [start, end] = said.dataset.cue.split(" ");
+        track.addCue(new VTTCue(+start, +end, written(said.textContent)));
+      }
+    }
+    video.textTracks[video.textTracks.length - 1].mode = "showing";
+  }
+}
+
+// What a link leads to stays under the bar while anything above it still grows (typefaces, pictures), until the reader moves.
+function arrive() {
+  let target = null, until = 0;
+  const hold = () => {
+    target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    until = performance.now() + 5000;
+  };
+  const sizes = new ResizeObserver(() => {
+    if (target && performance.now() < until) target.scrollIntoView({ behavior: "instant" });
+  });
+  for (const moves of ["wheel", "touchstart", "pointerdown", "keydown"]) {
+    addEventListener(moves, () => { target = null; }, { passive: true, capture: true });
+  }
+  addEventListener("hashchange", hold);
+  hold();
+  sizes.observe($("article"));
 }
 
 function quizzes() {
@@ -154,14 +230,36 @@ function search() {
   });
 }
 
-function paper() {  // what is folded is read on paper too, but for the code that only draws
-  let shut = [];
-  addEventListener("beforeprint", () => { shut = $$("article details:not([open], .hide, .receipts *)"); for (const d of shut) d.open = true; });
-  addEventListener("afterprint", () => { for (const d of shut) d.open = false; });
+// On paper all is read but the code that only draws; solutions stand apart from their exercises.
+function paper() {
+  const apart = make("section", { className: "solutions" }, make("h2", { textContent: "Solutions" }));
+  let shut = [], places = [];
+  addEventListener("beforeprint", () => {
+    shut = $$("article details:not([open], .hide, .receipts *), details.hide:not([open]):has(.cell_output, .output)");
+    for (const fold of shut) fold.open = true;
+    places = $$("article .solution").map(solution => {
+      const place = document.createComment("");
+      solution.replaceWith(place);
+      apart.append(solution);
+      return [place, solution];
+    });
+    if (places.length) $("article").append(apart);
+  });
+  addEventListener("afterprint", () => {
+    for (const [place, solution] of places) place.replaceWith(solution);
+    apart.remove();
+    for (const fold of shut) fold.open = false;
+  });
 }
 
-function more() {  // what can still be scrolled to the right is marked, and fades there
-  const look = box => box.toggleAttribute("data-more", box.scrollWidth - box.clientWidth - box.scrollLeft > 4);
+// What can still be scrolled to the right is marked, and fades there; what scrolls can be focused.
+function more() {
+  const look = box => {
+    const over = box.scrollWidth - box.clientWidth;
+    box.toggleAttribute("data-more", over - box.scrollLeft > 4);
+    if (over > 4) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  };
   const sizes = new ResizeObserver(seen => { for (const { target } of seen) look(target); });
   for (const box of $$("article :is(.table-box, pre, div.math)")) {
     sizes.observe(box);
@@ -169,4 +267,4 @@ function more() {  // what can still be scrolled to the right is marked, and fad
   }
 }
 
-for (const part of [theme, drawer, receipts, copying, quizzes, contents, search, more, paper]) part();
+for (const part of [theme, drawer, arrive, cards, copying, captions, quizzes, contents, search, more, paper]) part();

@@ -1,6 +1,7 @@
-// Brings the anywidgets of a static page to life: no kernel, no require.js, no html-manager, no
-// network. A classic script, because a page opened as file:// may not load modules; the widgets'
-// own modules come out of the page itself.
+// Brings the anywidgets of a static page to life: no kernel, no require.js, no html-manager. A
+// classic script like the widgets' own (course.widgets), because a page opened as file:// may load
+// no modules. All of them stand before the page is loaded: one that came later would grow above
+// what the reader looks at.
 (function () {
   "use strict";
   const STATE = 'script[type="application/vnd.jupyter.widget-state+json"]';
@@ -41,14 +42,6 @@
     };
   }
 
-  const modules = new Map();
-  function load(source) {
-    if (!modules.has(source)) {
-      const blob = new Blob([source], { type: "text/javascript" });
-      modules.set(source, import(URL.createObjectURL(blob)));
-    }
-    return modules.get(source);
-  }
   const styled = new Set();
   function style(css) {
     if (!css || styled.has(css)) return;
@@ -56,53 +49,58 @@
     document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
   }
 
-  const stillOf = (view) => view.parentElement.querySelector(":scope > .lk-still");
+  const STOPS = "summary, a[href], button, input, select, [tabindex='0']";
+
+  // A reader who was in the still picture goes on in the live one, at the same place of the same
+  // kind, or at its first.
+  function handOn(still, live) {
+    const held = document.activeElement;
+    const folds = live.querySelectorAll("details");
+    still.querySelectorAll("details").forEach((fold, i) => {
+      if (folds[i]) folds[i].open = fold.open;
+    });
+    still.classList.add("lk-replaced");
+    if (!still.contains(held)) return;
+    const twins = (root) => [...root.querySelectorAll(held.tagName)];
+    const twin = twins(live)[twins(still).indexOf(held)] ?? live.querySelector(STOPS);
+    twin?.focus({ preventScroll: true });
+  }
 
   // Mounts one view. Its still picture goes only when the live one stands, and stays if anything
   // fails.
-  async function mount(view, model, source) {
+  function mount(view, still, model, widget) {
     const live = document.createElement("div");
-    let widget = (await load(source)).default;
-    if (typeof widget === "function") widget = await widget();
     style(model.get("_css"));
     live.style.display = "none";
     view.before(live);
-    await widget.initialize?.({ model });
-    await widget.render?.({ model, el: live });
+    widget.initialize?.({ model });
+    widget.render?.({ model, el: live });
     live.style.display = "";
     live.className = "lk-live";
-    stillOf(view)?.classList.add("lk-replaced");
+    if (still) handOn(still, live);
   }
 
   function start() {
     const states = {};
-    const shared = {};
     const models = {};
     for (const script of document.querySelectorAll(STATE)) {
-      const page = JSON.parse(script.textContent);
-      Object.assign(states, page.state);
-      // course.widgets ships a module once, whatever the number of widgets
-      Object.assign(shared, page.modules);
+      Object.assign(states, JSON.parse(script.textContent).state);
     }
-    function open(view) {
+    for (const view of document.querySelectorAll(VIEW)) {
       const id = JSON.parse(view.textContent).model_id;
       const entry = states[id];
-      if (entry?.model_module !== "anywidget") return; // a core ipywidget would only look alive
+      if (entry?.model_module !== "anywidget") continue; // a core ipywidget would only look alive
       const { state } = entry;
+      const still = view.parentElement.querySelector(":scope > .lk-still");
       // the page carries the still picture once, where readers without JavaScript see it
-      state.still ??= stillOf(view)?.outerHTML;
+      state.still ??= still?.outerHTML;
       models[id] ??= new Model(state);
-      mount(view, models[id], shared[state._esm] ?? state._esm)
-        .catch((error) => console.error("widget", id, error));
-    }
-    const near = new IntersectionObserver((seen) => {
-      for (const { isIntersecting, target } of seen) {
-        if (!isIntersecting) continue;
-        near.unobserve(target);
-        target.querySelectorAll(":scope > " + VIEW).forEach(open);
+      try {
+        mount(view, still, models[id], window.labkitModules[state._esm]);
+      } catch (error) {
+        console.error("widget", id, error);
       }
-    }, { rootMargin: "800px" });
-    for (const view of document.querySelectorAll(VIEW)) near.observe(view.parentElement);
+    }
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();

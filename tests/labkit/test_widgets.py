@@ -14,6 +14,7 @@ import nbformat
 import numpy as np
 import pytest
 
+from course.widgets import classic
 from labkit import palette, results, widgets
 from labkit.traces import Trace
 from labkit.traces.attention import record_attention
@@ -606,19 +607,29 @@ def site(tmp_path_factory):
     return out
 
 
-def test_a_page_carries_still_pictures_and_each_module_once(site):
+def test_a_page_carries_still_pictures_and_links_each_module_once(site):
     page = (site / "index.html").read_text()
     views = 'type="application/vnd.jupyter.widget-view+json"'
     assert page.count('class="lk-mount"') == page.count('lk-still" role') == page.count(views) == 3
     state = json.loads(page.split('widget-state+json">')[1].split("</script>")[0])
-    assert len(state["state"]) == 3 and len(state["modules"]) == 2
+    modules = re.findall(r'<script defer="defer" src="_static/lk-(\w+)\.js', page)
+    assert len(state["state"]) == 3 and len(modules) == len(set(modules)) == 2
+    assert page.rindex("_static/lk-") < page.index("_static/widget-host.js")
     for widget in state["state"].values():
-        assert widget["state"]["_esm"] in state["modules"]
+        assert widget["state"]["_esm"] in modules
         assert not {"_css", "still"} & set(widget["state"]), "the page has them elsewhere"
     sheet = next(
         part.split('"')[0] for part in page.split('href="')[1:] if "lk-widgets" in part
     ).split("?")[0]
     assert (site / sheet).read_text() == base.stylesheet() and "widget-host.js" in page
+
+
+@pytest.mark.parametrize(
+    "module", ["import x from './x.js';\nexport default x;", "export const a = 1;", ""]
+)
+def test_a_module_that_is_no_single_file_is_refused(module):
+    with pytest.raises(ValueError, match="one file with one `export default`"):
+        classic(module)
 
 
 def test_a_panel_alone_leaves_no_script_on_the_page(site):

@@ -8,7 +8,7 @@ from manim import UP, FadeIn
 
 from animations.scenes.ch02_kv_cache import KVCacheLoop
 from animations.stage.audit import inspect
-from animations.stage.clock import LINE, Cue, NarrationClock, fold, write_vtt
+from animations.stage.clock import LINE, NarrationClock, fold
 from animations.stage.mobjects import Cell
 from animations.stage.render import main, render
 from labkit import results
@@ -126,13 +126,6 @@ def test_a_scene_that_fails_leaves_no_files(tmp_path):
 def test_an_unknown_quality_is_refused(tmp_path):
     with pytest.raises(ValueError, match="films come in 240p, 480p"):
         render(KVCacheLoop, "481p", tmp_path)
-
-
-def test_vtt_times_run_past_an_hour(tmp_path):
-    assert (
-        "01:00:01.500 --> 01:00:03.000\nHello"
-        in write_vtt([Cue(3601.5, 3603, "Hello")], tmp_path / "a.vtt").read_text()
-    )
 
 
 def test_the_command_says_what_is_wrong_in_one_line(capsys, tmp_path, monkeypatch):

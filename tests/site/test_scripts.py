@@ -50,12 +50,15 @@ def test_what_is_missing_is_read_from_the_package_database(monkeypatch):
         + "gcc config-files\n"
     )
     monkeypatch.setattr(set_up.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=listing))
-    monkeypatch.setattr(
-        set_up.shutil, "which", lambda name: "/usr/bin/chromium" if name == "chromium" else None
-    )
-    assert set_up.missing_packages() == ["gcc"]
-    monkeypatch.setattr(set_up.shutil, "which", lambda name: None)
-    assert set_up.missing_packages() == ["gcc", "chromium"]
+    for system, there, missing in (
+        ("debian", ["google-chrome", "firefox"], ["gcc"]),
+        ("debian", ["chromium"], ["gcc", "firefox-esr"]),
+        ("debian", [], ["gcc", "chromium", "firefox-esr"]),
+        ("ubuntu", ["chromium"], ["gcc", "firefox"]),
+    ):
+        monkeypatch.setattr(set_up.platform, "freedesktop_os_release", lambda s=system: {"ID": s})
+        monkeypatch.setattr(set_up.shutil, "which", lambda name, there=there: name in there or None)
+        assert set_up.missing_packages() == missing, system
 
 
 def test_without_root_one_line_says_what_to_run(bare, monkeypatch):

@@ -7,7 +7,6 @@ import gzip
 import json
 import re
 import subprocess
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -70,25 +69,6 @@ def test_a_page_asks_this_host_only_and_for_little(visit, html, name):
     assert seen.outside == [] and seen.errors == []
     failed = [r.url for r in seen.responses if r.status >= 400]
     assert not failed
-
-
-@pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(visit, name, scheme):
-    seen = visit(color_scheme=scheme)
-    page = seen.open(name)
-    seen.scroll_through()
-    page.evaluate(
-        (Path(find_spec("axe_playwright_python").origin).parent / "axe.min.js").read_text()
-    )
-    # what is well is many megabytes
-    found = page.evaluate(
-        "axe.run(document, { resultTypes: ['violations'] }).then(found => found.violations)"
-    )
-    assert not found, json.dumps(
-        [{v["id"]: [n["html"][:160] for n in v["nodes"][:3]]} for v in found], indent=1
-    )
-    assert page.evaluate("document.documentElement.dataset.theme") == scheme
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -15,7 +15,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 
-from course.widgets import STATE, VIEW, slim
+from course.widgets import STATE, VIEW, classic, slim
 from labkit.widgets import base, bet, explore, play, scene
 from tests.labkit.test_widgets import ROOT, decode, line, tiles
 
@@ -84,15 +84,18 @@ def write(folder: Path, *widgets, theme="light") -> Path:
     }
     view = lambda w: f'<script type="{VIEW}">{json.dumps({"model_id": w.model_id})}</script>'
     mounts = "".join(f'<div class="lk-mount">{w.still}{view(w)}</div>' for w in widgets)
-    page = json.dumps(slim({"state": state}, set(state))).replace("</", r"<\/")
+    slimmed, modules = slim({"state": state}, set(state))
+    page = json.dumps(slimmed).replace("</", r"<\/")
     shutil.copy(HOST, folder)
+    (folder / "modules.js").write_text("".join(map(classic, modules.values())))
     (folder / "page.html").write_text(
         f'<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><link'
         ' rel="icon" href="data:,"><title>Widgets</title><meta name="viewport"'
         ' content="width=device-width"><style>body { margin: 1rem; background: var(--lk-ground);'
         " color: var(--lk-ink)"
         f" }}{base.stylesheet()}</style></head><body><main><h1>Widgets</h1>{mounts}</main><script"
-        f' type="{STATE}">{page}</script><script src="widget-host.js"></script></body></html>'
+        f' type="{STATE}">{page}</script><script src="modules.js"></script>'
+        '<script src="widget-host.js"></script></body></html>'
     )
     return folder / "page.html"
 
@@ -317,6 +320,22 @@ def test_the_still_picture_goes_only_when_the_live_one_stands(show):
     )
     assert [f for f in show.faults if "broken on purpose" in f] and len(show.faults) == 1
     show.faults.clear()
+
+
+@pytest.mark.parametrize("made", [line, guess, lambda: play(decode("static"))])
+def test_who_stood_in_the_still_picture_goes_on_in_the_live_one(show, tmp_path, made):
+    """By keyboard, before the scripts came: the fold stays open and the focus stays in the card."""
+    address = write(tmp_path, made())
+    address.write_text(address.read_text().replace('<script src="widget-host.js"></script>', ""))
+    page = show(address=address.as_uri(), wait=False)
+    tab_to(page, ".lk-still summary")
+    page.keyboard.press("Enter")
+    page.add_script_tag(path=HOST)
+    page.wait_for_selector(".lk-live")
+    assert page.evaluate("document.activeElement.closest('.lk-live') !== null")
+    for fold in page.locator(".lk-live details").all():
+        assert fold.get_attribute("open") is not None
+        assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
 
 
 def test_the_table_follows_the_choice(show):

@@ -1,14 +1,25 @@
 """The course's Sphinx extension, and what its scripts know of pages: `_config.yml` loads it whole.
 
 `blocks/` holds one file per block of a page, found by itself: what it is on the site beside what it
-is in Markdown. `lower` makes a page's Markdown; `site`, `maths`, `finish`, `widgets`, `search`,
-`sharing` and `export` make the site; `keys` says which pages a change makes stale.
+is in Markdown. `lower` makes a page's Markdown; `site`, `maths`, `terms`, `finish`, `widgets`,
+`search`, `sharing` and `export` make the site; `keys` says which pages a change makes stale.
 """
 
 from importlib import import_module
 
 # in the order in which their events are to be connected
-PARTS = ("site", "maths", "blocks", "widgets", "finish", "search", "sharing", "export", "keys")
+PARTS = (
+    "site",
+    "maths",
+    "blocks",
+    "widgets",
+    "terms",
+    "finish",
+    "search",
+    "sharing",
+    "export",
+    "keys",
+)
 
 
 def setup(app):

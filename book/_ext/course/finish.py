@@ -24,10 +24,10 @@ def finish(app, pagename, templatename, context, doctree):
     slim(soup)
     tables(soup)
     hanging(soup)
-    scrollable(soup)
     folds(soup)
     repairs(soup)
     sections(soup, app, pagename, title)
+    terms(soup, app.env.course_terms)
     if page_number(pagename):
         colab = colab_url(app, pagename)
         actions(soup, colab, pagename)
@@ -131,12 +131,6 @@ def inside_pre(markup: str) -> Tag:
     return BeautifulSoup(f"<pre>{markup}</pre>", "html.parser").pre
 
 
-def scrollable(soup):
-    """What scrolls sideways must be reachable by keyboard."""
-    for box in soup.select("pre, .table-box, div.math, .lk-scroll"):
-        box["tabindex"] = "0"
-
-
 # -- repairs ---------------------------------------------------------------------------------------
 
 
@@ -169,6 +163,7 @@ def repairs(soup):
     for anchor in soup.select("dt > a.headerlink"):
         term = anchor.parent.get_text(" ", strip=True).rstrip("# ")
         anchor["aria-label"] = f"Link to “{term}”"
+        anchor["tabindex"] = "-1"
     for head in soup.select("thead"):
         if not head.get_text(strip=True):  # Markdown has no table without a head
             head.decompose()
@@ -180,7 +175,10 @@ def repairs(soup):
 
 
 def sections(soup, app, pagename, title):
-    """Behind each heading: its address, and a way to say that something is wrong."""
+    """Behind each heading: its address, and a way to say that something is wrong.
+
+    Neither is a stop of the Tab key: the contents list has the one, the page's foot the other.
+    """
     for heading in soup.select("h1, h2, h3, h4"):
         anchor = heading.select_one("a.headerlink")
         if anchor is None:
@@ -192,12 +190,33 @@ def sections(soup, app, pagename, title):
         label = f"Link to “{text}”"
         tools = element(soup, "span", class_="heading-tools")
         tools.append(
-            element(soup, "a", "#", class_="headerlink", href=anchor["href"], aria_label=label)
+            element(
+                soup,
+                "a",
+                "#",
+                class_="headerlink",
+                href=anchor["href"],
+                aria_label=label,
+                tabindex="-1",
+            )
         )
         if heading.name == "h2":
             report = issue_url(app, pagename, title, text)
-            tools.append(element(soup, "a", "Something wrong here?", class_="report", href=report))
+            words = "Something wrong here?"
+            tools.append(element(soup, "a", words, class_="report", href=report, tabindex="-1"))
         heading.append(tools)
+
+
+def terms(soup, definitions: dict[str, str]):
+    """A term is a link where it is first used, and says there what it means."""
+    seen = set()
+    for link in soup.select("a:has(> .std-term)"):
+        anchor = link["href"].partition("#")[2]
+        if anchor in seen:
+            link.unwrap()
+        elif anchor in definitions:
+            link["data-says"] = definitions[anchor]
+        seen.add(anchor)
 
 
 def actions(soup, colab, pagename):

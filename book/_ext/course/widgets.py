@@ -4,14 +4,17 @@ is shipped once.
 A widget's output carries two views, `widget-view+json` and `text/html` (its `still`); myst-nb would
 keep only the first. Here both go into one `div.lk-mount`, where `widget-host.js` finds them.
 A core ipywidget (the live panel) keeps its still picture alone: on a page it would look alive and
-not be. Of the embedded state only what the page shows remains, without CSS (one file for the site),
-without the still picture (the host reads it off the page) and with each module once.
+not be. Of the embedded state only what the page shows remains, without CSS and modules (files of
+the site) and without the still picture (the host reads it off the page).
+A module is written as a classic script. That runs from a folder as from a server, whatever the
+server's content security policy, and before the page is loaded, so that no widget grows later.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from docutils import nodes
@@ -27,9 +30,24 @@ ELSEWHERE = ("_css", "still")  # the site has the one, the page the other
 LOG = logging.getLogger(__name__)
 
 
+def key(text: str) -> str:
+    """Part of a file's name that changes with its content, so that no browser keeps an old one."""
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
 def css_name() -> str:
-    """The stylesheet's name changes with its content, so that no browser keeps an old one."""
-    return f"lk-widgets.{hashlib.sha256(stylesheet().encode()).hexdigest()[:10]}.css"
+    return f"lk-widgets.{key(stylesheet())}.css"
+
+
+def classic(module: str) -> str:
+    """A widget's module as a classic script, which lays it down where the host finds it.
+
+    ValueError for a module that is more than one file with one default export.
+    """
+    body, exports = re.subn(r"^export default ", "return ", module, flags=re.M)
+    if exports != 1 or re.search(r"^\s*(import|export)\b", body, re.M):
+        raise ValueError("a widget's module is one file with one `export default`, and no import")
+    return f'(window.labkitModules ??= {{}})["{key(module)}"] = (() => {{\n{body}\n}})();\n'
 
 
 class JoinViews(SphinxPostTransform):
@@ -55,10 +73,8 @@ class JoinViews(SphinxPostTransform):
             views[VIEW].children = [html(f'<div class="lk-mount">{still}{view}</div>')]
 
 
-def slim(page: dict, shown: set[str]) -> dict:
-    """The state of the widgets shown: each module once under `modules`, and nothing that the page
-    has elsewhere.
-    """
+def slim(page: dict, shown: set[str]) -> tuple[dict, dict[str, str]]:
+    """The state of the widgets shown, without what stands elsewhere, and their modules by key."""
     states = {}
     modules = {}
     for model, entry in page["state"].items():
@@ -69,10 +85,10 @@ def slim(page: dict, shown: set[str]) -> dict:
             for name, value in entry["state"].items()
             if name not in ELSEWHERE and value is not None
         }
-        key = hashlib.sha256(state["_esm"].encode()).hexdigest()[:10]
-        modules[key] = state["_esm"]
-        states[model] = entry | {"state": state | {"_esm": key}}
-    return page | {"state": states, "modules": modules}
+        module = state["_esm"]
+        modules[key(module)] = module
+        states[model] = entry | {"state": state | {"_esm": key(module)}}
+    return page | {"state": states}, modules
 
 
 def embed(app, pagename, templatename, context, doctree):
@@ -87,7 +103,13 @@ def embed(app, pagename, templatename, context, doctree):
     scripts.remove(state)
     views = [part.split("</script>")[0] for part in body.split(f'<script type="{VIEW}">')[1:]]
     shown = {json.loads(view)["model_id"] for view in views}
-    page = slim(json.loads(state.attributes["body"]), shown)
+    page, modules = slim(json.loads(state.attributes["body"]), shown)
+    static = Path(app.outdir) / "_static"
+    static.mkdir(exist_ok=True)
+    for name, module in modules.items():
+        path = f"lk-{name}.js"
+        (static / path).write_text(classic(module), encoding="utf-8")
+        app.add_js_file(path, priority=400, defer="defer")  # before the host
     if page["state"]:
         data = json.dumps(page, separators=(",", ":"), ensure_ascii=False)
         data = data.replace("</", r"<\/")  # or it would end the script

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-from html import escape
+import re
+from html import escape, unescape
 from pathlib import Path
 
 import imagesize
@@ -12,13 +12,13 @@ from docutils import nodes
 from course.block import Block, checked, fold, html, make
 
 CLIPS = "book/_static/clips"
-# The captions are a data URL, because a browser refuses a caption file to a page opened from a
-# folder.
+# A browser refuses the caption file to a page opened from a folder: there course.js, which turns
+# captions on, takes words and times from the transcript.
 VIDEO = """\
 <video controls playsinline preload="none" width="{width}" height="{height}"
  poster="{clip}.webp" aria-label="{label}">
 <source src="{clip}.mp4" type="video/mp4">
-<track kind="captions" srclang="en" label="English" default src="data:text/vtt;base64,{vtt}">
+<track kind="captions" srclang="en" label="English" src="{clip}.vtt">
 </video>"""
 
 
@@ -44,9 +44,8 @@ class Clip(Block):
             width=width,
             height=height,
             label=escape(" ".join(self.content)),
-            vtt=base64.b64encode(captions.read_bytes()).decode(),
         )
-        said = [make("p", nodes.Text(text)) for text in cues(captions.read_text())]
+        said = [spoken(*cue) for cue in cues(captions.read_text(encoding="utf-8"))]
         caption = make("figcaption", *self.body())
         transcript = fold([nodes.Text("Transcript")], said)
         return [make("figure", html(tag), caption, transcript, classes=["clip"])]
@@ -58,11 +57,25 @@ class Clip(Block):
         return f"[![Watch the clip]({base}.webp)]({base}.mp4)\n\n*{page.lower(written.content)}*"
 
 
-def cues(vtt: str) -> list[str]:
-    """The caption texts of a WebVTT file."""
+def spoken(start: float, end: float, text: str) -> nodes.Element:
+    """A caption in the transcript, the very same words: no quote in it is curled."""
+    made = make("p", nodes.Text(" ".join(text.split())), attrs=f' data-cue="{start:g} {end:g}"')
+    made["support_smartquotes"] = False
+    return made
+
+
+def cues(vtt: str) -> list[tuple[float, float, str]]:
+    """The captions of a WebVTT file: start and end in seconds, and the text as it is read."""
     found = []
-    for block in vtt.strip().split("\n\n"):
-        timing, _, text = block.rpartition("-->")
-        if timing:
-            found.append(" ".join(text.split("\n")[1:]))
+    for block in re.split(r"\n{2,}", vtt.strip()):
+        head, _, text = block.partition("\n")
+        if "-->" in head:
+            start, end = (seconds(part) for part in head.split("-->"))
+            found.append((start, end, unescape(text)))
     return found
+
+
+def seconds(stamp: str) -> float:
+    """`00:01:02.500` is 62.5."""
+    hours, minutes, rest = stamp.strip().split(":")
+    return 3600 * int(hours) + 60 * int(minutes) + float(rest)
