@@ -229,11 +229,14 @@ def test_the_memory_is_the_references_token_by_token(layer, head):
 def test_the_plain_memory_only_adds():
     steps = record_state(made(DELTA), TEXT, digits=9).steps
     k, v = numbers(steps, "key"), numbers(steps, "value")
+    written = numbers(steps, "beta")[:, None] * v
     for n, step in enumerate(steps):
-        assert np.allclose(step.plain, np.einsum("tk,tv->kv", k[: n + 1], v[: n + 1]), atol=1e-5)
+        assert np.allclose(
+            step.plain, np.einsum("tk,tv->kv", k[: n + 1], written[: n + 1]), atol=1e-5
+        )
         size = np.linalg.norm(v[n])
         for told, m in ((step.plain_error, n), (step.plain_left, n + 1)):
-            answer = k[n] @ np.einsum("tk,tv->kv", k[:m], v[:m])
+            answer = k[n] @ np.einsum("tk,tv->kv", k[:m], written[:m])
             assert told == pytest.approx(np.linalg.norm(v[n] - answer) / size, abs=1e-4)
 
 
@@ -246,6 +249,7 @@ def test_a_watched_state_gives_what_it_gives_and_is_left_as_it_was():
     with torch.inference_mode():
         told = labkit.logits(model, TEXT, [1] * len(TEXT), "static")
     assert torch.equal(torch.cat(outputs), told)
+    assert [step.next for step in trace.steps] == list(map(str, told.argmax(1).tolist()))
     assert not any(m._forward_hooks for m in model.modules())
     assert isinstance(trace.steps[0], state.StateStep)
 

@@ -1,5 +1,5 @@
 """A memory that corrects itself: what the delta rule writes into its matrix at each token, and
-beside it the same keys and values in a memory that only adds.
+beside it the same writes in one that only adds, as plain linear attention does.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ class StateStep:
     state: list[list[float]]  # [dk][dv], afterwards
     error: float  # |value - before| / |value|
     left: float  # |value - after| / |value|
-    plain: list[list[float]]  # plain linear attention: the sum of all keys times their values
+    plain: list[list[float]]  # the same writes, only added: the sum of all key beta value^T
     plain_error: float  # as `error` and `left`, of the plain memory
     plain_left: float
+    next: str  # the token that the model finds likeliest to come next
 
 
 class Watched:
@@ -74,6 +75,7 @@ def record_state(
     mixer = model.blocks[layer].mixer
     caches = model.caches("static", 1, len(tokens))
     watched = caches[layer] = Watched(caches[layer])
+    word = (lambda id: decode([id])) if decode else str
     projected = []
     hook = mixer.qkvzba.register_forward_hook(lambda _, __, out: projected.append(out))
     plain = torch.zeros(mixer.dk, mixer.dv)
@@ -81,14 +83,14 @@ def record_state(
     try:
         for position, id in enumerate(tokens):
             with torch.inference_mode():
-                model(Step.of([(0, position, [id])], model.device), caches)
+                logits = model(Step.of([(0, position, [id])], model.device), caches)
                 u, _, g, beta = mixer.parts(projected.pop())
                 _, k, v, _ = mixer.convolve(u[None], watched.past)
             k, v = k[0, 0, head].cpu(), v[0, 0, head].cpu()
             gate, beta = g[0, head].exp().item(), beta[0, head].item()
             old, new = watched.old[0, head].cpu(), watched.new[0, head].cpu()
             told = k @ plain
-            plain = plain + torch.outer(k, v)
+            plain = plain + torch.outer(k, beta * v)
             said = {
                 "key": k,
                 "value": v,
@@ -104,7 +106,7 @@ def record_state(
                 "plain_left": _share(v - k @ plain, v),
             }
             numbers = {name: _rounded(number, digits) for name, number in said.items()}
-            steps.append(StateStep(token=decode([id]) if decode else str(id), **numbers))
+            steps.append(StateStep(word(id), **numbers, next=word(int(logits[0].argmax()))))
     finally:
         hook.remove()
     heads = model.config.n_kv_heads * model.config.head_dim

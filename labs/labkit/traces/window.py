@@ -61,7 +61,9 @@ class Watched:
         return self.cache.attend(q, step, scale, window, sinks)
 
     def look(self, kpos, step) -> None:
-        """Note what the mask lets each query of the step see: by `ops.visible`, as attention does."""
+        """Note what the mask lets each query of the step see: `ops.visible` makes it, as for
+        attention.
+        """
         import torch
 
         from labkit.ops import visible
