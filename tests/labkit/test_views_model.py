@@ -1,16 +1,18 @@
-"""What the players of a window, a router and a state show at a step is what the trace says of it."""
+"""What the players of a window, a router and a state show at a step is what the trace says."""
 
 import pytest
 
 from labkit import formulas, traces
+from labkit.traces.routing import RoutingStep
 from labkit.widgets import play
-from labkit.widgets.views import routing, scene, state, window
+from labkit.widgets.views import scene, state, window
 
-STORED = {
-    "window": traces.stored("ch05/window_ring"),
-    "routing": traces.stored("ch06/routing_characters"),
-    "state": traces.stored("ch07/state_recall"),
+NAMES = {
+    "window": "ch05/window_ring",
+    "routing": "ch06/routing_characters",
+    "state": "ch07/state_recall",
 }
+STORED = {kind: traces.stored(name) for kind, name in NAMES.items()}
 each_kind = pytest.mark.parametrize("kind", STORED)
 
 
@@ -28,15 +30,7 @@ def meters(shown, now: int) -> dict:
 def test_a_stored_trace_is_small_and_its_player_light(kind):
     trace = STORED[kind]
     assert trace.kind == kind and len(trace.steps) >= 12
-    size = (
-        traces.path_of(
-            {"window": "ch05/window_ring", "routing": "ch06/routing_characters"}.get(
-                kind, "ch07/state_recall"
-            )
-        )
-        .stat()
-        .st_size
-    )
+    size = traces.path_of(NAMES[kind]).stat().st_size
     assert size < 100_000
     player = play(trace)
     assert len(player.still) < 60_000 and len(player.says) == len(trace.steps)
@@ -46,8 +40,8 @@ def test_a_stored_trace_is_small_and_its_player_light(kind):
 def test_nothing_lies_outside_its_grid(kind):
     shown = scene(STORED[kind])
     for box in shown.boxes:
-        assert 0 <= box.x and box.x + box.width <= shown.columns and box.width >= 1
-        assert 0 <= box.y and box.y + box.height <= shown.rows and box.height >= 1
+        assert box.x >= 0 and box.width >= 1 and box.x + box.width <= shown.columns
+        assert box.y >= 0 and box.height >= 1 and box.y + box.height <= shown.rows
     assert len(shown.down) <= shown.rows and len(shown.across) in (0, shown.columns)
     assert all(0 <= v <= m.full for m in shown.meters for v in m.values)
 
@@ -60,15 +54,13 @@ def test_each_slot_shows_who_lies_in_it_and_whether_it_is_seen():
     shown, wide = scene(trace), len(trace.meta["words"]) // trace.meta["slots"]
     for now, step in enumerate(trace.steps):
         ring = [b for b in alive(shown, now, "held", "kept") if b.y == window.RING]
-        assert {b.x // wide: int(b.text) for b in ring} == {
-            slot: position for slot, position in enumerate(step.held) if position >= 0
-        }
+        held = {slot: position for slot, position in enumerate(step.held) if position >= 0}
+        assert {b.x // wide: int(b.text) for b in ring} == held
         assert sorted(int(b.text) for b in ring if b.look == "held") == step.seen
         assert sorted(int(b.text) for b in ring if b.step == now and b.look == "held") == step.fed
-        gone = alive(shown, now, "lost")
-        assert [(b.x // wide, int(b.text)) for b in gone] == [
-            (slot, position) for slot, position in zip(step.written, step.lost, strict=bool(gone))
-        ][: len(gone)] or now == 2  # there, one of three slots was taken
+        gone = {b.x // wide: int(b.text) for b in alive(shown, now, "lost")}
+        # the slots that were free come first
+        assert gone == dict(zip(step.written[len(step.written) - len(step.lost) :], step.lost))
 
 
 def test_bars_reach_as_far_back_as_the_layers_hear():
@@ -129,9 +121,11 @@ def test_a_forward_counts_anew():
     """A second one reads its experts again."""
     first, second = STORED["routing"].steps[:2]
     load = [int(expert in second.experts) for expert in range(8)]
-    steps = [first, routing.RoutingStep(1, "x", second.experts, [0.6, 0.4], load, 2, 99)]
+    steps = [first, RoutingStep(1, "x", second.experts, [0.6, 0.4], load, 2, 99)]
     shown = scene(traces.Trace("routing", "a test", STORED["routing"].meta, steps))
-    assert [int(b.text) for b in sorted(b for b in alive(shown, 1) if b.y == 2)] == load
+    assert [
+        int(b.text) for b in sorted((b for b in alive(shown, 1) if b.y == 2), key=lambda b: b.x)
+    ] == load
     assert shown.says[1].startswith("Forward 2: ") and "**2** of 8" in shown.says[1]
     assert meters(shown, 1)["by the formula, if even"] == 2
 
@@ -139,32 +133,46 @@ def test_a_forward_counts_anew():
 # -- state -----------------------------------------------------------------------------------------
 
 
+def squares(shown) -> dict:
+    return {(b.x, b.y): b.level for b in shown.boxes if b.look == "level"}
+
+
 def test_every_square_is_its_number_and_both_memories_have_one_scale():
-    trace = STORED["state"]
-    shown = scene(trace)
-    dk, dv = len(trace.steps[0].key), len(trace.steps[0].value)
-    level = {(b.x, b.y): b.level for b in shown.boxes if b.look == "level"}
-    right = state.LEFT + dv + 1
-    full = max(abs(n) for s in trace.steps for m in (s.state, s.plain) for r in m for n in r)
-    for k, step in enumerate(trace.steps):
+    steps = STORED["state"].steps
+    dk, dv = len(steps[0].key), len(steps[0].value)
+    full = max(abs(n) for s in steps for m in (s.state, s.plain) for row in m for n in row)
+    level = squares(scene(STORED["state"]))
+    assert len(level) == dk + 2 * (dk * dv + 3 * dv)
+    for k, step in enumerate(steps):
         for i in range(dk):
             assert level[state.KEY, i][k] == step.key[i]
-            for j in range(dv):
-                assert level[state.LEFT + j, i][k] * full == pytest.approx(step.state[i][j])
-                assert level[right + j, i][k] * full == pytest.approx(step.plain[i][j])
-        rows = [[level[state.LEFT + j, dk + 1 + i][k] for j in range(dv)] for i in range(3)]
-        largest = max(map(abs, step.value)) / max(map(abs, rows[1]))
-        for row, vector in zip(rows, (step.before, step.value, step.after)):
-            assert [n * largest for n in row] == pytest.approx(vector, abs=1e-6)
-        # the plain memory's answers: what it says now, and what it said before it was written
-        told = [sum(step.key[i] * step.plain[i][j] for i in range(dk)) for j in range(dv)]
-        after = [level[right + j, dk + 3][k] * largest for j in range(dv)]
-        assert after == pytest.approx(told, abs=1e-6)
-        if k:
-            old = trace.steps[k - 1].plain
-            told = [sum(step.key[i] * old[i][j] for i in range(dk)) for j in range(dv)]
-            before = [level[right + j, dk + 1][k] * largest for j in range(dv)]
-            assert before == pytest.approx(told, abs=0.02)  # of rounded numbers
+            for x, matrix in ((state.LEFT, step.state), (state.LEFT + dv + 1, step.plain)):
+                row = [level[x + j, i][k] * full for j in range(dv)]
+                assert row == pytest.approx(matrix[i])
+
+
+def test_the_rows_below_are_what_each_memory_answers():
+    steps = STORED["state"].steps
+    dk, dv = len(steps[0].key), len(steps[0].value)
+    level = squares(scene(STORED["state"]))
+
+    def asked(matrix, key) -> list[float]:
+        return [sum(k * row[j] for k, row in zip(key, matrix)) for j in range(dv)]
+
+    def answers(x: int, k: int, scale: float = 1) -> list[list[float]]:
+        return [[scale * level[x + j, dk + 1 + i][k] for j in range(dv)] for i in range(3)]
+
+    # the scale, from a row whose numbers are known
+    scale = max(map(abs, steps[0].value)) / max(map(abs, answers(state.LEFT, 0)[1]))
+    for k, step in enumerate(steps):
+        before, value, after = answers(state.LEFT, k, scale)
+        assert before == pytest.approx(step.before) and after == pytest.approx(step.after)
+        assert value == pytest.approx(step.value)
+        before, value, after = answers(state.LEFT + dv + 1, k, scale)
+        assert value == pytest.approx(step.value)
+        assert after == pytest.approx(asked(step.plain, step.key))
+        if k:  # of rounded numbers
+            assert before == pytest.approx(asked(steps[k - 1].plain, step.key), abs=0.02)
 
 
 def test_a_state_says_what_was_repaired_and_what_the_model_answers():
@@ -173,7 +181,7 @@ def test_a_state_says_what_was_repaired_and_what_the_model_answers():
     for k, (step, said) in enumerate(zip(trace.steps, shown.says)):
         assert f"off by **{step.error:.0%}**" in said and f"**{step.left:.0%}** stay" in said
         right = trace.meta["asked"].get(str(k))
-        assert ("The model answers" in said) == (right is not None)
+        assert ("The model says" in said) == (right is not None)
         if right:
             assert said.endswith("rightly." if step.next == right else f"where {right} is right.")
         counted = meters(shown, k)

@@ -39,7 +39,7 @@ def scene(trace: Trace) -> Scene:
     ]
     return Scene(
         label="Two memories of one text",
-        axes="the key, then each memory; below, what it answers to the key, and what it should",
+        axes="the key, and each memory; below, its answer to the key, before and after the write",
         columns=right + dv,
         rows=dk + 4,
         boxes=boxes,
@@ -49,7 +49,6 @@ def scene(trace: Trace) -> Scene:
             ("level", "+", "above zero"),
             ("level", "-", "below zero"),
         ],
-        words=[(visible(step.token), k) for k, step in enumerate(steps)],
         head=["error of the answer", "delta rule", "only adds"],
         readings=[_readings(step) for step in steps],
         row=0.95,
@@ -79,16 +78,15 @@ def _plain_answers(step: StateStep) -> tuple[list[float], list[float], list[floa
 
 def _say(k: int, step: StateStep, meta: dict) -> str:
     told = (
-        f"“{visible(step.token)}”: the memory keeps {step.gate:.0%}. Asked by this key, its answer"
-        f" is off by **{step.error:.0%}** of the value; {step.beta:.0%} of that is repaired,"
-        f" **{step.left:.0%}** stay. The plain one is off by {step.plain_error:.0%}, then by"
-        f" {step.plain_left:.0%}."
+        f"“{visible(step.token)}”: asked by its key, the memory is off by **{step.error:.0%}** of"
+        f" the value; {step.beta:.0%} of that is repaired, **{step.left:.0%}** stay. The one that"
+        f" only adds is off by {step.plain_error:.0%}, then by {step.plain_left:.0%}."
     )
     answer = meta.get("asked", {}).get(str(k))
     if answer is None:
         return told
     verdict = "rightly" if step.next == answer else f"where {answer} is right"
-    return f"{told} The model answers **{step.next}**, {verdict}."
+    return f"{told} The model says **{step.next}**, {verdict}."
 
 
 def _readings(step: StateStep) -> list[list[str]]:
