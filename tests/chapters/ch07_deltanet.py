@@ -22,7 +22,7 @@ LABS = {
     "memory": LabCase(
         rows=stored("ch07/memory"),  # a model must have learned to write
         doctored=[
-            ({"pairs": 4, "memory": "delta rule"}, {"error": 9.0}, "must be the value less the"),
+            ({"told": 2, "memory": "delta rule"}, {"error": 9.0}, "must be the value less the"),
         ],
     ),
 }

@@ -258,7 +258,7 @@ def test_a_state_is_as_large_after_one_token_as_after_many(tmp_path):
     trace, longer = (record_state(made(DELTA), TEXT[:n]) for n in (3, 20))
     bits = formulas.symbols.delta_state_bits(2, 4, 6, 4, DELTA.delta_conv, 32)
     assert trace.meta["state_bytes"] == longer.meta["state_bytes"] == bits / 8
-    assert trace.meta["cache_bytes_per_token"] == 2 * 2 * 8 * 4
+    assert trace.meta["cache_bytes_per_token"] == (2 * 6 + 4 * 4) * 4
     assert Trace.load(trace.save(tmp_path / "t.trace.json")) == trace
 
 

@@ -187,4 +187,4 @@ def test_a_state_says_what_was_repaired_and_what_the_model_answers():
         counted = meters(shown, k)
         assert counted["bytes of the layer's states"] == trace.meta["state_bytes"]
         per_token = trace.meta["cache_bytes_per_token"]
-        assert counted["bytes of a KV cache in its place"] == (k + 1) * per_token
+        assert counted["bytes of all keys and values"] == (k + 1) * per_token

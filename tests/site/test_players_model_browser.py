@@ -7,7 +7,10 @@ from axe_playwright_python.sync_playwright import Axe
 
 from labkit import traces
 from labkit.widgets import play, views
-from tests.site.test_widgets_browser import input_to_paint, picture, show, tab_to  # noqa: F401
+from tests.site import test_widgets_browser as widgets
+from tests.site.test_widgets_browser import input_to_paint, picture, tab_to
+
+show = widgets.show
 
 NAMES = {
     "window": "ch05/window_ring",

@@ -109,14 +109,14 @@ def record_state(
             steps.append(StateStep(word(id), **numbers, next=word(int(logits[0].argmax()))))
     finally:
         hook.remove()
-    heads = model.config.n_kv_heads * model.config.head_dim
     meta = {
         "layer": layer,
         "head": head,
         "heads": mixer.Hv,
-        # what the layer keeps, whatever the text; and what attention in its place would, per token
+        # what the layer keeps, whatever the text; and what its keys and values would take in a
+        # cache, for each token
         "state_bytes": caches[layer].cache.allocated_bytes,
-        "cache_bytes_per_token": 2 * heads * model.dtype.itemsize,
+        "cache_bytes_per_token": (mixer.Hk * mixer.dk + mixer.Hv * mixer.dv) * model.dtype.itemsize,
     }
     return Trace("state", "labkit.mixers.delta.recurrent", meta, steps)
 

@@ -107,7 +107,7 @@ def _meters(steps: list[StateStep], meta: dict) -> list[Meter]:
     most = max(*cache, *state)
     return [
         Meter("bytes of the layer's states", state, most),
-        Meter("bytes of a KV cache in its place", cache, most),
+        Meter("bytes of all keys and values", cache, most),
         Meter("length of the memory, delta rule", kept, max(*kept, *plain)),
         Meter("length of the one that only adds", plain, max(*kept, *plain)),
     ]
