@@ -51,8 +51,8 @@ def scene(trace: Trace) -> Scene:
         ],
         head=["error of the answer", "delta rule", "only adds"],
         readings=[_readings(step) for step in steps],
-        row=0.95,
-        widest=0.95,
+        row=1.1,
+        widest=1.1,
         down=[""] * (dk + 1) + ["before", "value", "after"],
     )
 
