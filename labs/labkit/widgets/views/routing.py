@@ -33,7 +33,7 @@ def scene(trace: Trace) -> Scene:
             ("solid", "past", "first choice"),
             ("held", "past", "further choice; below: touched"),
             ("slot", "past", "not touched"),
-            ("level", "+", "load"),
+            ("level", "+", "load, as an area"),
         ],
         head=["expert", "weight", "tokens so far"],
         readings=[_readings(step) for step in steps],
@@ -77,7 +77,7 @@ def _say(step: RoutingStep, meta: dict, forwards: int) -> str:
     if new:
         read = f"Expert{'s' * (len(new) > 1)} {' and '.join(new)} must be read for it"
     else:
-        read = "All of them have been read already"
+        read = f"{'Both' if len(step.experts) == 2 else 'All'} have been read already"
     lead = f"Forward {step.forward + 1}: " if forwards > 1 else ""
     return f"{lead}{where}. {read}: **{step.touched}** of {meta['experts']} are touched."
 
