@@ -167,11 +167,11 @@ LAB = Lab(
     },
     run=run,
     sizes={
-        "full": {"training": 400, "batches": [1, 2, 4, 8, 16, 32]},
+        "full": {"training": 150, "batches": [1, 2, 4, 8, 16, 32]},
         "quick": {"training": 8, "batches": [1, 4, 16]},
     },
     threads=1,
     go=go,
-    minutes=1,
+    minutes=0.5,
     cpu_only=True,
 )

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from labkit.lab import Lab, Recorded
 from labkit.tables import progress, series
+from labkit.tables import where as rows_where
 
 NAMES = "abcdefgh"
 DIGITS = "01234567"
@@ -94,9 +95,9 @@ def trained(steps: int, device: str):
     return model.eval()
 
 
-def errors(steps) -> list[tuple[int, dict[str, float]]]:
-    """For each name of a recorded text: how often it was told, and how far off its last value each
-    memory is once all is told, in shares of that value.
+def asked_again(steps) -> list[dict]:
+    """For each name of a recorded text: how often it was told, how large its last value is, and by
+    how much each memory misses it once all is told.
     """
     import numpy as np
 
@@ -107,12 +108,11 @@ def errors(steps) -> list[tuple[int, dict[str, float]]]:
     found = []
     for times in told.values():
         key, value = np.array(times[-1].key), np.array(times[-1].value)
-        off = {
-            memory: float(np.linalg.norm(key @ np.array(getattr(last, name)) - value))
+        missed = {
+            memory: np.linalg.norm(key @ np.array(getattr(last, name)) - value)
             for memory, name in MEMORIES.items()
         }
-        size = float(np.linalg.norm(value))
-        found.append((len(times), {memory: gap / size for memory, gap in off.items()}))
+        found.append({"told": len(times), "size": np.linalg.norm(value), **missed})
     return found
 
 
@@ -138,17 +138,17 @@ def run(device, *, training, recorded):
         record_state(model, ids, decode=decode)
         for ids in progress(tokens[:recorded].tolist(), "texts")
     ]
-    found = [each for trace in traces for each in errors(trace.steps)]
+    found = [each for trace in traces for each in asked_again(trace.steps)]
     rows = []
-    for times in sorted({n for n, _ in found} & {1, 2, 3}):
+    for told in sorted({each["told"] for each in found} & {1, 2, 3}):
+        alike = rows_where(found, told=told)
         for memory in MEMORIES:
-            off = [each[memory] for n, each in found if n == times]
             rows.append(
                 {
-                    "told": times,
+                    "told": told,
                     "memory": memory,
-                    "error": sum(off) / len(off),
-                    "names": len(off),
+                    "error": float(sum(e[memory] for e in alike) / sum(e["size"] for e in alike)),
+                    "names": len(alike),
                     "rightly": rightly,
                 }
             )
