@@ -182,14 +182,7 @@ def logits(
     does.
     """
     tokens = check_prompt(model.config, tokens)
-    if chunks is None:
-        chunks = [len(tokens)]
-    chunks = _listed(chunks, "chunks must be a list of token counts")
-    if sum(chunks) != len(tokens) or min(chunks, default=0) < 1:
-        raise ValueError(
-            f"chunks {chunks} must be at least 1 each and sum to the"
-            f" {len(tokens)} tokens, not {sum(chunks)}"
-        )
+    chunks = check_chunks(tokens, chunks)
     caches = model.caches(cache, 1, len(tokens), longest_step=max(chunks))
     found = []
     at = 0
@@ -199,6 +192,24 @@ def logits(
         found.append(model(step, caches)[-n:])
         at += n
     return torch.cat(found)
+
+
+def check_chunks(
+    tokens: list[int], chunks: list[int] | None = None
+) -> list[int]:
+    """The chunks in which a text is fed, None = at once.
+
+    Raises ValueError if they do not sum to the text.
+    """
+    if chunks is None:
+        chunks = [len(tokens)]
+    chunks = _listed(chunks, "chunks must be a list of token counts")
+    if sum(chunks) != len(tokens) or min(chunks, default=0) < 1:
+        raise ValueError(
+            f"chunks {chunks} must be at least 1 each and sum to the"
+            f" {len(tokens)} tokens, not {sum(chunks)}"
+        )
+    return chunks
 
 
 def check_prompt(

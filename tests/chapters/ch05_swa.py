@@ -11,6 +11,13 @@ LABS = {
             ({"kind": "all sliding"}, {"saving": 1.0}, "min(context, window) was forgotten"),
         ],
     ),
+    "reach": LabCase(
+        steady=True,
+        doctored=[
+            ({"layers": 2}, {"heard": 12}, "hears of 12 tokens, not of 11"),
+            ({"layers": 1}, {"overwritten": 17}, "17 tokens were overwritten, where 16"),
+        ],
+    ),
     "sinks": LabCase(
         real=True,
         rows=stored("ch05/sinks"),

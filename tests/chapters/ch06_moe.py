@@ -20,4 +20,11 @@ LABS = {
             ({"batch": 8, "tokens_are": "alike"}, {"touched": 99.0}, "more than they chose"),
         ],
     ),
+    "route": LabCase(
+        steady=True,
+        doctored=[
+            ({"batch": 1}, {"touched": 1.9}, "one token touches 1.9 experts, where it chooses 2"),
+            ({"batch": 4}, {"touched": 8.5}, "more than they chose"),
+        ],
+    ),
 }

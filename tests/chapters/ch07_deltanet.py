@@ -1,6 +1,6 @@
 """What the tests of every chapter need to know about chapter 07."""
 
-from tests.cases import LabCase
+from tests.cases import LabCase, stored
 
 LABS = {
     "state": LabCase(
@@ -17,6 +17,12 @@ LABS = {
                 {"tokens": 1024, "over_recurrent": 4.9},
                 "where 5 is usual",
             ),
+        ],
+    ),
+    "memory": LabCase(
+        rows=stored("ch07/memory"),  # a model must have learned to write
+        doctored=[
+            ({"told": 2, "memory": "delta rule"}, {"error": 9.0}, "must be the value less the"),
         ],
     ),
 }

@@ -169,7 +169,6 @@ def picture(markup: str, ghosts: bool = False) -> list[tuple]:
         ghost.decompose()
     shown = soup.select(
         ".lk-legend > span, .lk-legend i, .lk-plot, .lk-plot *, .lk-scene, .lk-scene *, .lk-grid,"
-        ".lk-legend > span, .lk-legend i, .lk-plot, .lk-plot *, .lk-scene, .lk-scene *, .lk-grid,"
         " .lk-grid *, .lk-chip, .lk-say span, .lk-meters *, .lk-readings *,"
         " .lk-numbers :is(td, th, .lk-note)"
     )

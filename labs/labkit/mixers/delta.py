@@ -66,12 +66,7 @@ class GatedDeltaNet(nn.Module):
         return past, state
 
     def forward(self, x: Tensor, step: Step, cache) -> Tensor:
-        u, z, beta, dt = self.qkvzba(x).split(
-            [self.channels, self.Hv * self.dv, self.Hv, self.Hv], dim=1
-        )
-        beta = beta.float().sigmoid()  # [N,Hv]
-        dt = F.softplus(dt.float() + self.dt_bias.float())
-        g = -self.A_log.float().exp() * dt  # [N,Hv]
+        u, z, g, beta = self.parts(self.qkvzba(x))
 
         def go_on(part: Step) -> Tensor:  # [N,Hv,dv]
             def rows(t: Tensor) -> Tensor:  # [N,...] -> [R,T,...]
@@ -86,6 +81,20 @@ class GatedDeltaNet(nn.Module):
 
         out = self.norm(step.by_parts(go_on).to(x.dtype))
         return self.out(out.flatten(1) * F.silu(z))
+
+    def parts(
+        self, projected: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `qkvzba` makes of each token -> u [N,channels], q, k and v
+        before their convolution; gate z [N,Hv*dv]; log decay g and step size
+        beta [N,Hv].
+        """
+        u, z, beta, dt = projected.split(
+            [self.channels, self.Hv * self.dv, self.Hv, self.Hv], dim=1
+        )
+        dt = F.softplus(dt.float() + self.dt_bias.float())
+        g = -self.A_log.float().exp() * dt
+        return u, z, g, beta.float().sigmoid()
 
     def one_by_one(self, T: int) -> bool:
         """Whether T tokens go token by token."""
