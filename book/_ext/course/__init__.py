@@ -8,7 +8,10 @@ is in Markdown. `lower` makes a page's Markdown; `site`, `maths`, `finish`, `wid
 from importlib import import_module
 
 # in the order in which their events are to be connected
-PARTS = ("site", "maths", "blocks", "widgets", "finish", "search", "sharing", "export", "keys")
+PARTS = (
+    *("site", "maths", "blocks", "widgets", "models"),
+    *("finish", "search", "sharing", "export", "keys"),
+)
 
 
 def setup(app):
