@@ -116,8 +116,9 @@ function render({ model, el }) {
 
   function draw() {
     const area = h("textarea", { id, rows: 2, "aria-describedby": `${id}f` });
-    const pick = h("select", { id: `${id}c` }, h("option", { value: 0 }, "the most likely"),
-      h("option", { value: TEMPERATURE }, "drawn by chance"));
+    const pick = h("select", { id: `${id}c` },
+      h("option", { value: TEMPERATURE }, "one drawn by chance"), // the most likely soon goes round
+      h("option", { value: 0 }, "the most likely"));
     const wrong = h("p", { class: "lk-fault", id: `${id}f`, role: "alert" });
     const go = h("button", { type: "button", class: "lk-primary", onclick: start }, "Write on");
     const stop = h("button", { type: "button", onclick: () => { run += 1; go.focus(); } }, "Stop");
