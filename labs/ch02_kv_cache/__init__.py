@@ -1,3 +1,3 @@
 """Chapter 02's labs, in the order in which to run them."""
 
-LABS = ("loops", "flash", "cached", "loses", "baseline")
+LABS = ("loops", "flash", "cached", "loses", "baseline", "character")

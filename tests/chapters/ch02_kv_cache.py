@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.cases import LabCase
+from tests.cases import LabCase, stored
 
 LABS = {
     "loops": LabCase(
@@ -40,6 +40,16 @@ LABS = {
         real=True,
         doctored=[
             ({"variant": "cached"}, {"multiple": 1.1}, "1.1 times as fast"),
+        ],
+    ),
+    "character": LabCase(
+        # two samples and a page of text decide nothing
+        rows=stored("ch02/character"),
+        doctored=[
+            ({"model": "8 bits"}, {"bits": 3.0}, "train it longer"),
+            ({"model": "as trained"}, {"bits": 1.0}, "8 bits cost"),
+            ({"model": "8 bits"}, {"drawn_words": 0.5}, "worth showing"),
+            ({"context": 256}, {"multiple": 2.0}, "a factor of only 2.0"),
         ],
     ),
 }

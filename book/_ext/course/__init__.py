@@ -13,6 +13,7 @@ PARTS = (
     "maths",
     "blocks",
     "widgets",
+    "models",
     "terms",
     "finish",
     "search",
