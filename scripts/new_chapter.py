@@ -31,7 +31,8 @@ kernelspec:
 # {title}
 
 ```{{chapter}}
-:minutes: 70
+:read: 35
+:do: 35
 :needs: chapter 02
 
 - say, in a sentence each, what the reader will be able to do.

@@ -5,9 +5,10 @@ Each returns what was right, or raises Wrong with what to look at.
 
 import numpy as np
 
-from labkit import formulas, reference
+from labkit import formulas
 from labkit.checks import call, expect
 from labkit.published import presets
+from labkit_labs.ch02_kv_cache import breakages
 
 
 def broken_append(answer):
@@ -37,60 +38,8 @@ def broken_append(answer):
     )
 
 
-def cache_bytes(f):
-    """02.2: bytes of a cache, from the sizes."""
-    for name, context, batch in (
-        ("gpt2-124m", 1024, 1),
-        ("smollm2-135m", 2048, 4),
-        ("llama3-70b", 10_000, 32),
-        ("qwen3-0.6b", 32_768, 1),
-    ):
-        c = presets[name]
-        want, got = formulas.kv_cache_bytes(c, context, batch), call(f, c, context, batch, 2)
-        expect(
-            got != want * c.n_heads // c.n_kv_heads or c.n_heads == c.n_kv_heads,
-            f"{name}: {got:,} counts {c.n_heads} query heads; only the {c.n_kv_heads} key/value"
-            " heads are stored.",
-        )
-        expect(
-            got * 2 != want or name == "qwen3-0.6b",
-            f"{name}: {got:,} is half of it; keys and values are both stored.",
-        )
-        expect(
-            name != "qwen3-0.6b" or got * 2 != want,
-            "qwen3-0.6b: use head_dim, which is not d_model / n_heads here.",
-        )
-        expect(
-            got == want,
-            f"{name}, {context:,} tokens, batch {batch}: {got:,} bytes, expected {want:,}.",
-        )
-    return "four models, bytes exact, grouped heads included."
-
-
-def crossover(f):
-    """02.3: the context at which a batch's caches weigh as much as the model."""
-    for name, batch in (("smollm2-135m", 1), ("llama3-70b", 32), ("gpt2-124m", 8)):
-        c = presets[name]
-        got = call(f, c, batch)
-        heavier = lambda t, c=c, batch=batch: (
-            formulas.kv_cache_bytes(c, t, batch) >= formulas.weight_bytes(c)
-        )
-        expect(got == int(got), f"{name}: a context is a whole number of tokens, not {got}.")
-        expect(
-            heavier(int(got)),
-            f"{name}, batch {batch}: at {int(got):,} tokens the caches are still lighter than the"
-            " weights.",
-        )
-        expect(
-            not heavier(int(got) - 1),
-            f"{name}, batch {batch}: {int(got):,} is not the first such context; the caches are"
-            " heavier before.",
-        )
-    return "the first context at which the caches outweigh the model, for three models."
-
-
 def cached_mask(f):
-    """02.4: who may look at whom when T new tokens follow `past` cached ones."""
+    """02.2: who may look at whom when T new tokens follow `past` cached ones."""
     one = np.asarray(call(f, 1, 5))
     expect(
         one.shape != (1, 1),
@@ -125,34 +74,117 @@ def cached_mask(f):
     return "first token, decode, prompt and chunk: every row sees the past and itself."
 
 
-def layer_norm(f):
-    """02.5: GPT-2's norm."""
-    draw = np.random.default_rng(0)
-    x = draw.standard_normal((5, 8)) * 3 + 2
-    weight = draw.standard_normal(8)
-    bias = draw.standard_normal(8)
-    centred = x - x.mean(-1, keepdims=True)
-    want = centred / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * weight + bias
-    got = np.asarray(call(f, x, weight, bias, 1e-5))
-    rms = reference.rms_norm(x, weight, 1e-5)
+def isolated(f):
+    """02.3: the test that catches a request's leak into the next."""
+    ask = lambda kind: bool(call(f, kind, breakages.FIRST, breakages.SECOND))
     expect(
-        not (np.allclose(got, rms) or np.allclose(got, rms + bias)),
-        "this is RMSNorm: LayerNorm takes the mean out first.",
-    )
-    expect(not np.allclose(got, want - bias), "the bias is missing.")
-    expect(
-        not np.allclose(got, centred / (x.std(-1, keepdims=True) + 1e-5) * weight + bias),
-        "eps belongs inside the square root.",
+        ask(breakages.Server),
+        "it calls a good server leaky. Two different prompts get different replies from any server:"
+        " compare the second prompt's reply with what the same prompt gets alone.",
     )
     expect(
-        got.shape == want.shape and np.allclose(got, want, atol=1e-9),
-        "the values differ from (x - mean) / sqrt(var + eps) * weight + bias.",
+        not ask(breakages.Shared),
+        "it passes a server that keeps one cache for all requests. Ask `first`, then `second`, of"
+        " one server; what `second` gets must not differ from what it gets of a fresh one.",
     )
-    return "LayerNorm as GPT-2 computes it."
+    expect(
+        not ask(breakages.Sticky),
+        "it passes a server that clears its cache only for a prompt it has seen before. Asking one"
+        " prompt twice does not show that; a second, other prompt does.",
+    )
+    expect(
+        not ask(breakages.PartialReset),
+        "it passes a server that resets one layer of four: compare more than whether there is an"
+        " answer.",
+    )
+    return "a good server passes; a shared cache, a half reset and a forgetful one are caught."
+
+
+def cache_bytes(f):
+    """02.4: bytes of a cache, from the sizes."""
+    for name, context, batch in (
+        ("gpt2-124m", 1024, 1),
+        ("smollm2-135m", 2048, 4),
+        ("llama3-70b", 10_000, 32),
+        ("qwen3-0.6b", 32_768, 1),
+    ):
+        c = presets[name]
+        want, got = formulas.kv_cache_bytes(c, context, batch), call(f, c, context, batch, 2)
+        expect(
+            got != want * c.n_heads // c.n_kv_heads or c.n_heads == c.n_kv_heads,
+            f"{name}: {got:,} counts {c.n_heads} query heads; only the {c.n_kv_heads} key/value"
+            " heads are stored.",
+        )
+        expect(
+            got * 2 != want or name == "qwen3-0.6b",
+            f"{name}: {got:,} is half of it; keys and values are both stored.",
+        )
+        expect(
+            name != "qwen3-0.6b" or got * 2 != want,
+            "qwen3-0.6b: use head_dim, which is not d_model / n_heads here.",
+        )
+        expect(
+            batch == 1 or got * batch != want,
+            f"{name}: {got:,} is the cache of one request; the batch has {batch}.",
+        )
+        expect(
+            got == want,
+            f"{name}, {context:,} tokens, batch {batch}: {got:,} bytes, expected {want:,}.",
+        )
+    return "four models, bytes exact, grouped heads included."
+
+
+def crossover(f):
+    """02.5: the context at which a batch's caches weigh as much as the model."""
+    for name, batch in (("smollm2-135m", 1), ("llama3-70b", 32), ("gpt2-124m", 8)):
+        c = presets[name]
+        got = call(f, c, batch)
+        heavier = lambda t, c=c, batch=batch: (
+            formulas.kv_cache_bytes(c, t, batch) >= formulas.weight_bytes(c)
+        )
+        expect(got == int(got), f"{name}: a context is a whole number of tokens, not {got}.")
+        expect(
+            heavier(int(got)),
+            f"{name}, batch {batch}: at {int(got):,} tokens the caches are still lighter than the"
+            " weights.",
+        )
+        expect(
+            not heavier(int(got) - 1),
+            f"{name}, batch {batch}: {int(got):,} is not the first such context; the caches are"
+            " heavier before.",
+        )
+    return "the first context at which the caches outweigh the model, for three models."
+
+
+def tiles_visited(f):
+    """02.6: tiles of a causal prompt that are not skipped."""
+    for T, tile in ((12, 4), (4096, 64), (10, 4), (5, 8)):
+        n = -(-T // tile)
+        want, got = n * (n + 1) // 2, call(f, T, tile)
+        where = f"{T:,} tokens in tiles of {tile}"
+        expect(
+            got != n * n or n == 1,
+            f"{where}: {got:,} is the whole square. Tiles wholly behind the diagonal hold only keys"
+            " of the future, and are not visited.",
+        )
+        expect(
+            got != (T // tile) * (T // tile + 1) // 2 or T % tile == 0,
+            f"{where}: the last tile is not full, but it is a tile: round up.",
+        )
+        expect(
+            got != n * (n - 1) // 2,
+            f"{where}: {got:,} leaves the diagonal out. A tile on it is half past, and is visited.",
+        )
+        expect(
+            got == want,
+            f"{where}: {got:,} visited, expected {want:,}. The i-th tile of queries meets i tiles"
+            " of keys.",
+        )
+    return "the lower triangle of tiles, diagonal included, also where the last one is not full."
 
 
 def merged(f):
-    """02.6: two partial softmaxes into one."""
+    """02.7: two partial softmaxes into one."""
     draw = np.random.default_rng(1)
     for scale in (1.0, 4000.0):
         scores, values = draw.standard_normal(12) * scale, draw.standard_normal((12, 4))
@@ -184,9 +216,10 @@ def merged(f):
 
 CHECKS = {
     "02.1": broken_append,
-    "02.2": cache_bytes,
-    "02.3": crossover,
-    "02.4": cached_mask,
-    "02.5": layer_norm,
-    "02.6": merged,
+    "02.2": cached_mask,
+    "02.3": isolated,
+    "02.4": cache_bytes,
+    "02.5": crossover,
+    "02.6": tiles_visited,
+    "02.7": merged,
 }

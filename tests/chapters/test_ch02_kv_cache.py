@@ -1,9 +1,10 @@
 """Chapter 02's clips show the numbers of what was recorded and measured, and follow it; page,
-player and clip show one recording.
+player and clip show one recording; and what the page says breaks does break.
 """
 
 import json
 import re
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import pytest
 from animations.scenes.ch02_kv_cache import KVCacheLoop
 from animations.scenes.ch02b_online_softmax import OnlineSoftmax
 from animations.stage.audit import inspect
-from labkit import results, traces
+from labkit import formulas, presets, reference, results, traces
 from labkit.trace import DecodeStep, Trace
-from labkit_labs.ch02_kv_cache import flash
+from labkit_labs.ch02_kv_cache import breakages, flash
 from tests.cases import quick_rows, report
 
 PAGES = Path(__file__).parents[2] / "book" / "chapters"
@@ -159,3 +160,121 @@ def test_memory_grows_by_the_cache_the_activations_and_little_else(id):
     """The lab looks in a process of its own, where no memory freed earlier could hide a copy."""
     for row in quick_rows(id):
         assert 0 < row["grown_bytes"] <= row["cache_bytes"] + row["activation_bytes"] + 64e6, row
+
+
+# -- experiments that can fail, and their controls --------------------------------------------
+
+PROMPT = list(b"the cat sat")
+
+
+def hashes(kind, layer) -> int:
+    """Into how many different hashes the prompt's keys of five steps fall."""
+    model = kind(presets["tiny"])
+    return len(set(reference.key_fingerprints(model, PROMPT, 5, layer)))
+
+
+def test_keys_stay_the_same_because_of_the_mask():
+    """Without it they change at every step, in every layer but the first, where no mask matters."""
+    assert [hashes(reference.TinyGPT, layer) for layer in range(4)] == [1, 1, 1, 1]
+    assert [hashes(breakages.Unmasked.Model, layer) for layer in range(4)] == [1, 5, 5, 5]
+
+
+def test_a_deep_layer_is_hashed_unless_told_otherwise():
+    model = reference.TinyGPT(presets["tiny"])
+    last = reference.key_fingerprints(model, PROMPT, 1, layer=3)
+    assert reference.key_fingerprints(model, PROMPT, 1) == last
+
+
+def test_a_server_without_a_fault_passes_every_test():
+    assert all(test(breakages.Server) for test in breakages.TESTS.values())
+    assert breakages.symptom(breakages.Server) == "none: both texts are right"
+
+
+TWIN, LEAK = "cached = naive", "shapes, twice the same, as alone"
+SEEN = {  # the tests that fail, and words of the symptom
+    breakages.Forgets: (f"shapes, {TWIN}", "from token 3"),
+    breakages.TooFar: (TWIN, "from token 2"),
+    breakages.StaleLearned: (TWIN, "from token 1"),
+    breakages.StaleRope: ("no test here", "none"),
+    breakages.StaleSlots: (TWIN, "from token 1"),
+    breakages.StaleLong: (f"shapes, {TWIN}, twice the same, as alone", "refused"),
+    breakages.Unmasked: (TWIN, "from token 1"),
+    breakages.Corner: (TWIN, "from token 2"),
+    breakages.Shared: (LEAK, "the second request"),
+    breakages.PartialReset: (LEAK, "the second request"),
+    breakages.PartialResetOfTheLast: ("shapes", "none"),
+}
+
+
+@pytest.mark.parametrize("fault", breakages.FAULTS, ids=lambda fault: fault.__name__)
+def test_each_fault_has_its_symptom_and_is_seen_by_its_tests(fault):
+    (row,) = breakages.bench([fault])
+    seen, symptom = SEEN[fault]
+    assert row["seen by"] == seen and symptom in row["symptom"], row
+
+
+def test_a_common_offset_is_hidden_by_rope_to_the_last_digits():
+    """Differences of positions are all that it knows; learned positions are another matter."""
+    changes = {"rope": {}, "learned": {"position": "learned"}}
+    moved = {}
+    for name, change in changes.items():
+        model = reference.TinyGPT(presets["tiny"].replace(**change))
+        here, there = (model.forward(PROMPT, reference.Cache(4), start=at) for at in (0, 100))
+        moved[name] = float(np.abs(here - there).max())
+    assert moved["rope"] < 1e-4 < 0.1 < moved["learned"]
+
+
+@pytest.mark.parametrize("layer,right", [(0, False), (1, False), (2, False), (3, True)])
+def test_a_partial_reset_of_the_last_layer_looks_clean(layer, right):
+    model = reference.TinyGPT(presets["tiny"])
+    used, second = reference.Cache(4), list(b"a dog ran off")
+    alone = model.forward(second, reference.Cache(4))[-1].argmax()
+    model.forward(PROMPT, used)
+    used.keys[layer] = used.values[layer] = None
+    assert (model.forward(second, used)[-1].argmax() == alone) == right
+
+
+def test_a_softmax_that_does_not_repair_its_sums_is_wrong():
+    """The control of page 02b: as `absorb`, without the shrinking."""
+
+    def unrepaired(state, scores, values):
+        top, total, out = state
+        top = np.maximum(top, scores.max(axis=1))
+        p = np.exp(scores - top[:, None])
+        return top, total + p.sum(axis=1), out + p @ values
+
+    scores, values = np.array([[2.0], [3.0]]), np.array([[1.0], [0.0]])
+    right = wrong = reference.nothing_yet(1, 1)
+    for score, value in zip(scores, values):
+        right = reference.absorb(right, score[None], value[None])
+        wrong = unrepaired(wrong, score[None], value[None])
+    want = np.exp([2, 3]) / np.exp([2, 3]).sum()
+    assert right[2][0] / right[1] == pytest.approx(want[:1])
+    assert wrong[2][0] / wrong[1] == pytest.approx([0.5])
+
+
+# -- what the page writes out ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt,new", [(300, 128), (1, 5), (300, 1890)])
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_pages_four_lines_are_the_formulas(prompt, new, cached):
+    """Its cell: FLOPs per token fed, per pair, per step."""
+    page = (PAGES / "02_kv_cache.md").read_text()
+    (cell,) = re.findall(r"^```\{code-cell\} ipython3\n(L, D, .*?)^```", page, re.M | re.S)
+    names = {"presets": presets, "formulas": formulas}
+    exec(cell, names)
+    want = formulas.loop_flops(presets["smollm2-135m"], prompt, new, cached)
+    assert names["work"](prompt, new, cached) == want
+
+
+def test_the_snippet_in_the_wild_warns_of_nothing():
+    """With warnings as errors, on the transformers that is installed."""
+    pytest.importorskip("transformers")
+    import torch
+
+    page = (PAGES / "02_kv_cache.md").read_text()
+    (cell,) = re.findall(r"^:tags: \[needs-transformers\]\n(.*?)^```", page, re.M | re.S)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(cell, {"torch": torch})

@@ -26,6 +26,7 @@ from tests import oracles
         dict(n_kv_heads=1),
         dict(tie_embeddings=True),
         dict(head_dim=32, rope_theta=5e5),
+        dict(position="learned"),
     ],
 )
 def test_numpy_equals_torch(changes):

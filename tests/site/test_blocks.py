@@ -116,7 +116,7 @@ def test_a_name_that_two_blocks_claim_is_refused(new_block):
         ("```{quiz} Why?\n- [x] because\n\n  Yes.\n```", "{quiz} needs a list of at least two"),
         ("```{exercise} Count\n:label: e\n```", "{exercise} needs :label:, and :difficulty:"),
         ("```{solution} e\n```", "{solution} e: no exercise above has this label"),
-        ("```{chapter}\n:minutes: 5\n```", "{chapter} needs :minutes:, :needs: and a list"),
+        ("```{chapter}\n:read: 5\n```", "{chapter} needs :read:, :do:, :needs: and a list"),
         ("```{clip} nowhere\n```", "the clip nowhere is not rendered: run make book"),
         ("```{lab} CH02-NOWHERE\n```", "no lab is called 'CH02-NOWHERE'"),
         ("{n}`open('x')`", "cannot be made"),

@@ -93,6 +93,11 @@ def kv_bits_per_token(G, E, b):
     return 2 * G * E * b
 
 
+def kv_bytes_per_token(L, G, E, b):
+    """A key and a value for each of G heads of E numbers in each of L layers; b bytes a number."""
+    return 2 * L * G * E * b
+
+
 def latent_bits_per_token(C, E_r, b):
     """One latent and one RoPE key for all heads, in one layer: C is key and value at once."""
     return (C + E_r) * b

@@ -12,10 +12,14 @@ lists of values).
 """
 
 from labkit.reference.attention import (
+    absorb,
     attention,
+    may_look,
     merge,
+    nothing_yet,
     online_attention,
     split_decode,
+    tile_scores,
 )
 from labkit.reference.decoding import (
     cached_loop,
@@ -46,6 +50,7 @@ __all__ = [
     "Format",
     "Quantised",
     "TinyGPT",
+    "absorb",
     "absorbed",
     "attention",
     "cached_loop",
@@ -57,11 +62,13 @@ __all__ = [
     "gated_delta_net",
     "int8_linear",
     "key_fingerprints",
+    "may_look",
     "merge",
     "mla",
     "moe",
     "naive_loop",
     "nearest",
+    "nothing_yet",
     "online_attention",
     "quantise",
     "reprojected",
@@ -72,4 +79,5 @@ __all__ = [
     "softmax",
     "split_decode",
     "swiglu",
+    "tile_scores",
 ]

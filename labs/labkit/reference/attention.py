@@ -7,6 +7,19 @@ import numpy as np
 from labkit.reference.layers import softmax
 
 
+def may_look(qpos, kpos, window=None, keep=0):
+    """The mask [T,S]: True where the query at qpos [T] may look at the key at
+    kpos [S], -1 = empty slot.
+
+    `window`: a query sees that many tokens, itself included (Beltagy et al.
+    2020), and always the first `keep` (Xiao et al. 2023).
+    """
+    see = (kpos >= 0) & (kpos <= qpos[:, None])
+    if window is not None:
+        see &= (qpos[:, None] - kpos < window) | (kpos < keep)
+    return see
+
+
 def attention(
     q, k, v, qpos, kpos, window=None, sinks=None, keep=0, scale=None
 ):
@@ -14,10 +27,9 @@ def attention(
     position and before (Vaswani et al. 2017, eq. 1).
 
     q [T,H,E] · k [S,G,E] · v [S,G,Ev] · qpos [T] · kpos [S], -1 = empty slot
-    -> [T,H,Ev]. Each of the G key heads serves H/G query heads. `window`: a
-    query sees that many tokens, itself included (Beltagy et al. 2020), and
-    always the first `keep` (Xiao et al. 2023). `sinks` [H]: a learned score
-    per head that takes weight and gives nothing (gpt-oss). scale: 1/sqrt(E).
+    -> [T,H,Ev]. Each of the G key heads serves H/G query heads. `window`,
+    `keep`: see `may_look`. `sinks` [H]: a learned score per head that takes
+    weight and gives nothing (gpt-oss). scale: 1/sqrt(E).
     """
     H, E = q.shape[1:]
     # naive on purpose: G heads copied out to H
@@ -26,10 +38,7 @@ def attention(
     scores = np.einsum("the,she->hts", q, k) * np.float64(
         E**-0.5 if scale is None else scale
     )
-    see = (kpos >= 0) & (kpos <= qpos[:, None])  # [T,S]
-    if window is not None:
-        see &= (qpos[:, None] - kpos < window) | (kpos < keep)
-    scores = np.where(see, scores, -np.inf)
+    scores = np.where(may_look(qpos, kpos, window, keep), scores, -np.inf)
     # one more column to look at, with no value behind it
     if sinks is not None:
         scores = np.concatenate(
@@ -39,37 +48,53 @@ def attention(
     return np.einsum("hts,she->the", softmax(scores)[..., : len(k)], v)
 
 
-def online_attention(q, k, v, tile=4, watch=None):
-    """Causal attention of one head, a tile of keys at a time: q, k, v [T,E]
-    -> [T,E].
+def absorb(state, scores, values):
+    """Take one more tile of scores [t,tile] and its values [tile,E] into what
+    t queries have so far.
 
-    There is no [T,T] anywhere. Keep per query the largest score so far
-    (`top`), the sum of exponentials (`total`) and the weighted values
-    (`out`), all relative to `top`. When a later tile brings a larger score,
-    what was summed before shrinks by exp(old top - new top). (Milakov &
-    Gimelshein 2018; Dao et al. 2022, algorithm 1.)
+    `state` is, per query, the largest score (`top`), the sum of exponentials
+    (`total`) and the weighted values (`out`), the last two relative to `top`.
+    Where the tile brings a larger score, they shrink by exp(old - new).
     """
-    T, E = q.shape
+    top, total, out = state
+    new_top = np.maximum(top, scores.max(axis=1))
+    shrink = np.exp(top - new_top)
+    p = np.exp(scores - new_top[:, None])
+    total = total * shrink + p.sum(axis=1)
+    out = out * shrink[:, None] + p @ values
+    return new_top, total, out
+
+
+def nothing_yet(t, E):
+    """The state of t queries before their first tile."""
+    return np.full(t, -np.inf), np.zeros(t), np.zeros((t, E))
+
+
+def tile_scores(q, k, a, b, tile):
+    """The scores of the queries from a on with the keys from b on, one tile
+    of each; a key of the future counts nothing.
+    """
+    scores = q[a : a + tile] @ k[b : b + tile].T / np.sqrt(q.shape[1])
+    qpos = np.arange(a, a + len(scores))
+    kpos = np.arange(b, b + scores.shape[1])
+    return np.where(may_look(qpos, kpos), scores, -np.inf)
+
+
+def online_attention(q, k, v, tile=4):
+    """Causal attention of one head, a tile of keys at a time: q, k, v [T,E]
+    -> [T,E]. There is no [T,T] anywhere. (Milakov & Gimelshein 2018; Dao et
+    al. 2022, algorithm 1.)
+    """
     result = np.empty_like(q)
-    for a in range(0, T, tile):
-        rows = q[a : a + tile]
-        top = np.full(len(rows), -np.inf)
-        total, out = np.zeros(len(rows)), np.zeros_like(rows)
+    for a in range(0, len(q), tile):
+        rows = result[a : a + tile]
+        state = nothing_yet(*rows.shape)
         # tiles behind the diagonal are never touched
         for b in range(0, a + tile, tile):
-            scores = rows @ k[b : b + tile].T / np.sqrt(E)  # [tile,tile]
-            qpos = a + np.arange(len(rows))
-            kpos = b + np.arange(scores.shape[1])
-            scores[kpos > qpos[:, None]] = -np.inf
-            new_top = np.maximum(top, scores.max(axis=1))
-            shrink = np.exp(top - new_top)
-            p = np.exp(scores - new_top[:, None])
-            total = total * shrink + p.sum(axis=1)
-            out = out * shrink[:, None] + p @ v[b : b + tile]
-            top = new_top
-            if watch:
-                watch(a, b, top, total, shrink, scores)
-        result[a : a + tile] = out / total[:, None]
+            scores = tile_scores(q, k, a, b, tile)
+            state = absorb(state, scores, v[b : b + tile])
+        _, total, out = state
+        rows[:] = out / total[:, None]
     return result
 
 

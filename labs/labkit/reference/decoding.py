@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from labkit.reference.tinygpt import Cache, TinyGPT
+from labkit.reference.tinygpt import Cache
 
 
 def naive_loop(model, prompt, new):
@@ -27,16 +27,17 @@ def cached_loop(model, prompt, new):
     return ids[len(prompt) :]
 
 
-def key_fingerprints(model, prompt, new, layer=0):
+def key_fingerprints(model, prompt, new, layer=-1):
     """Decode naively and hash, at every step, the prompt's keys that the step
-    has just computed again.
+    has just computed again in one layer: the last, unless told otherwise. (In
+    the first they depend on token and position alone, whatever the mask.)
 
     The prefix hashed is fixed: a growing one gives a new hash each step
     whatever the keys are. A matrix product may round its last bits
     differently for another number of rows, so it computes in float64 and
     hashes 4 digits after the point.
     """
-    model = TinyGPT(
+    model = type(model)(
         model.config,
         {name: w.astype(np.float64) for name, w in model.weights.items()},
     )

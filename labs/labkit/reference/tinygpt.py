@@ -57,15 +57,19 @@ class TinyGPT:
             },
         )
 
-    def forward(self, ids, cache=None):
+    def forward(self, ids, cache=None, start=None):
         """Logits [T,V] for T new tokens.
 
-        With a cache they follow what it holds, and are added to it.
+        With a cache they follow what it holds, and are added to it. start:
+        the first one's position, by default how many the cache holds.
         """
         c, w = self.config, self.weights
-        start = cache.length if cache else 0
+        if start is None:
+            start = cache.length if cache else 0
         pos = np.arange(start, start + len(ids))
         x = w["embed.weight"][np.asarray(ids)]  # [T,D]
+        if c.position == "learned":
+            x = x + w["positions.weight"][pos]
         for i in range(c.n_layers):
             layer = {
                 name.split(".", 2)[2]: a
@@ -94,13 +98,20 @@ class TinyGPT:
         H, G, E = c.n_heads, c.n_kv_heads, c.head_dim
         qkv = (x @ layer["mixer.qkv.weight"].T).reshape(T, H + 2 * G, E)
         q, k, v = np.split(qkv, [H, H + G], axis=1)
-        q, k = rope(q, pos, c.rope_theta), rope(k, pos, c.rope_theta)
+        if c.position == "rope":
+            q, k = rope(q, pos, c.rope_theta), rope(k, pos, c.rope_theta)
         if cache is not None:
             k, v = cache.append(i, k, v)
+        out = self.look(q, k, v, pos)
+        return out.reshape(T, H * E) @ layer["mixer.out.weight"].T
+
+    def look(self, q, k, v, pos):
+        """The new queries, at `pos`, look at all keys: those of the cache
+        stand right before the new ones.
+        """
         kpos = np.arange(pos[-1] + 1 - len(k), pos[-1] + 1)
         # the mask's rows are the new queries only
-        out = attention(q, k, v, pos, kpos)
-        return out.reshape(T, H * E) @ layer["mixer.out.weight"].T
+        return attention(q, k, v, pos, kpos)
 
 
 def random_weights(config, seed=0):
@@ -117,6 +128,9 @@ def random_weights(config, seed=0):
         ).astype(np.float32),
         "norm.weight": np.ones(c.d_model, np.float32),
     }
+    if c.position == "learned":
+        table = draw.standard_normal((c.max_context, c.d_model))
+        w["positions.weight"] = table.astype(np.float32)
     for i in range(c.n_layers):
         w |= {
             f"blocks.{i}.norm1.weight": np.ones(c.d_model, np.float32),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from labkit.traces.trace import Trace
 
 
@@ -21,10 +23,10 @@ class AttentionStep:
 
 
 def record_attention(q, k, v, tile: int = 4) -> Trace:
-    """Run `labkit.reference.online_attention` on one head, q, k, v [T,E], and record every tile it
-    visits, and those that causality lets it skip.
+    """Walk over one head, q, k, v [T,E], as `labkit.reference.online_attention` does, with its own
+    parts, and record every tile that is visited, and those that causality lets it skip.
     """
-    from labkit.reference import online_attention
+    from labkit.reference import absorb, nothing_yet, tile_scores
 
     T, E = q.shape
     steps = []
@@ -32,17 +34,19 @@ def record_attention(q, k, v, tile: int = 4) -> Trace:
     def span(first: int) -> list[int]:
         return [first, min(first + tile, T)]
 
-    def watch(a, b, top, total, shrink, scores):
-        rows, columns = scores.shape
-        # two numbers a query, the scores, the output, and the tile's keys and values
-        held = 2 * rows + scores.size + (rows + 2 * columns) * E
-        kept = top.tolist(), total.tolist()
-        steps.append(AttentionStep(span(a), span(b), False, *kept, float(shrink.min()), held))
-        # the diagonal is the last tile of these queries: what lies behind it is their future
-        if b == a:
-            for c in range(a + tile, T, tile):
-                steps.append(AttentionStep(span(a), span(c), True, *kept, 1.0, held))
-
-    online_attention(q, k, v, tile, watch)
+    for a in range(0, T, tile):
+        state = nothing_yet(len(q[a : a + tile]), E)
+        for b in range(0, a + tile, tile):
+            scores, before = tile_scores(q, k, a, b, tile), state[0]
+            state = top, total, _ = absorb(state, scores, v[b : b + tile])
+            rows, columns = scores.shape
+            # two numbers a query, the scores, the output, and the tile's keys and values
+            held = 2 * rows + scores.size + (rows + 2 * columns) * E
+            kept = top.tolist(), total.tolist()
+            shrink = float(np.exp(before - top).min())
+            steps.append(AttentionStep(span(a), span(b), False, *kept, shrink, held))
+        # what lies behind the diagonal is these queries' future
+        for c in range(a + tile, T, tile):
+            steps.append(AttentionStep(span(a), span(c), True, *kept, 1.0, held))
     meta = {"T": T, "E": E, "tile": tile, "score_matrix_floats": T * T}
     return Trace("attention", "labkit.reference.online_attention", meta, steps)

@@ -46,7 +46,9 @@ class Panel(w.VBox):
         caches = [(words, kind) for kind, words in CACHES.items()]
         self.prompt = w.Textarea(prompt, description="prompt", layout=wide, **named)
         self.cache = w.Dropdown(description="cache", options=caches, **narrow)
-        self.precision = w.Dropdown(description="precision", options=["fp32", "bf16"], **narrow)
+        self.precision = w.Dropdown(
+            description="precision", options=["fp32", "bf16", "int8"], **narrow
+        )
         self.batch = w.IntSlider(1, description="batch size", min=1, max=8, **narrow)
         self.new = w.IntSlider(24, description="new tokens", min=4, max=128, **narrow)
         self.button = w.Button(description="Run", button_style="primary", icon="play")
@@ -143,17 +145,20 @@ def panel(
 ) -> Panel:
     """A live panel.
 
-    `load(dtype)` returns (model, tokenizer), by default SmolLM2; nothing is loaded before the first
-    run.
+    `load(precision)` returns (model, tokenizer), by default SmolLM2, whose weights have 8 bits and
+    activations 32 under "int8"; nothing is loaded before the first run.
 
     stored: what to show beside the reader's runs, `{"tokens/s, cached": 'row("…",
     variant="cached")["tokens_per_second"]'}`, each a receipt expression. Raises ValueError for an
     expression that cannot be evaluated.
     """
 
-    def smollm2(dtype):
-        from labkit import weights
+    def smollm2(precision):
+        from labkit import quant, weights
 
-        return weights.smollm2(dtype)
+        if precision != "int8":
+            return weights.smollm2(precision)
+        model, tokenizer = weights.smollm2("fp32")
+        return quant.quantize(model, "int8"), tokenizer
 
     return Panel(load or smollm2, prompt, stored or {})

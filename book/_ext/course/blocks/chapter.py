@@ -1,6 +1,7 @@
 """`{chapter}`: the head of a chapter.
 
-`:minutes:`, `:needs:`, and as its body the list of what the reader will be able to do.
+`:read:` and `:do:`, minutes for the text and for cells, exercises and quiz; `:needs:`; and as its
+body the list of what the reader will be able to do.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ from course.block import Block, make, quoted
 class Chapter(Block):
     names = ("chapter",)
     option_spec: ClassVar = {
-        "minutes": directives.positive_int,
+        "read": directives.positive_int,
+        "do": directives.positive_int,
         "needs": directives.unchanged_required,
     }
 
     def to_nodes(self):
-        if set(self.options) != {"minutes", "needs"} or not self.content:
+        if set(self.options) != {"read", "do", "needs"} or not self.content:
             raise ValueError(
-                "{chapter} needs :minutes:, :needs: and a list of what the reader will be able"
+                "{chapter} needs :read:, :do:, :needs: and a list of what the reader will be able"
                 " to do"
             )
         facts = make(
             "dl",
             make("dt", nodes.Text("Time")),
-            make("dd", nodes.Text(f"{self.options['minutes']} minutes")),
+            make("dd", nodes.Text(budget(self.options))),
             make("dt", nodes.Text("Needs")),
             make("dd", *self.line(self.options["needs"])),
         )
@@ -38,7 +40,12 @@ class Chapter(Block):
 
     @classmethod
     def to_markdown(cls, page, written):
-        minutes = written.options["minutes"]
         needs = page.lower(written.options["needs"])
         able = page.lower(written.content)
-        return quoted(f"**{minutes} minutes.** Needs: {needs}\n\nYou will be able to\n\n{able}")
+        return quoted(
+            f"**{budget(written.options)}.** Needs: {needs}\n\nYou will be able to\n\n{able}"
+        )
+
+
+def budget(options: dict) -> str:
+    return f"Read {options['read']}, do {options['do']} minutes"

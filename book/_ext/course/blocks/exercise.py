@@ -1,7 +1,8 @@
 """`{exercise} Title` and its folded `{solution} label`.
 
 An exercise has a `:label:` and two ratings from 1 to 3, `:difficulty:` and `:value:`. It is
-numbered by its place on the page; its solution stands below it.
+numbered as its label ends (`ex-02-3` is exercise 3 of its chapter), else by its place on the page;
+its solution stands below it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Exercise(Block):
         if "label" not in self.options or not ratings <= {1, 2, 3}:
             raise ValueError("{exercise} needs :label:, and :difficulty: and :value: from 1 to 3")
         numbers = self.env.temp_data.setdefault("exercises", {})
-        number = numbers[self.options["label"]] = len(numbers) + 1
+        number = numbers[self.options["label"]] = numbered(self.options["label"], numbers)
         title = make(
             "p",
             make("span", nodes.Text(f"Exercise {number}"), classes=["label"]),
@@ -55,7 +56,8 @@ class Exercise(Block):
     @classmethod
     def to_markdown(cls, page, written):
         options = written.options
-        number = page.exercises[options["label"]] = len(page.exercises) + 1
+        label = options["label"]
+        number = page.exercises[label] = numbered(label, page.exercises)
         rating = f"difficulty {options['difficulty']} of 3, value {options['value']} of 3"
         title = page.lower(written.argument)
         return f"**Exercise {number}. {title}** ({rating})\n\n{page.lower(written.content)}"
@@ -73,6 +75,12 @@ class Solution(Block):
     def to_markdown(cls, page, written):
         title = heading(page.exercises, written.argument)
         return folded(title, page.lower(written.content))
+
+
+def numbered(label: str, before: dict[str, int]) -> int:
+    """Its number in its chapter, which the check of its cell prints too."""
+    last = label.rpartition("-")[2]
+    return int(last) if last.isdecimal() else len(before) + 1
 
 
 def heading(exercises: dict[str, int], label: str) -> str:

@@ -1,4 +1,4 @@
-"""A decode loop: a row for each forward, a column for each token's key."""
+"""A decode loop: a row for each step, a column for each token's key."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ MOST_CELLS = 48  # columns that can still be seen one by one
 
 
 def scene(trace: Trace) -> Scene:
-    """What each forward computes and what it reads back, and the running totals."""
+    """What each step computes and what it reads back, and the running totals."""
     prompt = trace.meta["prompt"]
     columns = len(prompt) + len(trace.steps) - 1
-    back = [max(s.read - s.computed, 0) for s in trace.steps]  # stored by earlier forwards
+    back = [max(s.read - s.computed, 0) for s in trace.steps]  # stored by earlier steps
     boxes = []
     for k, step in enumerate(trace.steps):
-        own = len(prompt) + k - step.computed  # the first key that this forward computes
+        own = len(prompt) + k - step.computed  # the first key that this step computes
         boxes.append(Box(k, "computed", own, k, step.computed, 1))
         if back[k]:
             boxes.append(Box(k, "read", own - back[k], k, back[k], 1))
     return Scene(
         label=CACHES.get(trace.meta.get("cache", ""), "The loop"),
-        axes="one key per token across, one forward per row",
+        axes="one key per token across, one step per row",
         columns=columns,
         rows=len(trace.steps),
         boxes=boxes,
@@ -34,7 +34,7 @@ def scene(trace: Trace) -> Scene:
         legend=[
             ("computed", "now", "computed now"),
             ("read", "now", "read back now"),
-            ("computed", "past", "computed by an earlier forward"),
+            ("computed", "past", "computed by an earlier step"),
         ],
         named=True,
         cells=columns <= MOST_CELLS,
