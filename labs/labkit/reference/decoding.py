@@ -20,9 +20,11 @@ def naive_loop(model, prompt, new):
 
 def cached_loop(model, prompt, new):
     """Greedy: run the model over the prompt, then over one token a step."""
-    ids, cache = list(prompt), Cache(model.config.n_layers)
+    ids = list(prompt)
+    cache = Cache(model.config.n_layers)
     for _ in range(new):
-        logits = model.forward(ids[cache.length :], cache)
+        fresh = ids[cache.length :]
+        logits = model.forward(fresh, cache)
         ids.append(int(logits[-1].argmax()))
     return ids[len(prompt) :]
 
