@@ -437,6 +437,18 @@ def test_a_bet_among_options_needs_a_choice(show):
     assert "You said the weights: not so." in page.locator(".lk-live").inner_text()
 
 
+def test_a_slider_that_was_not_moved_is_no_guess(show):
+    page = show(guess())
+    page.get_by_role("button", name="Lock my prediction").press("Enter")
+    live = page.locator(".lk-live")
+    assert live.locator(".lk-reveal").count() == 0 and "choose one first" in live.inner_text()
+    assert page.evaluate("document.activeElement.type") == "range"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Home")  # the low end is a guess once it is meant
+    page.get_by_role("button", name="Lock my prediction").press("Enter")
+    assert "You said 1×" in live.inner_text()
+
+
 def test_a_bet_works_where_there_is_no_storage(show):
     page = show(
         guess(),
@@ -445,6 +457,7 @@ def test_a_bet_works_where_there_is_no_storage(show):
             " } })"
         ),
     )
+    page.locator(".lk-live input").press("ArrowRight")
     page.get_by_role("button", name="Lock my prediction").press("Enter")
     assert "17.3×" in page.locator(".lk-live").inner_text()
 
@@ -462,6 +475,7 @@ def test_paper_shows_what_can_be_read(show):
     ), "unused widgets stand still"
     assert page.get_by_text("Nothing is computed").last.is_visible()
     page.emulate_media(media="screen")
+    page.locator(".lk-live .lk-bet input").press("ArrowRight")
     page.get_by_role("button", name="Lock my prediction").press("Enter")
     page.emulate_media(media="print")
     assert (

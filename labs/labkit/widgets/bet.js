@@ -12,11 +12,14 @@ const memory = {
   },
 };
 
-// The slider on which guess and measurement appear. Returns [node, index of the guess].
+// The slider on which guess and measurement appear. Returns [node, index of the guess, -1 for one
+// that was never moved].
 function slider({ texts }, id, start) {
   const last = texts.length - 1;
+  let moved = start > 0;
   const output = h("output", { for: id });
-  const input = h("input", { type: "range", id, min: 0, max: last, step: 1, oninput: show });
+  const oninput = () => { moved = true; show(); };
+  const input = h("input", { type: "range", id, min: 0, max: last, step: 1, oninput });
   input.value = start;
   function show() {
     input.style.setProperty("--at", input.value / last);
@@ -27,7 +30,8 @@ function slider({ texts }, id, start) {
   const ends = h("div", { class: "lk-ends", "aria-hidden": "true" },
     h("span", {}, texts[0]), h("span", {}, texts[last]));
   const label = h("label", { for: id }, "Your prediction");
-  return [h("div", { class: "lk-knob lk-scale" }, label, output, input, ends), () => +input.value];
+  return [h("div", { class: "lk-knob lk-scale" }, label, output, input, ends),
+    () => moved ? +input.value : -1];
 }
 
 // One of a few. Returns [node, index of the guess, -1 for none].
@@ -67,6 +71,7 @@ function render({ model, el }) {
 
   function settle(stage, chosen) {
     if (stage === "locked" && chosen < 0) { // nothing chosen yet
+      body.querySelector("label, legend").textContent = "Your prediction: choose one first";
       body.querySelector("input").focus();
       return;
     }
