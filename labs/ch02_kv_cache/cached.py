@@ -50,7 +50,12 @@ def run(device, *, contexts, new, repeats):
             bytes=formulas.decode_bytes(config, middle, 1, "fp32"),
             hardware=ceilings,
         )
-        prefill = bench.summarise([t.first for t in times])
+        prefill = bench.summarise(
+            [t.first for t in times],
+            flops=formulas.prefill_flops(config, context),
+            bytes=formulas.weight_bytes(config, "fp32"),
+            hardware=ceilings,
+        )
         rows.append(
             decode.to_row(
                 context=context,
@@ -58,6 +63,8 @@ def run(device, *, contexts, new, repeats):
                 prefill_seconds=prefill.median,
                 tokens_per_second=1 / decode.median,
                 prefill_tokens_per_second=context / prefill.median,
+                prefill_mfu=prefill.mfu,
+                prefill_mbu=prefill.mbu,
                 cache_bytes=formulas.kv_cache_bytes(config, context + new, 1, "fp32"),
                 activation_bytes=round(formulas.activation_bytes(config, context, "fp32")),
                 grown_bytes=grown[context],
@@ -114,8 +121,10 @@ LAB = Lab(
     columns={
         "context": "context",
         "prefill_tokens_per_second": "prefill tokens/s|,.0f",
+        "prefill_mfu": "prefill MFU|.0%",
         "median": "s per token|.4f",
         "tokens_per_second": "tokens/s|.1f",
+        "mfu": "MFU|.0%",
         "mbu": "MBU|.0%",
         "cache_bytes": "cache bytes|,",
         "activation_bytes": "activations|,",

@@ -54,6 +54,19 @@ def test_there_is_a_notebook_for_each_chapter_and_no_other():
         ("- item\n\n  ```{note}\n  inside\n  ```", "- item\n\n  > **Note**\n  >\n  > inside"),
         ("```python\n{n}`1`  # code stays\n```", "```python\n{n}`1`  # code stays\n```"),
         ("```{math}\nx\n```", "$$\nx\n$$"),
+        (
+            "```{formula} kv_bytes_per_token\n:left: bytes per token\n```",
+            "$$\n\\text{bytes per token} = 2 L G E b\n$$",
+        ),
+        ("```{formula} kv_bytes_per_token\n```", "$$\n2 L G E b\n$$"),
+        (
+            "```{chapter}\n:read: 35\n:do: 40\n:needs: Python\n\n- say it\n```",
+            "> **Read 35, do 40 minutes.** Needs: Python\n>\n> You will be able to\n>\n> - say it",
+        ),
+        (
+            "```{exercise} Count\n:label: ex-02-7\n:difficulty: 1\n:value: 2\nDo it.\n```",
+            "**Exercise 7. Count** (difficulty 1 of 3, value 2 of 3)\n\nDo it.",
+        ),
         ("see [how](../how-to-use.md#receipts)", f"see [how]({SITE}book/how-to-use.html#receipts)"),
         ("see [out](https://arxiv.org/abs/1)", "see [out](https://arxiv.org/abs/1)"),
         ("{doc}`../glossary`", f"[Glossary]({SITE}book/glossary.html)"),
