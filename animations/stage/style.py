@@ -9,6 +9,7 @@ wraps, and a 480p draft is laid out exactly like an 8K master.
 
 from __future__ import annotations
 
+import subprocess
 from functools import cache, lru_cache
 from itertools import zip_longest
 from pathlib import Path
@@ -63,6 +64,15 @@ def letters(font: str) -> frozenset[str]:
     return frozenset(map(chr, TTFont(path, lazy=True).getBestCmap()))
 
 
+@cache
+def has_glyph(character: str, font: str) -> bool:
+    """Whether the font has it, or another of the machine's, which Typst would take instead."""
+    if character in letters(font):
+        return True
+    command = ["fc-list", f":charset={ord(character):x}", "file"]
+    return bool(subprocess.run(command, capture_output=True, text=True).stdout.strip())
+
+
 @lru_cache(maxsize=1024)
 def _typeset(text: str, font: str, weight: str) -> tuple[np.ndarray, ...]:
     """The outlines of a line between two struts "H", which carry the baseline, the cap height and
@@ -82,13 +92,13 @@ class Label(VGroup):
     """One line of text that knows its baseline, so that neighbours line up whatever their letters.
 
     size: a name in CAP, or a cap height in scene units. Raises ValueError if nothing of the text
-    can be seen, or its font lacks a character: Typst would draw an empty box, silently.
+    can be seen, or no font has a character: Typst would draw an empty box, silently.
     """
 
     def __init__(self, text, size="body", color=INK, weight="regular", font=SANS):
         self.text = str(text)
-        if missing := sorted(set(self.text) - letters(font)):
-            raise ValueError(f"{font} has no {' '.join(missing)}, which {self.text!r} needs")
+        if missing := sorted(c for c in set(self.text) if not has_glyph(c, font)):
+            raise ValueError(f"no font has {' '.join(missing)}, which {self.text!r} needs")
         first, *ink, last = (
             VMobject(fill_color=color, fill_opacity=1, stroke_width=0).set_points(p)
             for p in _typeset(self.text, font, weight)
