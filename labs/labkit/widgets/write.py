@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from html import escape
 
-from labkit.reference.decoding import cached_loop
+import numpy as np
+
+from labkit.reference import Cache, TinyGPT, softmax
 from labkit.widgets import markup
 from labkit.widgets.base import Widget, asset
 from labkit.widgets.markup import tag
 from labkit.widgets.model_file import script, unpack
 from labkit.widgets.numbers import significant
 
+TEMPERATURE = 0.7  # of what is drawn, here and in write.js
 LOOPS = {"uncached": "no cache", "cached": "KV cache"}
 COUNTERS = {
     "forwards": "forwards",
@@ -63,7 +66,7 @@ def write(model: dict, *, text: str, title: str, describe: str = "") -> Writer:
     twin = unpack(model)
     ids = [alphabet.index(c) for c in text]
     new = context - len(ids)
-    written = "".join(alphabet[i] for i in cached_loop(twin, ids, new))
+    written = "".join(alphabet[i] for i in drawn(twin, ids, new))
     work = {loop: count(twin.config, len(ids), new, loop) for loop in LOOPS}
     spec = {
         "text": text,
@@ -84,6 +87,19 @@ def write(model: dict, *, text: str, title: str, describe: str = "") -> Writer:
         _meters(work),
     ]
     return Writer(model, still=markup.still("write", title, *parts), spec=spec)
+
+
+def drawn(model: TinyGPT, prompt: list[int], new: int) -> list[int]:
+    """`new` tokens behind a prompt, each drawn by chance, as the browser does it at first: the most
+    likely characters of a small model soon go round.
+    """
+    ids, cache = list(prompt), Cache(model.config.n_layers)
+    chance = np.random.default_rng(0)
+    for _ in range(new):
+        logits = model.forward(ids[cache.length :], cache)[-1]
+        shares = softmax(logits / TEMPERATURE)
+        ids.append(int(chance.choice(len(shares), p=shares / shares.sum())))
+    return ids[len(prompt) :]
 
 
 def count(config, prompt: int, new: int, loop: str) -> dict[str, int]:
