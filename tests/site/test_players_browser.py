@@ -49,7 +49,10 @@ def test_levels_move_and_end_as_the_still_picture_has_them(show, monkeypatch):
     seen = lambda: (
         square.get_attribute("data-sign"),
         square.evaluate("box => box.style.getPropertyValue('--level').trim()"),
-        square.evaluate("box => parseFloat(getComputedStyle(box, '::before').width)"),
+        square.evaluate(
+            "box => { const drawn = getComputedStyle(box, '::before');"
+            " return parseFloat(drawn.width) * parseFloat(drawn.scale); }"
+        ),
     )
     first = seen()
     live.locator("input[type=range]").press("ArrowRight")
