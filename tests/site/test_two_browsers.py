@@ -106,7 +106,7 @@ def places(name: str) -> list[str]:
 def test_a_link_to_a_heading_lands_on_it(reader, site, name, width):
     """From outside, from the contents list, and as another place of the same page."""
     found = places(name)
-    assert len(found) > 3
+    assert len(found) >= 3
     reader.resize(width, 900)
     off = {}
     for anchor in {found[len(found) // 2], *found[-2:]}:
@@ -215,7 +215,7 @@ SEEN = f"""(() => {{
     if (at === document.body) return "";
     const box = at.getBoundingClientRect();
     const scrolls = at.scrollWidth > at.clientWidth + 4 || at.scrollHeight > at.clientHeight + 4;
-    const acts = at.matches("a, button, input, select, summary, video, [tabindex='-1']");
+    const acts = at.matches("a, button, input, select, textarea, summary, video, [tabindex='-1']");
     return [acts || scrolls ? "" : "does nothing", box.width && box.height ? "" : "is not shown",
         at.textContent.slice(0, 90) || at.outerHTML.slice(0, 90)];
 }})()"""
