@@ -23,6 +23,7 @@ def states(page):
     """Each state by name, with what of the page is not as it was before."""
     yield "plain", None
     page.evaluate(FOLDS)
+    page.wait_for_timeout(100)  # what scrolls only now becomes a stop of the Tab key
     yield "folds open", "article details"
     for lock in page.get_by_role("button", name="Lock my prediction").all():
         lock.locator("xpath=ancestor::*[contains(@class, 'lk-bet')]").locator("input").first.press(

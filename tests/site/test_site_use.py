@@ -7,7 +7,7 @@ import re
 import pytest
 
 from labkit.palette import PALETTE
-from tests.conftest import PHONE, pages
+from tests.conftest import PHONE, ROOT, pages
 
 pytestmark = pytest.mark.site
 HOME, CHAPTER = pages()[0], next(p for p in pages() if p.startswith("book/chapters/"))
@@ -119,14 +119,11 @@ def test_the_answer_is_not_on_the_screen_before_the_reader_looked_for_it(visit):
     assert not page.get_by_text("second chunk equal: False").is_visible()
 
 
-def test_the_live_panel_shows_what_was_recorded(visit):
-    panel = visit().open(CHAPTER).locator(".lk-panel")
-    text = panel.inner_text()
-    assert (
-        "alive in Colab and Jupyter only" in text
-        and "Measured on" in text
-        and re.search(r"with the KV cache: [\d.]+", text)
-    )
+def test_no_widget_stands_on_the_page_that_only_a_kernel_could_move(visit):
+    """The panel drives the real model: it is in the notebook."""
+    page = visit().open(CHAPTER)
+    assert page.locator(".lk-panel, .jupyter-widgets").count() == 0
+    assert "widgets.panel()" in (ROOT / "notebooks/02_kv_cache.ipynb").read_text()
 
 
 def test_the_theme_is_kept(visit):

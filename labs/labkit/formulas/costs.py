@@ -208,8 +208,8 @@ def kv_cache_reserved_bytes(
 def read_parts(config: ModelConfig, batch: int = 1, dtype: str = "bf16") -> dict[str, float]:
     """Bytes of each part that a decode step of `batch` tokens reads.
 
-    All of it, but for a table one looks up (a row for each token, at most all) and the experts
-    (those that at least one token chose).
+    All of it, but for a table one looks up (a row for each token) and the experts (those that at
+    least one token chose).
     """
     if batch < 1:
         raise ValueError(f"a decode step needs a batch of at least 1, not {batch}")
@@ -217,7 +217,7 @@ def read_parts(config: ModelConfig, batch: int = 1, dtype: str = "bf16") -> dict
     for name, part in parts(c).items():
         n = part.elements
         if name in ("embedding", "positions"):
-            n = min(n, batch * c.d_model)
+            n = batch * c.d_model
         elif name == "routed experts":
             n *= f.experts_read(c.n_experts, c.n_active_experts, batch) / c.n_experts
         out[name] = bytes_of(n, dtype)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-
-import numpy as np
 
 from labkit.traces.trace import Trace
 
@@ -43,7 +42,7 @@ def record_attention(q, k, v, tile: int = 4) -> Trace:
             # two numbers a query, the scores, the output, and the tile's keys and values
             held = 2 * rows + scores.size + (rows + 2 * columns) * E
             kept = top.tolist(), total.tolist()
-            shrink = float(np.exp(before - top).min())
+            shrink = math.exp((before - top).min())
             steps.append(AttentionStep(span(a), span(b), False, *kept, shrink, held))
         # what lies behind the diagonal is these queries' future
         for c in range(a + tile, T, tile):
