@@ -106,7 +106,7 @@ def test_an_answer_says_whether_it_is_right_by_keyboard(visit):
     right.locator("summary").focus()
     page.keyboard.press("Enter")
     assert "Right." in right.locator(".fold-body").inner_text()
-    assert quiz.locator(".tally").inner_text() == "Right at try 2."
+    quiz.locator(".tally", has_text="Right at try 2.").wait_for()
 
 
 def test_the_answer_is_not_on_the_screen_before_the_reader_looked_for_it(visit):
