@@ -103,7 +103,8 @@ def colab(number: str) -> int:
     found = [chapters.find(number)] if number else chapters.every()
     notebooks = [f"notebooks/{page.stem}.ipynb" for chapter in found for page in chapter.pages]
     failed = failures({n: ["scripts/colab_check.py", "--whole", n] for n in notebooks})
-    print(f"make check COLAB=1: {', '.join(failed)} failed" if failed else "make check: all passed")
+    said = f"{', '.join(failed)} failed" if failed else "all passed"
+    print(f"make check COLAB=1: {said}")
     return bool(failed)
 
 

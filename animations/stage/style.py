@@ -12,11 +12,9 @@ from __future__ import annotations
 import subprocess
 from functools import cache, lru_cache
 from itertools import zip_longest
-from pathlib import Path
 
 import numpy as np
 import typst
-from fontTools.ttLib import TTFont
 from manim import LEFT, ORIGIN, RIGHT, ManimColor, MathTypst, Typst, VGroup, VMobject, smooth
 
 from labkit.palette import MONO, PALETTE, SANS
@@ -57,20 +55,12 @@ def fonts() -> typst.Fonts:
 
 
 @cache
-def letters(font: str) -> frozenset[str]:
-    """The characters of one of our two fonts."""
-    name = f"{font.replace(' ', '')}-Regular"
-    path = next(path for path in Path("/usr/share/fonts").rglob(f"{name}.[ot]tf"))
-    return frozenset(map(chr, TTFont(path, lazy=True).getBestCmap()))
-
-
-@cache
-def has_glyph(character: str, font: str) -> bool:
-    """Whether the font has it, or another of the machine's, which Typst would take instead."""
-    if character in letters(font):
-        return True
-    command = ["fc-list", f":charset={ord(character):x}", "file"]
-    return bool(subprocess.run(command, capture_output=True, text=True).stdout.strip())
+def glyphs() -> frozenset[int]:
+    """The characters that some font here has: what ours lack, Typst takes from another."""
+    command = ["fc-list", "--format", "%{charset}\n"]
+    ranges = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    ends = ((int(end, 16) for end in (part.split("-")[0], part.split("-")[-1])) for part in ranges)
+    return frozenset(code for low, high in ends for code in range(low, high + 1))
 
 
 @lru_cache(maxsize=1024)
@@ -97,7 +87,7 @@ class Label(VGroup):
 
     def __init__(self, text, size="body", color=INK, weight="regular", font=SANS):
         self.text = str(text)
-        if missing := sorted(c for c in set(self.text) if not has_glyph(c, font)):
+        if missing := sorted(c for c in set(self.text) if ord(c) not in glyphs()):
             raise ValueError(f"no font has {' '.join(missing)}, which {self.text!r} needs")
         first, *ink, last = (
             VMobject(fill_color=color, fill_opacity=1, stroke_width=0).set_points(p)

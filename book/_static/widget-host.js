@@ -49,7 +49,7 @@
     document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
   }
 
-  const STOPS = "summary, a[href], button, input, select, [tabindex='0']";
+  const STOPS = "summary, a[href], button, input, select, textarea, [tabindex='0']";
 
   // A reader who was in the still picture goes on in the live one, at the same place of the same
   // kind, or at its first.
