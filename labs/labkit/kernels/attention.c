@@ -4,9 +4,8 @@
    et al. 2022, algorithm 1): a running maximum, a running sum, and outputs that are rescaled when
    the maximum grows. Which slots a tile is made of, the request's block table says (Kwon et al.
    2023, section 4.1). Sums are fp32, whatever the items are. The twin in torch is `ops.attend`. */
+#include "kernels.h"
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
@@ -18,7 +17,6 @@ enum {
 };
 
 #define HIDDEN -1e30f
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 typedef float vec __attribute__((vector_size(32), aligned(4)));
 typedef float vec4 __attribute__((vector_size(16), aligned(4)));

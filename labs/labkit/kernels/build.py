@@ -45,7 +45,8 @@ def library(name: str, *flags: str) -> ctypes.CDLL:
     flags = (*FLAGS, f"-march={os.environ.get('LABKIT_MARCH') or 'native'}", *flags)
     threads = _openmp()
     # whatever may change what is made: one folder may serve several machines
-    key = repr((source.read_bytes(), flags, threads, _processor()))
+    texts = [source.read_bytes(), source.with_name("kernels.h").read_bytes()]
+    key = repr((texts, flags, threads, _processor()))
     made = cache_folder() / "kernels" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,7 @@
    vectors are loaded once and multiplied with that input of up to ROWS rows, whose sums stay in
    registers. So a decode reads the weight once, front to back, and a prompt uses a panel for many
    rows while it is in the cache (Goto & van de Geijn 2008). The twin in torch is `F.linear`. */
-#include <stdint.h>
-#include <string.h>
+#include "kernels.h"
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
@@ -20,8 +19,6 @@ enum {
   CACHE = 128 << 10, /* bytes of x that stay in a core's cache while panels pass by */
   AHEAD = 32         /* inputs from which on memory is asked for weights */
 };
-
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 
@@ -67,8 +64,9 @@ struct panel {
 /* `rows` rows of x by a panel; `ahead`: weights to ask memory for meanwhile, or null. `rows` is a
    constant where this is inlined, so the sums are registers. */
 static inline __attribute__((always_inline)) void tile(int rows, const float *x, int64_t stride,
-                                                       const struct panel *p, int64_t K, float *y,
-                                                       int64_t N, const item *ahead) {
+                                                       const struct panel *p, int64_t K,
+                                                       const float *add, float *y, int64_t N,
+                                                       const item *ahead) {
   const item *w = p->w;
   vec sum[ROWS][2];
   for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = (vec){0};
@@ -82,17 +80,18 @@ static inline __attribute__((always_inline)) void tile(int rows, const float *x,
     }
   }
   for (int i = 0; i < rows; i++) {
-    for (int j = 0; j < 2; j++) sum[i][j] = sum[i][j] * p->scale[j] + p->bias[j];
-    if (p->width == PANEL) memcpy(y + i * N, sum[i], sizeof sum[i]);
-    else memcpy(y + i * N, sum[i], sizeof(float) * p->width);
+    vec before[2] = {{0}, {0}};
+    if (add) memcpy(before, add + i * N, sizeof(float) * p->width);
+    for (int j = 0; j < 2; j++) sum[i][j] = sum[i][j] * p->scale[j] + p->bias[j] + before[j];
+    memcpy(y + i * N, sum[i], sizeof(float) * p->width);
   }
 }
 
 static void some(int rows, const float *x, int64_t stride, const struct panel *p, int64_t K,
-                 float *y, int64_t N, const item *ahead) {
+                 const float *add, float *y, int64_t N, const item *ahead) {
 #define CASE(n) \
   case n: \
-    tile(n, x, stride, p, K, y, N, ahead); \
+    tile(n, x, stride, p, K, add, y, N, ahead); \
     break;
   switch (rows) {
     CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
@@ -105,34 +104,39 @@ static void some(int rows, const float *x, int64_t stride, const struct panel *p
 /* -- all rows by all panels ---------------------------------------------------------- */
 
 /* The panel that holds output n and those after it. */
-static inline struct panel panel_at(int64_t n, const item *w, const float *scale, const float *bias,
-                                    int64_t K, int64_t N) {
-  struct panel p = {.w = w + n * K, .width = MIN(N - n, PANEL)};
+static inline struct panel panel_at(int64_t n, const struct matrix *m) {
+  const float *scale = m->scale;
+  struct panel p = {.w = (const item *)m->weight + n * m->K, .width = MIN(m->N - n, PANEL)};
   for (int j = 0; j < 2; j++) p.scale[j] = 1 - (vec){0};
   if (scale) memcpy(p.scale, scale + n, sizeof(float) * p.width);
-  if (bias) memcpy(p.bias, bias + n, sizeof(float) * p.width);
+  if (m->bias) memcpy(p.bias, m->bias + n, sizeof(float) * p.width);
   return p;
 }
 
-/* x [M,K], row m at x + m * stride · w [panels,K,PANEL], the last one filled up · scale [N] of the
-   outputs, bias [N], or null · y [M,N] */
-void linear(const float *x, const item *w, const float *scale, const float *bias, float *y,
-            int64_t M, int64_t K, int64_t N, int64_t stride, int threads) {
-  int64_t block = CACHE / (4 * K) / ROWS * ROWS;
+/* A `linear_kernel`: weight [panels,K,PANEL], the last one filled up; scale [N] or null. */
+void linear(const struct matrix *w, const float *x, int64_t stride, int64_t M, const float *add,
+            float *y) {
+  int64_t K = w->K, N = w->N, block = CACHE / (4 * K) / ROWS * ROWS;
   if (block < ROWS) block = ROWS;
-  #pragma omp parallel num_threads(threads)
   for (int64_t from = 0; from < M; from += block) {
     int64_t rows = MIN(M - from, block), tiles = (rows + ROWS - 1) / ROWS;
     #pragma omp for schedule(static) nowait
     for (int64_t n = 0; n < N; n += PANEL) {
-      struct panel p = panel_at(n, w, scale, bias, K, N);
+      struct panel p = panel_at(n, w);
       for (int64_t t = 0; t < tiles; t++) { /* of equal height */
-        int64_t m = from + rows * t / tiles, next = from + rows * (t + 1) / tiles;
+        int64_t m = from + rows * t / tiles, next = from + rows * (t + 1) / tiles, at = m * N + n;
         /* A panel for one tile is read from memory, so ask early; one for several comes while the
            last of them has the one before. */
         const item *ahead = tiles == 1 ? p.w + AHEAD * PANEL : t == tiles - 1 ? p.w + K * PANEL : 0;
-        some(next - m, x + m * stride, stride, &p, K, y + m * N + n, N, ahead);
+        some(next - m, x + m * stride, stride, &p, K, add ? add + at : 0, y + at, N, ahead);
       }
     }
   }
+  #pragma omp barrier
+}
+
+void linear_alone(const struct matrix *w, const float *x, int64_t stride, int64_t M,
+                  const float *add, float *y, int threads) {
+  #pragma omp parallel num_threads(threads)
+  linear(w, x, stride, M, add, y);
 }

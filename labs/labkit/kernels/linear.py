@@ -6,6 +6,7 @@ codes: they are widened in registers, and all products and sums are fp32.
 
 from __future__ import annotations
 
+import ctypes
 from ctypes import c_int, c_int64, c_void_p
 from functools import cache
 
@@ -24,13 +25,31 @@ def missing(dtype: torch.dtype = torch.float32) -> str:
     return build.missing("linear", *FLAGS[dtype])
 
 
+class Matrix(ctypes.Structure):
+    """A weight as the kernels read it: `struct matrix` of kernels.h."""
+
+    _fields_ = (
+        ("weight", c_void_p),
+        ("scale", c_void_p),
+        ("bias", c_void_p),
+        ("inputs", c_int64),
+        ("outputs", c_int64),
+    )
+
+    @classmethod
+    def of(cls, panels: Tensor, out: int, scale: Tensor | None, bias: Tensor | None):
+        """Pointers only: whoever asks keeps the tensors."""
+        pointers = (None if t is None else t.data_ptr() for t in (panels, scale, bias))
+        return cls(*pointers, panels.shape[1], out)
+
+
 @cache
 def _kernel(dtype: torch.dtype):
-    function = build.library("linear", *FLAGS[dtype]).linear
+    function = build.library("linear", *FLAGS[dtype]).linear_alone
     function.argtypes = (
-        *(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p),  # x, weight, scale, bias, y
-        *(c_int64, c_int64, c_int64, c_int64),  # rows, inputs, outputs, stride of x
-        c_int,  # threads
+        ctypes.POINTER(Matrix),
+        *(c_void_p, c_int64, c_int64),  # x, its stride, rows
+        *(c_void_p, c_void_p, c_int),  # add, y, threads
     )
     function.restype = None
     return function
@@ -56,18 +75,9 @@ def multiply(
     """x [N,in] fp32 by a weight in panels, times scale [out], plus bias [out] -> [N,out] fp32."""
     x = x if x.stride(-1) == 1 else x.contiguous()
     y = x.new_empty(len(x), out)
-    _kernel(panels.dtype)(
-        x.data_ptr(),
-        panels.data_ptr(),
-        None if scale is None else scale.data_ptr(),
-        None if bias is None else bias.data_ptr(),
-        y.data_ptr(),
-        len(x),
-        panels.shape[1],
-        out,
-        x.stride(0),
-        torch.get_num_threads(),
-    )
+    matrix = Matrix.of(panels, out, scale, bias)
+    threads = torch.get_num_threads()
+    _kernel(panels.dtype)(matrix, x.data_ptr(), x.stride(0), len(x), None, y.data_ptr(), threads)
     return y
 
 
