@@ -87,6 +87,7 @@ class SlotCache(Cache):
         return sum(b.numel() * b.element_size() for b in self.buffers)
 
     def write(self, step, *items):
+        self.check(step)
         at = step.once(("slots", self.layout), lambda: self._slots(step))
         for buffer, x in zip(self.buffers, items):
             buffer.index_copy_(-2, at, x.movedim(0, -2).to(buffer.dtype))
@@ -94,14 +95,24 @@ class SlotCache(Cache):
     def attend(self, q, step, scale, window=None, sinks=None):
         # of prompts with nothing before them nothing need be read: torch's attention is faster
         if any(step.first) and attention.takes(q, *self.buffers):
-            return attention.attend(q, self._in_place(), step, scale, window, sinks)
+            return attention.attend(q, self.in_place(), step, scale, window, sinks)
         return super().attend(q, step, scale, window, sinks)
+
+    @property
+    def plain(self) -> bool:
+        """It is written and attended to as here, so a kernel may do both by the index map alone."""
+        kind = type(self)
+        return kind.write is SlotCache.write and kind.attend is SlotCache.attend
+
+    def check(self, step: Step) -> None:
+        """ValueError if a token of the step has no slot."""
+        raise TypeError(f"{type(self).__name__} does not say where a token lives")
 
     def _slots(self, step: Step) -> Tensor:
         """The slot of each of the step's tokens, [N]."""
         raise TypeError(f"{type(self).__name__} does not say where a token lives")
 
-    def _in_place(self) -> attention.Slots:
+    def in_place(self) -> attention.Slots:
         """The index map, for a kernel that walks over the buffers of keys and values."""
         raise TypeError(f"{type(self).__name__} does not say where a token lives")
 
@@ -175,11 +186,13 @@ class StaticCache(SlotCache):
         self.window = window
         self.layout = (type(self), rows, capacity)
 
-    def _slots(self, step):
+    def check(self, step):
         self._check(step, self.rows, self.capacity)
+
+    def _slots(self, step):
         return step.token_rows * self.capacity + step.pos
 
-    def _in_place(self):
+    def in_place(self):
         return attention.Slots.of(*self.buffers, block_size=self.capacity)
 
     def read(self, step):
@@ -229,9 +242,11 @@ class RingCache(StaticCache):
                 f" window of {window}: capacity >= window + longest_step - 1 = {needed} is needed"
             )
 
-    def _slots(self, step):
+    def check(self, step):
         self._check_rule(self.capacity, self.window or 0, max(step.lengths))
         self._check(step, self.rows, max(step.context))  # a ring has a slot for every position
+
+    def _slots(self, step):
         return step.token_rows * self.capacity + step.pos % self.capacity
 
     def read(self, step):
@@ -269,12 +284,19 @@ class PagedCache(SlotCache):
         self.window = window
         self.layout = ("paged", table, block_size)
 
+    @property
+    def capacity(self) -> int:
+        """Tokens that a row may reach."""
+        return self.table.shape[1] * self.block_size
+
+    def check(self, step):
+        self._check(step, len(self.table), self.capacity)
+
     def _slots(self, step):
-        self._check(step, len(self.table), self.table.shape[1] * self.block_size)
         block = self.table[step.token_rows, step.pos // self.block_size]
         return block * self.block_size + step.pos % self.block_size
 
-    def _in_place(self):
+    def in_place(self):
         return attention.Slots.of(*self.buffers, block_size=self.block_size, table=self.table)
 
     def read(self, step):

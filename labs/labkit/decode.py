@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from labkit.config import ModelConfig, whole
+from labkit.graphs import capture
 from labkit.model import GPT
 from labkit.sampling import Sampling, greedy, pick
 from labkit.step import Step
@@ -122,8 +123,11 @@ def stream(
     caches = model.caches(
         cache, len(prompts), longest + max_new_tokens, longest_step=longest
     )
-    loop = naive if cache == "none" else cached
-    return loop(model, caches, prompts, max_new_tokens, choose, stop)
+    if cache == "none":
+        return naive(model, caches, prompts, max_new_tokens, choose, stop)
+    # the same model; its decode steps are handed over whole
+    run = capture(model, caches, len(prompts))
+    return cached(run, caches, prompts, max_new_tokens, choose, stop)
 
 
 def replies(tokens: Iterable[dict[int, int]]) -> list[list[int]]:

@@ -26,6 +26,9 @@ class Plain:
     def dense(self, weight: Tensor) -> Tensor:
         return weight
 
+    def matrix(self, weight: Tensor, bias: Tensor | None) -> None:
+        """No kernel of ours reads it."""
+
 
 def best_layout(weight: Tensor) -> type[Panels] | type[Blocks] | None:
     """The layout that a CPU likes best for this weight; None where it should stay as it is.
@@ -77,6 +80,12 @@ class Linear(nn.Linear):
     def dense(self) -> Tensor:
         """The weight [out,in], however it lies."""
         return self.layout.dense(self.weight.detach())
+
+    def matrix(self):
+        """How a kernel of ours reads this layer in a team: its address, the `Matrix`, and the
+        tensors that must live as long. None where it is torch that multiplies.
+        """
+        return self.layout.matrix(self.weight.detach(), self.bias)
 
     def unpack(self) -> None:
         """Back to the ordinary layout."""

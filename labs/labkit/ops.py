@@ -102,6 +102,13 @@ def yarn_gain(scaling: dict | None) -> float:
     return gain(1)
 
 
+def rotations(pos: Tensor, dim: int, theta: float, scaling: dict | None) -> tuple[Tensor, Tensor]:
+    """cos and sin of the angles of each position: [..., dim/2] for positions [...]."""
+    angle = pos[..., None] * rope_frequencies(dim, theta, scaling, pos.device)
+    gain = yarn_gain(scaling)
+    return angle.cos() * gain, angle.sin() * gain
+
+
 def rope_angles(
     step: Step, dim: int, theta: float, scaling: dict | None, dtype
 ) -> tuple[Tensor, Tensor]:
@@ -110,10 +117,7 @@ def rope_angles(
     """
 
     def make():
-        angle = step.pos[:, None, None] * rope_frequencies(dim, theta, scaling, step.pos.device)
-        gain = yarn_gain(scaling)
-        cos = angle.cos() * gain
-        sin = angle.sin() * gain
+        cos, sin = rotations(step.pos[:, None], dim, theta, scaling)
         return torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)
 
     return step.once(("rope", dim, theta, scaling is None, dtype), make)

@@ -27,13 +27,13 @@ def used(monkeypatch):
     kinds = []
 
     def watch(cls):
-        make = cls._in_place
+        make = cls.in_place
 
         def watched(self):
             kinds.append(type(self).__name__)
             return make(self)
 
-        monkeypatch.setattr(cls, "_in_place", watched)
+        monkeypatch.setattr(cls, "in_place", watched)
 
     watch(StaticCache)
     watch(PagedCache)
@@ -180,7 +180,7 @@ def test_attention(kind, window, sinks, H, G, E, dtype, most, used):
 
 @pytest.mark.parametrize("window", [None, 7])
 @pytest.mark.parametrize("kind", ["static", "ring", "paged", "engine", "int8", "engine, int8"])
-def test_attending_in_place_is_reading_and_attending(kind, window, used):
+def test_attendingin_place_is_reading_and_attending(kind, window, used):
     """Whatever the cache does, it is what torch makes of what `read` returns.
 
     Codes of 8 bits are always read.
@@ -254,9 +254,9 @@ def test_nothing_is_made_up_for_a_kernel():
     """
     for kind in ("static", "ring"):
         cache = cache_of(kind, 2, 16, window=4)
-        assert cache._in_place().table is None and cache._in_place().columns == 0
-        assert not hasattr(cache, "table") and cache._in_place().block_size == cache.capacity
-    assert cache_of("paged", 2, 16)._in_place().columns == 18
+        assert cache.in_place().table is None and cache.in_place().columns == 0
+        assert not hasattr(cache, "table") and cache.in_place().block_size == cache.capacity
+    assert cache_of("paged", 2, 16).in_place().columns == 18
     assert not hasattr(cache_of("int8", 2, 16), "buffers")
     assert RMSNorm(16, 1e-5).eps == 1e-5 and type(RMSNorm(16, 1e-5).eps) is float
 

@@ -18,6 +18,7 @@ from labkit.engine.drafts import Policy, as_policy
 from labkit.engine.request import Event, QueueFull, Request, Stats
 from labkit.engine.scheduler import Plan, Scheduler, Work
 from labkit.engine.storage import BlockCache, Int8Blocks
+from labkit.graphs import capture
 from labkit.sampling import Sampling, probabilities
 from labkit.speculative import Proposer, as_proposer
 from labkit.step import Step
@@ -96,6 +97,7 @@ class Engine:
         # on a CPU, the same memory
         self.table = torch.from_numpy(self.scheduler.table).to(model.device)
         self.caches = [self._cache(mixer, cache_dtype) for mixer in mixers]
+        self.forward = capture(model, self.caches, max_batch)
         self.requests: dict[int, Request] = {}
         self.events: list[Event] = []  # not yet returned by a step
         self.steps = 0  # that ran something
@@ -220,7 +222,7 @@ class Engine:
         step = Step.of(packed, self.model.device)
         # a forward gives one row of logits at least, though nobody may read it
         last = torch.tensor(wanted or [0], device=self.model.device)
-        return self._choose(work, self.model(step, self.caches, last))
+        return self._choose(work, self.forward(step, self.caches, last))
 
     def _choose(self, work: list[Work], logits: Tensor) -> list[list[int]]:
         """Each request's new tokens: chosen one by one as without drafts, for as long as the drafts

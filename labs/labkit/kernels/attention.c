@@ -36,13 +36,6 @@ static inline vec load(const item *x) {
 #endif
 }
 
-static inline float widen(item x) {
-  uint32_t bits = (uint32_t)x << 16;
-  float y;
-  memcpy(&y, &bits, 4);
-  return y;
-}
-
 static inline item narrow(float x) { /* to the nearest, ties to even */
   uint32_t bits;
   memcpy(&bits, &x, 4);
@@ -52,38 +45,14 @@ static inline item narrow(float x) { /* to the nearest, ties to even */
 typedef float item;
 
 static inline vec load(const item *x) { return *(const vec *)x; }
-static inline float widen(item x) { return x; }
 static inline item narrow(float x) { return x; }
 #endif
 
-/* -- what Python hands over: the structures of attention.py -------------------------- */
-
-/* Where tokens lie. k, v [G,slots,E], in blocks of `size` slots. Position p of row r is in block
-   table[r,p/size]; without a table it is in block r, which positions go round. */
-struct slots {
-  const item *k, *v;
-  int64_t G, slots, E, size;
-  const int64_t *table;
-  int64_t columns;
-};
-
-/* R requests: the cache row of each, its tokens cu[r] to cu[r+1], the position of its first. */
-struct requests {
-  int64_t R;
-  const int64_t *rows, *cu, *first;
-};
-
-/* sinks [H] or null; keys that are `window` back are hidden. */
-struct rule {
-  const float *sinks;
-  int64_t window;
-  float scale;
-};
-
 /* The queries of one request that share a key head: i is head i % share of token i / share. */
 struct group {
-  const item *q, *k, *v;
-  item *out;
+  const float *q;
+  const item *k, *v;
+  float *out;
   const float *sinks;
   int64_t row, first, stride, out_stride;
   int share;
@@ -100,10 +69,8 @@ struct runs {
 static inline void find(struct runs *found, const struct slots *c, int64_t row, int64_t p, int n) {
   found->count = 0;
   for (int64_t stop = p + n; p < stop; p += found->length[found->count++]) {
-    int64_t block = c->table ? c->table[row * c->columns + p / c->size] : row;
-    int64_t in_block = p % c->size;
-    found->at[found->count] = (block * c->size + in_block) * c->E;
-    found->length[found->count] = MIN(c->size - in_block, stop - p);
+    found->at[found->count] = slot_of(c, row, p) * c->E;
+    found->length[found->count] = MIN(c->size - p % c->size, stop - p);
   }
 }
 
@@ -193,8 +160,8 @@ static void queries(const struct group *g, const struct slots *c, const struct r
     int token = (from + i) / share, head = (from + i) % share;
     top[i] = g->sinks ? g->sinks[head] : HIDDEN; /* a sink is a score whose value is nothing */
     divisor[i] = g->sinks != 0;
-    const item *q = g->q + token * g->stride + head * E;
-    for (int e = 0; i < n && e < E; e++) x[i * E + e] = rule->scale * widen(q[e]);
+    const float *q = g->q + token * g->stride + head * E;
+    for (int e = 0; i < n && e < E; e++) x[i * E + e] = rule->scale * q[e];
   }
 
   int64_t oldest = g->first + from / share + 1 - rule->window;
@@ -207,37 +174,41 @@ static void queries(const struct group *g, const struct slots *c, const struct r
     fetch(g->k, &next, E);
     fetch(g->v, &here, E); /* while keys are multiplied */
     for (int i = 0; i < n; i += QUERIES) {
-      for (int r = 0, j = 0; r < here.count; j += here.length[r++])
-        scores(x + i * E, g->k + here.at[r], here.length[r], E, s + j);
+      /* of these queries the last one looks furthest: what lies beyond is never multiplied */
+      int64_t furthest = g->first + (MIN(i + QUERIES, n) - 1 + from) / share + 1 - a;
+      int see = MIN(furthest, keys);
+      if (see <= 0) continue;
+      for (int r = 0, j = 0; j < see; j += here.length[r++])
+        scores(x + i * E, g->k + here.at[r], MIN(here.length[r], see - j), E, s + j);
       for (int y = i; y < i + QUERIES; y++) {
         int64_t end = g->first + (from + y) / share + 1 - a; /* of what this query may look at */
-        weigh(s + (y - i) * KEYS, keys, end - rule->window, end, top + y, divisor + y, sum + y * E,
+        weigh(s + (y - i) * KEYS, see, end - rule->window, end, top + y, divisor + y, sum + y * E,
               E);
       }
-      for (int r = 0, j = 0; r < here.count; j += here.length[r++])
-        mix(sum + i * E, s + j, g->v + here.at[r], here.length[r], E);
+      for (int r = 0, j = 0; j < see; j += here.length[r++])
+        mix(sum + i * E, s + j, g->v + here.at[r], MIN(here.length[r], see - j), E);
     }
   }
 
   for (int i = 0; i < n; i++) {
-    item *out = g->out + (from + i) / share * g->out_stride + (from + i) % share * E;
-    for (int e = 0; e < E; e++) out[e] = narrow(sum[i * E + e] / divisor[i]);
+    float *out = g->out + (from + i) / share * g->out_stride + (from + i) % share * E;
+    for (int e = 0; e < E; e++) out[e] = sum[i * E + e] / divisor[i];
   }
 }
 
-/* Causal attention: q [N,H,E], token n at q + n * stride -> out [N,H,E]. */
-void attend(const item *q, int64_t stride, int64_t H, item *out, const struct slots *c,
-            const struct requests *s, const struct rule *rule, int threads) {
+/* An `attend_kernel`. */
+void attend(const float *q, int64_t stride, int64_t H, float *out, const struct slots *c,
+            const struct requests *s, const struct rule *rule) {
   int64_t E = c->E, share = H / c->G;
-  #pragma omp parallel for collapse(2) schedule(dynamic) num_threads(threads)
+  #pragma omp for collapse(2) schedule(dynamic)
   for (int64_t g = 0; g < c->G; g++)
     for (int64_t r = 0; r < s->R; r++) {
       int64_t head = g * share, token = s->cu[r];
       int n = (s->cu[r + 1] - token) * share;
       struct group group = {
           .q = q + token * stride + head * E,
-          .k = c->k + g * c->slots * E,
-          .v = c->v + g * c->slots * E,
+          .k = (const item *)c->k + g * c->slots * E,
+          .v = (const item *)c->v + g * c->slots * E,
           .out = out + (token * H + head) * E,
           .sinks = rule->sinks ? rule->sinks + head : 0,
           .row = s->rows[r],
@@ -247,5 +218,21 @@ void attend(const item *q, int64_t stride, int64_t H, item *out, const struct sl
           .share = share,
       };
       for (int i = 0; i < n; i += MOST) queries(&group, c, rule, i, MIN(n - i, MOST));
+    }
+}
+
+void attend_alone(const float *q, int64_t stride, int64_t H, float *out, const struct slots *c,
+                  const struct requests *s, const struct rule *rule, int threads) {
+  #pragma omp parallel num_threads(threads)
+  attend(q, stride, H, out, c, s, rule);
+}
+
+/* A `keep_kernel`. */
+void keep(const float *k, const float *v, const struct slots *c, int64_t row, int64_t p) {
+  int64_t E = c->E, at = slot_of(c, row, p) * E;
+  for (int64_t g = 0; g < c->G; g++, at += c->slots * E)
+    for (int64_t e = 0; e < E; e++) {
+      ((item *)c->k)[at + e] = narrow(k[g * E + e]);
+      ((item *)c->v)[at + e] = narrow(v[g * E + e]);
     }
 }

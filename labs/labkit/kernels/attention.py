@@ -22,7 +22,7 @@ EVERYTHING = 2**62  # a window that hides nothing
 
 
 class Slots(ctypes.Structure):
-    """Where a cache's keys and values lie: `struct slots` of attention.c.
+    """Where a cache's keys and values lie: `struct slots` of kernels.h.
 
     keys, values [G,slots,E], in blocks of `block_size` slots; position p of row r is in block
     `table[r, p // block_size]`. Without a table it is in block r, which positions go round.
@@ -53,7 +53,7 @@ class Slots(ctypes.Structure):
 
 
 class Requests(ctypes.Structure):
-    """A step's requests: `struct requests` of attention.c."""
+    """A step's requests: `struct requests` of kernels.h."""
 
     _fields_ = (
         ("count", c_int64),
@@ -64,9 +64,14 @@ class Requests(ctypes.Structure):
 
 
 class Rule(ctypes.Structure):
-    """How a query weighs what it may look at: `struct rule` of attention.c."""
+    """How a query weighs what it may look at: `struct rule` of kernels.h."""
 
     _fields_ = (("sinks", c_void_p), ("window", c_int64), ("scale", c_float))
+
+    @classmethod
+    def of(cls, scale: float, window: int | None, sinks: Tensor | None):
+        """Pointers only; sinks [H] are fp32 and side by side."""
+        return cls(_pointer(sinks), EVERYTHING if window is None else window, scale)
 
 
 def missing(dtype: torch.dtype = torch.float32) -> str:
@@ -76,7 +81,7 @@ def missing(dtype: torch.dtype = torch.float32) -> str:
 
 @cache
 def _kernel(dtype: torch.dtype):
-    function = build.library("attention", *FLAGS[dtype]).attend
+    function = build.library("attention", *FLAGS[dtype]).attend_alone
     function.argtypes = (
         *(c_void_p, c_int64, c_int64, c_void_p),  # q, its stride, H, out
         *(ctypes.POINTER(kind) for kind in (Slots, Requests, Rule)),
@@ -84,6 +89,12 @@ def _kernel(dtype: torch.dtype):
     )
     function.restype = None
     return function
+
+
+def in_teams(dtype: torch.dtype) -> tuple[int, int]:
+    """The addresses of `attend` and `keep`, for who calls them in a team."""
+    library = build.library("attention", *FLAGS[dtype])
+    return tuple(ctypes.cast(f, c_void_p).value for f in (library.attend, library.keep))
 
 
 def takes(q: Tensor, keys: Tensor, values: Tensor) -> bool:
@@ -110,24 +121,24 @@ def attend(
 
     sinks [H]. The queries must be such as `takes` allows.
     """
-    out = torch.empty(q.shape, dtype=q.dtype)
-    requests, _ = step.once("requests in C", lambda: _requests(step))
+    wide = q.float()
+    out = torch.empty(q.shape)
+    requests, _ = step.once("requests in C", lambda: requests_of(step))
     sinks = None if sinks is None else sinks.float().contiguous()
-    rule = Rule(_pointer(sinks), EVERYTHING if window is None else window, scale)
     _kernel(q.dtype)(
-        q.data_ptr(),
-        q.stride(0),
+        wide.data_ptr(),
+        wide.stride(0),
         q.shape[1],
         out.data_ptr(),
         slots,
         requests,
-        rule,
+        Rule.of(scale, window, sinks),
         torch.get_num_threads(),
     )
-    return out
+    return out.to(q.dtype)
 
 
-def _requests(step: Step) -> tuple[Requests, list[Tensor]]:
+def requests_of(step: Step) -> tuple[Requests, list[Tensor]]:
     """The step's requests as C reads them, and the tensors that must live as long."""
     arrays = [x.long().contiguous() for x in (step.rows, step.cu, torch.tensor(step.first))]
     return Requests(len(step.rows), *(x.data_ptr() for x in arrays)), arrays

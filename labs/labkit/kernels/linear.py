@@ -55,6 +55,16 @@ def _kernel(dtype: torch.dtype):
     return function
 
 
+def in_teams(panels: Tensor, out: int, scale: Tensor | None, bias: Tensor | None):
+    """A weight in panels for who calls the kernel in a team: the kernel's address, the `Matrix`,
+    and the tensors that it points to.
+    """
+    bias = None if bias is None else bias.detach().float().contiguous()
+    function = build.library("linear", *FLAGS[panels.dtype]).linear
+    address = ctypes.cast(function, c_void_p).value
+    return address, Matrix.of(panels, out, scale, bias), (panels, scale, bias)
+
+
 def to_panels(weight: Tensor) -> Tensor:
     """weight [out,in] -> [panels,in,P]: P outputs side by side, the last panel filled up with
     zeros.
@@ -95,3 +105,6 @@ class Panels:
 
     def dense(self, weight: Tensor) -> Tensor:
         return from_panels(weight, self.out)
+
+    def matrix(self, weight: Tensor, bias: Tensor | None):
+        return in_teams(weight, self.out, None, bias)

@@ -99,6 +99,9 @@ class Blocks:
     def dense(self, weight: Tensor) -> Tensor:
         return weight.to_dense()
 
+    def matrix(self, weight: Tensor, bias: Tensor | None) -> None:
+        """No kernel of ours reads it."""
+
     def choose(self, few: str) -> None:
         """How one or two rows go from now on; the plain copy is dropped where it is not used."""
         self.few = few
