@@ -69,7 +69,8 @@ def rungs_of(plain, models: dict, slots: int, sample: int) -> list:
     )
     return [
         Rung("KV cache", partial(workload.one_by_one, plain), sample=sample),
-        rung("packed weights", "fp32", workload.one_by_one, sample=sample),
+        rung("packed weights", "fp32", workload.one_by_one, sample=sample, captured=False),
+        rung("one call a step", "fp32", workload.one_by_one, sample=sample),
         batched("static batch of 8", workload.static, min(slots, 8)),
         batched("continuous, 16 slots", workload.continuous, min(slots, 16)),
         batched(f"{slots} slots", workload.continuous, slots),
@@ -92,8 +93,8 @@ def rungs_of_one(plain, models: dict, timings: int) -> list:
     seconds = {dtype: watch.prices(models[dtype], timings)[16] for dtype in (half, "int8")}
     several = min(seconds, key=seconds.get)
 
-    def alone(name, dtype):
-        return Rung(name, partial(workload.one_by_one, models[dtype]), dtype)
+    def alone(name, dtype, **how):
+        return Rung(name, partial(workload.one_by_one, models[dtype], **how), dtype)
 
     def engine(name, dtype, **how):
         serve = partial(workload.continuous, models[dtype], slots=1, prefix=True, **how)
@@ -101,7 +102,8 @@ def rungs_of_one(plain, models: dict, timings: int) -> list:
 
     return [
         Rung("KV cache", partial(workload.one_by_one, plain)),
-        alone("packed weights", "fp32"),
+        alone("packed weights", "fp32", captured=False),
+        alone("one call a step", "fp32"),
         alone("16-bit weights", half),
         alone("int8 weights", "int8"),
         engine("prefix reuse", several),
@@ -211,7 +213,7 @@ def notice(rows):
 LAB = Lab(
     title="The ladder",
     objective=(
-        "Serve 48 requests in eleven ways, from the naive loop to all that the course teaches, and"
+        "Serve 48 requests in twelve ways, from the naive loop to all that the course teaches, and"
         " say what each step is worth."
     ),
     asks="Does every rung in fp32 write what the naive loop writes?",

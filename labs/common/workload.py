@@ -66,9 +66,9 @@ def jobs() -> list[Job]:
 # -- ways to serve: each takes jobs and returns their new tokens -------------------------
 
 
-def one_by_one(model, work: list[Job]) -> list[list[int]]:
-    """A cache, and one user at a time."""
-    return [generate(model, [job.prompt], job.new, stop=())[0] for job in work]
+def one_by_one(model, work: list[Job], captured: bool = True) -> list[list[int]]:
+    """A cache, and one user at a time. captured: each step is handed over whole."""
+    return [generate(model, [job.prompt], job.new, stop=(), captured=captured)[0] for job in work]
 
 
 def static(model, work: list[Job], slots: int, padded: bool = False) -> list[list[int]]:

@@ -93,8 +93,9 @@ class SlotCache(Cache):
             buffer.index_copy_(-2, at, x.movedim(0, -2).to(buffer.dtype))
 
     def attend(self, q, step, scale, window=None, sinks=None):
-        # of prompts with nothing before them nothing need be read: torch's attention is faster
-        if any(step.first) and attention.takes(q, *self.buffers):
+        # of prompts with nothing before them nothing need be read from the cache
+        reads = any(step.first) or not lore.torch_attends_prompts_faster()
+        if reads and attention.takes(q, *self.buffers):
             return attention.attend(q, self.in_place(), step, scale, window, sinks)
         return super().attend(q, step, scale, window, sinks)
 

@@ -85,6 +85,7 @@ def stream(
     cache: str = "static",
     sampling: Sampling | list[Sampling] | None = None,
     stop=None,
+    captured: bool = True,
 ) -> Iterator[Decoded]:
     """`generate`, a step at a time: its arguments, and a `Decoded` for each
     forward.
@@ -125,8 +126,7 @@ def stream(
     )
     if cache == "none":
         return naive(model, caches, prompts, max_new_tokens, choose, stop)
-    # the same model; its decode steps are handed over whole
-    run = capture(model, caches, len(prompts))
+    run = capture(model, caches, len(prompts)) if captured else model
     return cached(run, caches, prompts, max_new_tokens, choose, stop)
 
 
@@ -147,14 +147,18 @@ def generate(
     cache: str = "static",
     sampling: Sampling | list[Sampling] | None = None,
     stop=None,
+    captured: bool = True,
 ) -> list[list[int]]:
     """New tokens for each prompt.
 
     cache: "static", "paged", "ring" (sliding layers keep their window only)
     or "none" (naive). sampling: one for all or one per prompt; None = greedy.
     stop: token ids that end a reply (kept as its last token); None = the
-    model's own, () = never. Raises ValueError for an empty prompt, an id
-    outside the vocabulary, or prompt + new beyond `max_context`.
+    model's own, () = never. captured: decode steps are handed over whole where
+    they can be (see `graphs`); False: by the model's own `forward`.
+
+    Raises ValueError for an empty prompt, an id outside the vocabulary, or
+    prompt + new beyond `max_context`.
 
     A process that has generated must not be forked: torch's threads do not
     come along, and the child waits for them (pytorch#17199). Start it with
@@ -167,6 +171,7 @@ def generate(
         cache=cache,
         sampling=sampling,
         stop=stop,
+        captured=captured,
     )
     return replies(step.tokens for step in steps)
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import labkit
 from labkit.caches import Cache, PagedCache, RingCache, StaticCache
 from labkit.engine.storage import BlockCache, Int8Blocks
-from labkit.kernels import attention, build, compiler, linear
+from labkit.kernels import attention, build, compiler, linear, lore
 from labkit.ops import RMSNorm
 from labkit.quant import Int8Cache
 from labkit.step import Step
@@ -195,7 +195,7 @@ def test_attendingin_place_is_reading_and_attending(kind, window, used):
         cache.write(step, k, v)
         got = cache.attend(q, step, 0.3, window)
         assert gap(got, Cache.attend(cache, q, step, 0.3, window)) < 2e-5
-        steps += any(step.first)
+        steps += any(step.first) or not lore.torch_attends_prompts_faster()
         for r, n in live:
             lengths[r] += n
     in_place = compiler() and "int8" not in kind
@@ -230,7 +230,7 @@ def test_the_engine_and_the_loops_use_them(monkeypatch, used):
     assert serve() == ours == ([a[:20] for _, a in prompts],) * 2 and not used
 
 
-def test_what_they_can_not_do_is_left_to_torch(used):
+def test_what_they_can_not_do_is_left_to_torch(used, monkeypatch):
     step, cache = Step.of([(0, 3, [1])]), StaticCache(1, 8, ((2, 16), (2, 16)))
     q, (k, v) = torch.randn(1, 4, 16), cache.buffers
     assert attention.takes(q, k, v) == (not attention.missing())
@@ -242,8 +242,11 @@ def test_what_they_can_not_do_is_left_to_torch(used):
     assert not attention.takes(q.to("meta"), k.to("meta"), v.to("meta"))
     with FlopCounterMode(display=False):  # which sees torch's operations only
         assert not attention.takes(q, k, v)
-    cache.attend(q, Step.of([(0, 0, [1])]), 1.0)  # nothing before it
-    assert not used
+    for faster in (True, False):  # at prompts with nothing before them
+        monkeypatch.setattr(lore, "torch_attends_prompts_faster", lambda f=faster: f)
+        cache.attend(q, Step.of([(0, 0, [1])]), 1.0)
+        assert bool(used) == (not faster and not attention.missing())
+    used.clear()
     cache.attend(q, step, 1.0)
     assert bool(used) == (not attention.missing())
 

@@ -11,6 +11,21 @@ def arguments(parser) -> None:
     )
 
 
+def captured(device: str) -> dict[str, str]:
+    """Which models' decode steps are handed over whole here, and why others are not: preset of each
+    family -> "yes" or the reason.
+    """
+    from labkit import graphs
+    from labkit.model import GPT
+    from labkit.published import presets
+
+    found = {}
+    for name in (n for n in presets if n.startswith("tiny")):
+        model = GPT(presets[name]).requires_grad_(False).to(device).pack()
+        found[name] = graphs.why_not(model, model.caches("static", 1, 1)) or "yes"
+    return found
+
+
 def run(args) -> None:
     import torch
 
@@ -24,6 +39,7 @@ def run(args) -> None:
         "cuda_available": torch.cuda.is_available(),
         "bf16_arithmetic": linear.has_bf16(),
         "packed_weights": linear.can_pack(torch.empty(1, 1)),
+        "captured_steps": captured(args.device),
         "results": str(results.folder().name),
     }
     kept = cache_folder() / "smollm2-135m"
@@ -43,6 +59,8 @@ def run(args) -> None:
     if args.json:
         print(json.dumps(found))
         return
+    for name, why in found.pop("captured_steps").items():
+        found[f"captured: {name}"] = why
     for key, value in found.items():
         if key.endswith("_per_second"):
             value = f"{value / 1e9:,.1f} billion"
