@@ -15,6 +15,7 @@ One word for one thing:
     slot        the place of one token in a cache      block    so many slots, handed out at once
     item        what a cache keeps per token (a key and a value, a latent)
     mixer       the part of a layer that looks at other tokens; `ffn` is the part that does not
+    captured    laid out once, then handed over whole  plan     the operations of a captured step
     draft       a guessed token                        proposer who guesses; the target checks
     lab         a file that measures one thing         result   what it measured, where, stored
     trace       what happened, step by step, recorded  view     how a player draws one kind of it
