@@ -22,7 +22,7 @@ def models(device: str) -> dict:
     return {
         "fp32": smollm2("fp32", device)[0],
         "bf16": smollm2("bf16", device)[0],
-        "w8a8": quant.quantize(smoothed, "w8a8", rows=BATCHES[-1]),
+        "w8a8": quant.quantize(smoothed, "w8a8"),
     }
 
 

@@ -31,12 +31,12 @@ def variants(device: str):
         "bf16": smollm2("bf16", device)[0],
         "fp16 weights": quant.quantize(fresh(), "fp16"),
         "int8 weights": quant.quantize(fresh(), "int8"),
-        "w8a8, all layers": quant.quantize(fresh(), "w8a8", rows=8),
-        "w8a8, outlier layers kept": quant.quantize(fresh(), "w8a8", skip=kept, rows=8).pack(),
+        "w8a8, all layers": quant.quantize(fresh(), "w8a8"),
+        "w8a8, outlier layers kept": quant.quantize(fresh(), "w8a8", skip=kept).pack(),
         "w8a8, outlier layers int8": quant.quantize(
-            quant.quantize(fresh(), "int8", only=kept), "w8a8", rows=8
+            quant.quantize(fresh(), "int8", only=kept), "w8a8"
         ),
-        "w8a8, smoothed": quant.quantize(quant.smooth(fresh(), some), "w8a8", rows=8),
+        "w8a8, smoothed": quant.quantize(quant.smooth(fresh(), some), "w8a8"),
         INT4: quant.quantize(fresh(), "int4"),
         INT8_CACHE: fp32,
     }, tokenizer

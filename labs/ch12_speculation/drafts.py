@@ -14,15 +14,13 @@ TASKS = {"copy-editing": 0, "free chat": 1}  # which of its prompts
 WITHOUT = ("without", "never")
 
 
-def proposers(model, layers, timed: bool, device: str) -> dict:
-    """Who guesses, by name. timed: choose the int8 copy's kernels by the clock."""
+def proposers(model, layers, device: str) -> dict:
+    """Who guesses, by name."""
     from labkit.quant import quantize
-    from labkit.quant.linear import kernel_names
     from labkit.speculative import DraftModel, NGram
     from labkit.weights import smollm2
 
-    kernel = None if timed else kernel_names("int8", device)[0]
-    eight = quantize(smollm2("fp32", device, packed=False)[0], "int8", kernel=kernel)
+    eight = quantize(smollm2("fp32", device, packed=False)[0], "int8")
     return {
         "n-gram": NGram(),
         **{f"first {n} layers": DraftModel(model, n) for n in layers},
@@ -30,17 +28,17 @@ def proposers(model, layers, timed: bool, device: str) -> dict:
     }
 
 
-def run(device, *, layers, characters, new, repeats, timed):
+def run(device, *, layers, characters, new, repeats):
     """A row for each task and proposer.
 
     layers: of the drafts that stop early. characters: kept of a prompt; None = all. new: tokens of
-    a reply. timed: see `proposers`.
+    a reply.
     """
     from labkit.weights import smollm2
     from labkit_labs.common.tasks import tasks
 
     model, tokenizer = smollm2("fp32", device)
-    who = proposers(model, layers, timed, device)
+    who = proposers(model, layers, device)
     rows = []
     for task, i in TASKS.items():
         prompt = tokenizer.chat(tasks()[task][i][:characters])
@@ -173,13 +171,12 @@ LAB = Lab(
     },
     run=run,
     sizes={
-        "full": {"layers": LAYERS, "characters": None, "new": 24, "repeats": 3, "timed": True},
+        "full": {"layers": LAYERS, "characters": None, "new": 24, "repeats": 3},
         "quick": {
             "layers": LAYERS[:1],
             "characters": 240,
             "new": 4,
             "repeats": 1,
-            "timed": False,
         },
     },
     threads=1,

@@ -27,11 +27,11 @@ def copies(model, tokenizer, characters: int | None, new: int):
     return [Job(prompt, len(replies[id])) for prompt, id in zip(prompts, ids)]
 
 
-def variants(tokenizer, device: str, slots: int) -> dict:
+def variants(tokenizer, device: str) -> dict:
     """The model by dtype. Weights of 16 bits are bf16, or where that is emulated fp16, which meet
     fp32 activations.
     """
-    from labkit.linear import has_bf16
+    from labkit.linear import faster_half
     from labkit.quant import quantize, read_text, smooth
     from labkit.weights import smollm2
 
@@ -39,15 +39,15 @@ def variants(tokenizer, device: str, slots: int) -> dict:
         return smollm2("fp32", device, packed=False)[0]
 
     found = {"fp32": smollm2("fp32", device)[0]}
-    if device != "cpu" or has_bf16():
+    if faster_half(device) == "bf16":
         found["bf16"] = smollm2("bf16", device)[0]
     else:
         found["fp16"] = quantize(fresh(), "fp16")
     found["int8"] = quantize(fresh(), "int8")
     # CH11-OUTLIERS says why; what comes after a gate stays too wild for 8-bit activations
     smoothed = smooth(fresh(), tokenizer.encode(read_text("calibration")), alpha=0.65)
-    weights_only = quantize(smoothed, "int8", only=("head", "*.down"), rows=slots)
-    found["w8a8"] = quantize(weights_only, "w8a8", rows=slots)
+    weights_only = quantize(smoothed, "int8", only=("head", "*.down"))
+    found["w8a8"] = quantize(weights_only, "w8a8")
     return found
 
 
@@ -141,7 +141,7 @@ def run(
 
     work = [Job(job.prompt[slice(*part)], new or job.new) for job in jobs()[:requests]]
     plain, tokenizer = smollm2("fp32", device, packed=False)
-    models = variants(tokenizer, device, slots)
+    models = variants(tokenizer, device)
     qualities = {dtype: rungs.quality(m, tokenizer, judged) for dtype, m in models.items()}
     sample = max(1, len(work) // 12)
     many = rungs_of(plain, models, slots, sample)

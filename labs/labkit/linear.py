@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from labkit.kernels import linear as panels
 from labkit.kernels import lore
-from labkit.kernels.linear import Panels
-from labkit.kernels.lore import Blocks, has_bf16
+from labkit.kernels.linear import InPanels, Panels
+from labkit.kernels.lore import Blocks, faster_half, has_bf16
 
-__all__ = ["Linear", "Plain", "can_pack", "has_bf16", "pack"]
+__all__ = ["Linear", "Plain", "can_pack", "faster_half", "has_bf16"]
 
 
 class Plain:
@@ -23,24 +23,26 @@ class Plain:
             return F.linear(x.float(), weight.float(), bias).to(x.dtype)
         return F.linear(x, weight, bias)
 
+    def matrix(self, weight: Tensor, bias: Tensor | None) -> InPanels | None:
+        return None
+
     def dense(self, weight: Tensor) -> Tensor:
         return weight
-
-    def matrix(self, weight: Tensor, bias: Tensor | None) -> None:
-        """No kernel of ours reads it."""
 
 
 def best_layout(weight: Tensor) -> type[Panels] | type[Blocks] | None:
     """The layout that a CPU likes best for this weight; None where it should stay as it is.
 
-    fp32 goes into panels, for our own kernel. bf16, and fp32 where there is no C compiler, goes
-    into oneDNN's blocks.
+    Panels, for our own kernel. Only bf16 that the processor multiplies itself, and what there is no
+    C compiler for, goes into oneDNN's blocks.
     """
     if weight.device.type != "cpu" or weight.dim() != 2:
         return None
-    if weight.dtype == torch.float32 and not panels.missing():
+    own = weight.dtype in panels.FLAGS and not panels.missing(weight.dtype)
+    blocks = lore.has_blocks(weight.dtype)
+    if own and not (blocks and weight.dtype == torch.bfloat16):
         return Panels
-    return Blocks if lore.has_blocks(weight.dtype) else None
+    return Blocks if blocks else None
 
 
 def can_pack(weight: Tensor) -> bool:
@@ -68,6 +70,12 @@ class Linear(nn.Linear):
     def packed(self) -> bool:
         return not isinstance(self.layout, Plain)
 
+    def matrix(self) -> InPanels | None:
+        """What our kernels read of this layer, for those who call them with a team of their own;
+        None where it is multiplied in another way.
+        """
+        return self.layout.matrix(self.weight.detach(), self.bias)
+
     def pack(self) -> None:
         """Lay the weight out as this CPU likes it, if there is such a layout."""
         if self.packed or not (best := best_layout(self.weight)):
@@ -81,12 +89,6 @@ class Linear(nn.Linear):
         """The weight [out,in], however it lies."""
         return self.layout.dense(self.weight.detach())
 
-    def matrix(self):
-        """How a kernel of ours reads this layer in a team: its address, the `Matrix`, and the
-        tensors that must live as long. None where it is torch that multiplies.
-        """
-        return self.layout.matrix(self.weight.detach(), self.bias)
-
     def unpack(self) -> None:
         """Back to the ordinary layout."""
         if self.packed:
@@ -97,14 +99,3 @@ class Linear(nn.Linear):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.packed:
             destination[f"{prefix}weight"] = self.dense()
-
-
-def pack(layers: list[Linear]) -> None:
-    """Pack layers of one shape.
-
-    oneDNN multiplies one row in three ways (see `lore.Blocks`): the fastest here is measured.
-    """
-    for layer in layers:
-        layer.pack()
-    if isinstance(layers[0].layout, Blocks):
-        lore.settle(layers)

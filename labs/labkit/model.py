@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from labkit.caches import make_cache
 from labkit.config import ModelConfig
 from labkit.ffn import GELUMLP, SwiGLU
-from labkit.linear import Linear, pack
+from labkit.linear import Linear
 from labkit.mixers import make_mixer
 from labkit.moe import MoE
 from labkit.ops import RMSNorm
@@ -136,12 +136,9 @@ class GPT(nn.Module):
         """Lay every matrix out as the CPU likes it (see `linear.Linear`); on other devices nothing
         changes.
         """
-        shapes = {}
         for m in self.modules():
             if isinstance(m, Linear):
-                shapes.setdefault(m.weight.shape, []).append(m)
-        for alike in shapes.values():
-            pack(alike)
+                m.pack()
         return self
 
     def unpack(self) -> GPT:

@@ -1,8 +1,10 @@
 """Our kernels equal the torch code beside them; without a compiler nothing is lost but time."""
 
+import platform
 import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from labkit.engine.storage import BlockCache, Int8Blocks
 from labkit.kernels import attention, build, compiler, linear, lore
 from labkit.ops import RMSNorm
 from labkit.quant import Int8Cache
+from labkit.quant.linear import most_levels
 from labkit.step import Step
 from tests import engines
 
@@ -42,50 +45,232 @@ def used(monkeypatch):
 
 @compiled
 @pytest.mark.parametrize(
-    "kernel,dtype", [(kernel, dtype) for kernel in (linear, attention) for dtype in kernel.FLAGS]
+    "kernel,kind", [(kernel, kind) for kernel in (linear, attention) for kind in kernel.FLAGS]
 )
-def test_the_compiler_takes_them(kernel, dtype):
-    assert kernel.missing(dtype) == ""
+def test_the_compiler_takes_them(kernel, kind):
+    assert kernel.missing(kind) == ""
+
+
+@compiled
+@pytest.mark.parametrize("march", ["x86-64", "x86-64-v4", "sapphirerapids"])
+@pytest.mark.parametrize("kind", [torch.float16, "w8a8", "w4a8"])
+def test_the_compiler_takes_them_for_other_processors(kind, march, monkeypatch, tmp_path):
+    if platform.machine() != "x86_64":
+        pytest.skip("these are x86's")
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("LABKIT_MARCH", march)
+    build.library.__wrapped__(*linear.FLAGS[kind])
 
 
 def gap(a, b):
     return (a - b).abs().max().item()
 
 
-@compiled
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("d_in,out", [(1, 1), (7, 16), (64, 33), (96, 48), (576, 100)])
-def test_linear(d_in, out, threads):
-    """All numbers of rows up to a block and beyond, outputs that do not fill a panel, with and
-    without bias, rows apart in memory.
+@pytest.fixture(params=[1, 2])
+def team(request):
+    """So many threads; `threads` of conftest.py makes it undone."""
+    torch.set_num_threads(request.param)
+
+
+def call(layer: linear.InPanels, x, add=None):
+    """The kernel as a plan calls it, with rows apart in memory and what is added; y where `add`
+    was.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        torch.manual_seed(0)
-        weight, bias = torch.randn(out, d_in), torch.randn(out)
-        panels = linear.to_panels(weight)
-        assert torch.equal(linear.from_panels(panels, out), weight)
-        for rows in [*range(1, 27), 61, 130]:
-            wide = torch.randn(rows, d_in + 3)
-            for x in (wide[:, :d_in], wide[:, :d_in].contiguous(), torch.randn(d_in, rows).t()):
-                for b in (None, bias):
-                    got = linear.multiply(x, panels, b, out)
-                    assert (
-                        got.shape == (rows, out)
-                        and gap(got, F.linear(x, weight, b)) < 1e-6 * d_in + 1e-5
-                    )
-            if rows < 8:
-                for kind in (torch.float16, torch.int8):  # fewer bits, widened on the way
-                    few, scale = (weight * 20).to(kind), torch.rand(out)
-                    expected = F.linear(x, few.float()) * scale + bias
-                    assert torch.equal(linear.from_panels(linear.to_panels(few), out), few)
-                    assert (
-                        gap(linear.multiply(x, linear.to_panels(few), bias, out, scale), expected)
-                        < 4e-5 * d_in
-                    )
-    finally:
-        torch.set_num_threads(before)
+    y = torch.full((len(x), layer.matrix.outputs), torch.nan) if add is None else add.clone()
+    pointers = x.data_ptr(), x.stride(0), len(x), add is not None and y.data_ptr(), y.data_ptr()
+    linear._alone(layer.kind)(layer.matrix, *pointers, torch.get_num_threads())
+    return y
+
+
+COUNTS = [*range(1, 28), 61, 130]  # of rows: up to a block and beyond
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("d_in,out", [(1, 1), (7, 16), (64, 33), (193, 48), (576, 100)])
+def test_linear(d_in, out, dtype, team):
+    """All numbers of rows, outputs that do not fill a panel, with and without bias and what is
+    added, rows apart in memory.
+    """
+    torch.manual_seed(0)
+    weight, bias = torch.randn(out, d_in).to(dtype), torch.randn(out)
+    panels = linear.to_panels(weight)
+    assert torch.equal(linear.from_panels(panels, out, d_in), weight)
+    with_bias = linear.InPanels.of(dtype, weight.shape, panels, bias=bias)
+    without = linear.InPanels.of(dtype, weight.shape, panels)
+    for rows in COUNTS:
+        wide = torch.randn(rows, d_in + 3)
+        wide[:, d_in:] = torch.nan  # what is not x is not read
+        add = torch.randn(rows, out)
+        for x in (wide[:, :d_in], wide[:, :d_in].contiguous()):
+            want = F.linear(x.double(), weight.double())
+            most = 1e-6 * d_in + 1e-5
+            assert gap(call(without, x), want) < most
+            assert gap(call(with_bias, x), want + bias) < most
+            assert gap(call(with_bias, x, add), want + bias + add) < most
+    x = torch.randn(d_in, 9).t()
+    assert gap(without.multiply(x), F.linear(x.double(), weight.double())) < most
+    assert without.multiply(x.bfloat16()).dtype == torch.bfloat16
+
+
+# -- whole numbers: weights of 8 and 4 bits ----------------------------------------------
+
+WHOLE = [("w8", False), ("w8a8", False), *((k, m) for k in ("w4", "w4a8") for m in (False, True))]
+
+
+class Whole:
+    """Random codes and scales of a kind, as a kernel reads them; and the naive twin in NumPy, whose
+    sums are of 64 bits.
+    """
+
+    def __init__(self, kind, minimum, out, d_in, seed=0):
+        rnd = np.random.default_rng(seed)
+        self.kind, self.four, self.shape = kind, "w4" in kind, (out, d_in)
+        self.levels = 127 if "a8" in kind else 32767
+        if kind == "w8":
+            self.levels = most_levels(d_in)
+        self.bias = rnd.standard_normal(out).astype(np.float32)
+        if self.four:
+            self.codes = rnd.integers(0, 16, self.shape, dtype=np.int16)
+            self.scale = rnd.uniform(-1, 1, (out, d_in // 32)).astype(np.float16)
+            self.minimum = -8 * self.scale
+            if minimum:
+                self.minimum = rnd.uniform(-9, 3, self.scale.shape).astype(np.float16)
+        else:
+            self.codes = rnd.integers(-127, 128, self.shape, dtype=np.int16)
+            self.scale = rnd.uniform(0, 1, out).astype(np.float32)
+        self.own_minimum = minimum
+
+    def layer(self, bias=True):
+        codes, scale = torch.tensor(self.codes), torch.tensor(self.scale)
+        kept = {"bias": torch.tensor(self.bias) if bias else None}
+        if self.four:
+            panels = linear.to_nibbles(codes)
+            assert np.array_equal(linear.from_nibbles(panels, *self.shape), self.codes)
+            scale = linear.to_panels(scale, self.kind)
+            if self.own_minimum:
+                kept["minimum"] = linear.to_panels(torch.tensor(self.minimum), self.kind)
+        else:
+            panels = linear.to_panels(codes.to(torch.int8), self.kind)
+            assert np.array_equal(linear.from_panels(panels, *self.shape), self.codes)
+        return linear.InPanels.of(self.kind, self.shape, panels, scale=scale, **kept)
+
+    def rounded(self, x):
+        """x [M,K] -> whole numbers [M,groups,K/groups] and what one is worth [M,groups,1]."""
+        x = x.reshape(len(x), -1, 32 if self.four else x.shape[1])
+        worth = np.abs(x).max(2, keepdims=True) * np.float32(1 / self.levels)
+        worth = np.maximum(worth, np.float32(1e-20))
+        return np.rint(x * (np.float32(1) / worth)).astype(np.int64), worth
+
+    def twin(self, x):
+        """Without the bias: [M,N], fp32 for 8 bits, rounded where the kernel rounds."""
+        numbers, worth = self.rounded(x)
+        w = self.codes.astype(np.int64).reshape(len(self.codes), *numbers.shape[1:])
+        sums = np.einsum("mgk,ngk->mng", numbers, w)
+        assert np.abs(sums).max() < 2**31
+        if not self.four:
+            return sums[..., 0].astype(np.float32) * self.scale * worth[..., 0]
+        lows = self.minimum.astype(float) * numbers.sum(2)[:, None]
+        return ((sums * self.scale.astype(float) + lows) * worth[:, None, :, 0]).sum(2)
+
+
+def spread(rows, d_in, seed=0):
+    """Rows of very different sizes."""
+    sizes = np.logspace(-3, 3, rows, dtype=np.float32)[:, None]
+    return np.random.default_rng(seed).standard_normal((rows, d_in)).astype(np.float32) * sizes
+
+
+@compiled
+@pytest.mark.parametrize("kind,minimum", WHOLE)
+@pytest.mark.parametrize("d_in,out", [(1, 1), (7, 16), (32, 33), (96, 48), (1536, 100)])
+def test_whole_numbers(d_in, out, kind, minimum, team):
+    """As the naive twin has it, with 8-bit weights bit by bit: all numbers of rows, sizes that fill
+    neither panel nor word, bias, what is added, rows apart in memory.
+    """
+    if "w4" in kind and d_in % 32:
+        pytest.skip("no groups of 32")
+    whole = Whole(kind, minimum, out, d_in)
+    layer, alone = whole.layer(), whole.layer(bias=False)
+    for rows in COUNTS:
+        wide = torch.full((rows, d_in + 3), torch.nan)
+        wide[:, :d_in] = torch.tensor(spread(rows, d_in, rows))
+        x, add = wide[:, :d_in], torch.randn(rows, out)
+        want = whole.twin(x.numpy())
+        if whole.four:
+            # a group's two products, in fp32, and their sum
+            size = np.abs(x.numpy()) @ np.abs(whole.codes).T.astype(float) + 9
+            size = size * 16 * 2**-24 * (d_in // 32 + 2)
+            assert (np.abs(call(alone, x).numpy() - want) <= size).all()
+        else:
+            size = np.abs(want) * 2**-22
+            assert np.array_equal(call(alone, x).numpy(), want)
+        want = want + whole.bias
+        assert (np.abs(call(layer, x).numpy() - want) <= size + 1e-6).all()
+        want = want + add.numpy()
+        assert (np.abs(call(layer, x, add).numpy() - want) <= size + 2e-6).all()
+
+
+@compiled
+@pytest.mark.parametrize("kind", ["w4", "w4a8"])
+def test_sums_of_a_group_are_exact(kind):
+    """Bit by bit, where a row has one group that is not zero, and no minimum."""
+    whole = Whole(kind, True, 48, 96)
+    whole.scale[:], whole.minimum[:] = 1, 0
+    for group in range(3):
+        x = spread(9, 96)
+        x.reshape(9, 3, 32)[:, [g for g in range(3) if g != group]] = 0
+        numbers, worth = whole.rounded(x)
+        sums = numbers[:, group] @ whole.codes.reshape(48, 3, 32)[:, group].T.astype(np.int64)
+        want = sums.astype(np.float32) * worth[:, group]
+        assert np.array_equal(call(whole.layer(bias=False), torch.tensor(x)).numpy(), want)
+
+
+@compiled
+@pytest.mark.parametrize("kind,minimum", WHOLE)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_no_sum_overflows(kind, minimum, sign):
+    """Every code and every activation is the largest there is."""
+    whole = Whole(kind, minimum, 32, 1536)
+    whole.codes[:] = 15 if whole.four else 127 * sign
+    x = np.full((5, 1536), sign, np.float32)
+    if whole.four:
+        whole.scale[:], whole.minimum[:] = 1, 1 if minimum else -8
+    assert np.allclose(call(whole.layer(bias=False), torch.tensor(x)), whole.twin(x), rtol=1e-5)
+
+
+@compiled
+@pytest.mark.parametrize("kind,minimum", WHOLE)
+def test_a_row_does_not_see_the_others(kind, minimum, team):
+    """Not by a bit, however many they are, and whatever is in them."""
+    layer = Whole(kind, minimum, 48, 96).layer()
+    x = torch.tensor(spread(130, 96))
+    alone = torch.cat([call(layer, row[None]) for row in x])
+    for rows in (2, 3, 4, 5, 8, 9, 27, 130):
+        assert torch.equal(call(layer, x[:rows]), alone[:rows])
+    x[2, 5], x[4, 6], x[6, 7], x[7], x[9] = 1e30, torch.inf, torch.nan, 0, 1e-30
+    y = call(layer, x)
+    others = [i for i in range(130) if i not in (2, 4, 6, 7, 9)]
+    assert torch.equal(y[others], alone[others])
+    assert y[[2, 7, 9]].isfinite().all() and not y[[4, 6]].isfinite().any()
+    assert torch.equal(y[7], layer.tensors[2])  # zeros: the bias
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_layer_says_what_a_kernel_reads(dtype):
+    """`matrix` is None before it is packed, and then all that a plan needs."""
+    layer = labkit.linear.Linear(48, 80, bias=True).requires_grad_(False).to(dtype)
+    x = torch.randn(5, 48).to(dtype)
+    assert layer.matrix() is None
+    want = F.linear(x.double(), layer.weight.double(), layer.bias.double())
+    layer.pack()
+    if layer.matrix() is None:
+        pytest.skip("this processor has another way")
+    function = linear.in_panels(layer.matrix().kind)
+    assert function is not None and layer.matrix().kind == dtype
+    assert gap(layer(x), want) < {torch.float32: 1e-5}.get(dtype, 2e-2)
+    assert gap(call(layer.matrix(), x.float()), want) < 1e-5
+    assert torch.equal(layer.dense(), layer.state_dict()["weight"])
 
 
 ROWS = 5

@@ -1,7 +1,5 @@
 """labkit's model equals transformers', whichever way the tokens are fed."""
 
-import time
-
 import pytest
 import torch
 
@@ -108,42 +106,39 @@ def test_packed_weights_change_rounding_only(name, own, monkeypatch):
     assert all(torch.equal(v, before[k]) for k, v in ours.state_dict().items())
 
 
-@pytest.mark.parametrize("few", ["packed", "padded", "plain"])
-def test_a_step_of_one_or_two_rows_is_the_same_in_every_layout(few, monkeypatch):
-    monkeypatch.setattr(linear, "missing", lambda *_: "switched off")
-    layer = labkit.linear.Linear(48, 80, bias=True)
-    rows = {n: torch.randn(n, 48, generator=torch.Generator().manual_seed(n)) for n in (1, 2, 3)}
-    exact = {n: torch.nn.functional.linear(x, layer.weight, layer.bias) for n, x in rows.items()}
-    layer.pack()
-    layer.layout.choose(few)
-    for n, expected in exact.items():
-        with torch.inference_mode():
-            got = layer(rows[n])
-        assert got.shape == expected.shape and gap(got, expected) < 1e-5
-    assert (layer.layout.plain is not None) == (few == "plain")
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("rows", [1, 2, lore.FEW, lore.FEW + 1])
+def test_blocks_multiply_many_rows_and_panels_beside_them_few(own, rows, monkeypatch):
+    """As bf16 is multiplied where the processor can; here in fp32, for which all have blocks."""
+    if own and linear.missing():
+        pytest.skip(linear.missing())
+    if not own:
+        monkeypatch.setattr(lore, "missing", lambda *_: "switched off")
+    layer = labkit.linear.Linear(48, 80, bias=True).requires_grad_(False)
+    x, weight = torch.randn(rows, 48), layer.weight
+    want = torch.nn.functional.linear(x, weight, layer.bias)
+    layer.layout = lore.Blocks(weight)
+    layer.weight = torch.nn.Parameter(layer.layout.lay(weight), requires_grad=False)
+    taken = []
+    if own:
+        multiply = layer.layout.few.multiply
+        layer.layout.few.multiply = lambda *a: taken.append(a) or multiply(*a)
+    with torch.inference_mode():
+        assert gap(layer(x), want) < 1e-5
+    assert bool(taken) == (own and rows <= lore.FEW)
+    assert (layer.matrix() is not None) == own and torch.equal(layer.dense(), weight)
 
 
-@pytest.mark.parametrize("fast", ["packed", "padded", "plain"])
-def test_packing_keeps_what_this_cpu_multiplies_fastest(fast, monkeypatch):
-    """How one row is multiplied is timed for each shape of matrix; the ordinary layout stays only
-    where it wins.
-    """
-
-    def multiply(x, weight, bias=None):
-        way = "plain" if not weight.is_mkldnn else "padded" if len(x) == 4 else "packed"
-        time.sleep(0 if way == fast else 1e-3)
-        return x
-
-    monkeypatch.setattr(linear, "missing", lambda *_: "switched off")
-    monkeypatch.setattr(lore, "through_blocks", multiply)
-    monkeypatch.setattr(lore.F, "linear", multiply)
-    mixer = labkit.GPT(labkit.presets["tiny"]).pack().blocks[0].mixer
-    for layer in (mixer.qkv, mixer.out):
-        assert (
-            layer.weight.is_mkldnn
-            and layer.layout.few == fast
-            and (layer.layout.plain is not None) == (fast == "plain")
-        )
+@pytest.mark.parametrize("bf16", [False, True])
+def test_layouts_go_by_what_the_processor_can(bf16, monkeypatch):
+    monkeypatch.setattr(lore, "has_bf16", lambda: bf16)
+    own = {d: not linear.missing(d) for d in (torch.float32, torch.bfloat16, torch.float16)}
+    got = {d: labkit.linear.best_layout(torch.ones(4, 4, dtype=d)) for d in own}
+    panels = {True: linear.Panels}
+    assert got[torch.float32] is panels.get(own[torch.float32], lore.Blocks)
+    assert got[torch.float16] is panels.get(own[torch.float16])
+    assert got[torch.bfloat16] is (lore.Blocks if bf16 else panels.get(own[torch.bfloat16]))
+    assert lore.faster_half() == ("bf16" if bf16 else "fp16") and lore.faster_half("cuda") == "bf16"
 
 
 @pytest.mark.parametrize(

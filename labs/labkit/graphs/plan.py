@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from labkit.caches import RingCache, SlotCache
 from labkit.ffn import SwiGLU
-from labkit.kernels import attention, build
+from labkit.kernels import attention, build, linear
 from labkit.mixers.attention import Attention
 from labkit.model import GPT, Block
 from labkit.ops import RMSNorm, rotations
@@ -181,12 +181,13 @@ class Plan:
         self._op(run, x, out, with_=self._floats(norm.weight), eps=norm.eps)
 
     def _linear(self, x: Tensor, layer, out="new", add=None, run: str = "multiply"):
-        kernel, matrix, tensors = layer.matrix()
-        self.kept += [matrix, tensors]
+        weight = layer.matrix()
+        self.kept.append(weight)
         if isinstance(out, str):
             out = self._buffer(f"{layer.out_features} outputs", layer.out_features)
         add_at = None if add is None else add.data_ptr()
-        self._op(run, x, out, add=add_at, with_=ctypes.addressof(matrix), linear=kernel)
+        kernel = ctypes.cast(linear.in_panels(weight.kind), c_void_p)
+        self._op(run, x, out, add=add_at, with_=ctypes.addressof(weight.matrix), linear=kernel)
         return out
 
     def _layer(self, mixer: Attention, cache: SlotCache) -> int:

@@ -15,6 +15,7 @@ struct matrix {
   const void *scale; /* fp32 [N], of each output, or what the format says; null where it has none */
   const float *bias; /* [N] or null */
   int64_t K, N;
+  const void *minimum; /* what code 0 stands for, where the format has it, or null */
 };
 
 /* y [M,N] = x [M,K] times a matrix, plus bias, plus `add` [M,N] unless it is null; row m of x is at
@@ -59,3 +60,8 @@ typedef void attend_kernel(const float *q, int64_t stride, int64_t H, float *out
 /* The key and the value [G,E] of the token at position p of a row go into their slot. */
 typedef void keep_kernel(const float *k, const float *v, const struct slots *c, int64_t row,
                          int64_t p);
+
+/* Ask memory for so many bytes from p on: those that a later step will want. */
+static inline void ask(const void *p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)p + i);
+}

@@ -1,134 +1,188 @@
 /* y = x w' + b, with the weight in panels: the layout that a processor's caches and vectors like.
 
-   A panel holds two vectors' worth of outputs, input by input: [K,PANEL]. For each input the two
+   A panel holds three vectors' worth of outputs, input by input: [K,PANEL]. For each input the
    vectors are loaded once and multiplied with that input of up to ROWS rows, whose sums stay in
    registers. So a decode reads the weight once, front to back, and a prompt uses a panel for many
-   rows while it is in the cache (Goto & van de Geijn 2008). The twin in torch is `F.linear`. */
+   rows while it is in the cache (Goto & van de Geijn 2008). The twin in torch is `F.linear`.
+
+   The weight is fp32, fp16 (-DHALF) or bf16 (-DBRAIN). Products and sums are fp32. */
+#pragma GCC optimize("no-associative-math") /* sums stay in the order that is written here */
 #include "kernels.h"
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
 #ifdef __AVX512F__
-enum { LANES = 16, ROWS = 12 }; /* 2 * ROWS sums, of 32 registers */
+enum { LANES = 16, ROWS = 8 }; /* VECTORS * ROWS sums, of 32 registers */
 #else
-enum { LANES = 8, ROWS = 6 }; /* of 16 */
+enum { LANES = 8, ROWS = 4 }; /* of 16 */
 #endif
 enum {
-  PANEL = 2 * LANES,
+  VECTORS = 3,
+  PANEL = VECTORS * LANES,
   CACHE = 128 << 10, /* bytes of x that stay in a core's cache while panels pass by */
-  AHEAD = 32         /* inputs from which on memory is asked for weights */
+#ifndef SLICE
+  SLICE = 192,       /* inputs of a panel that stay in the first cache while all rows pass by */
+#endif
+  AHEAD = 2048       /* bytes from which on memory is asked for weights */
 };
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4)));
 
 /* -- a vector of weights, widened on the way where they have fewer bits -------------- */
 
-#ifdef HALF
+/* bf16 are the upper halves of fp32. So two inputs of one output lie in one word, [K/2,PANEL,2]: a
+   shift widens the first, a mask the second. */
+#ifdef BRAIN
+enum { TOGETHER = 2, WIDEN = 2 };
+typedef uint32_t item;
+#elif defined HALF
+enum { TOGETHER = 1, WIDEN = 3 };
 typedef _Float16 item;
-#elif defined CODES
-typedef int8_t item;
 #else
+enum { TOGETHER = 1, WIDEN = INT32_MAX };
 typedef float item;
 #endif
 
-static inline vec load(const item *w) {
-#if !defined HALF && !defined CODES
-  return *(const vec *)w;
+static inline vec load(const item *w, int which) {
+#ifdef BRAIN
+  words both = *(const words *)w;
+  return (vec)(which ? both & 0xffff0000 : both << 16);
 #elif defined HALF && defined __AVX512F__
   return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)w));
 #elif defined HALF && defined __AVX2__
   return _mm256_cvtph_ps(_mm_loadu_si128((const void *)w));
-#elif defined CODES && defined __AVX512F__
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)w)));
-#elif defined CODES && defined __AVX2__
-  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)w)));
-#else
+#elif defined HALF
   vec x;
   for (int i = 0; i < LANES; i++) x[i] = w[i];
   return x;
+#else
+  return *(const vec *)w;
 #endif
 }
+
+/* So many inputs of a panel in fp32, [inputs,PANEL]: from WIDEN tiles on this is cheaper than on the
+   way. */
+static void widen(const item *w, int64_t inputs, float *wide) {
+  for (int64_t k = 0; k < inputs; k++)
+    for (int j = 0; j < PANEL; j += LANES)
+      *(vec *)(wide + k * PANEL + j) = load(w + k / TOGETHER * PANEL + j, k % TOGETHER);
+}
+
+/* A compiler that would load this again for every use keeps it in a register. */
+#ifdef __AVX2__
+#define KEEP(v) __asm__("" : "+v"(v))
+#else
+#define KEEP(v)
+#endif
 
 int64_t panel(void) { return PANEL; }
 
 /* -- a few rows by one panel --------------------------------------------------------- */
 
-/* One panel: its weights [K,PANEL], its outputs' scales and biases, and how many outputs it has. */
-struct panel {
+/* What a tile is made of: some rows of x, some inputs of a panel, as items or `wide`; what the sums
+   begin with (`before` [rows,N] or null, and `bias` or null); where `width` of them go. */
+struct part {
+  const float *x;
+  int64_t stride, inputs;
   const item *w;
-  vec scale[2], bias[2];
+  const float *wide, *before;
+  const vec *bias;
+  float *y;
+  int64_t N;
   int width;
+  const char *ahead; /* memory is asked for this, and `step` bytes further with every step */
+  int64_t step;
 };
 
-/* `rows` rows of x by a panel; `ahead`: weights to ask memory for meanwhile, or null. `rows` is a
-   constant where this is inlined, so the sums are registers. */
-static inline __attribute__((always_inline)) void tile(int rows, const float *x, int64_t stride,
-                                                       const struct panel *p, int64_t K,
-                                                       const float *add, float *y, int64_t N,
-                                                       const item *ahead) {
-  const item *w = p->w;
-  vec sum[ROWS][2];
-  for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = (vec){0};
-  for (int64_t k = 0; k < K; k++) {
-    for (int i = 0; ahead && i < PANEL; i += 64 / sizeof(item))
-      __builtin_prefetch(ahead + k * PANEL + i);
-    vec left = load(w + k * PANEL), right = load(w + k * PANEL + LANES);
-    for (int i = 0; i < rows; i++) {
-      sum[i][0] += x[i * stride + k] * left;
-      sum[i][1] += x[i * stride + k] * right;
-    }
+/* One input of `rows` rows times the panel's weights for it, added to the sums. */
+#define ADD_INPUT(k, weight) \
+  { \
+    vec v[VECTORS]; \
+    for (int j = 0; j < VECTORS; j++) { \
+      v[j] = weight; \
+      KEEP(v[j]); \
+    } \
+    for (int i = 0; i < rows; i++) \
+      for (int j = 0; j < VECTORS; j++) sum[i][j] += x[i * p.stride + (k)] * v[j]; \
   }
+
+/* `rows` and `wide` are constants where this is inlined, so the sums are registers. */
+static inline __attribute__((always_inline)) void tile(int rows, int wide, struct part p) {
+  vec sum[ROWS][VECTORS];
+  const float *x = p.x;
   for (int i = 0; i < rows; i++) {
-    vec before[2] = {{0}, {0}};
-    if (add) memcpy(before, add + i * N, sizeof(float) * p->width);
-    for (int j = 0; j < 2; j++) sum[i][j] = sum[i][j] * p->scale[j] + p->bias[j] + before[j];
-    memcpy(y + i * N, sum[i], sizeof(float) * p->width);
+    for (int j = 0; j < VECTORS; j++) sum[i][j] = (vec){0};
+    if (p.before) memcpy(sum[i], p.before + i * p.N, sizeof(float) * p.width);
+    for (int j = 0; p.bias && j < VECTORS; j++) sum[i][j] += p.bias[j];
   }
+  if (wide) {
+    for (int64_t k = 0; k < p.inputs; k++, p.wide += PANEL, p.ahead += p.step) {
+      ask(p.ahead, PANEL * sizeof(item) / TOGETHER);
+      ADD_INPUT(k, *(const vec *)(p.wide + j * LANES))
+    }
+  } else {
+    int64_t k = 0;
+    for (; k + TOGETHER <= p.inputs; k += TOGETHER, p.w += PANEL, p.ahead += p.step) {
+      ask(p.ahead, PANEL * sizeof(item));
+      ADD_INPUT(k, load(p.w + j * LANES, 0))
+      if (TOGETHER == 2) ADD_INPUT(k + 1, load(p.w + j * LANES, 1))
+    }
+    if (k < p.inputs) ADD_INPUT(k, load(p.w + j * LANES, 0))
+  }
+  for (int i = 0; i < rows; i++) memcpy(p.y + i * p.N, sum[i], sizeof(float) * p.width);
 }
 
-static void some(int rows, const float *x, int64_t stride, const struct panel *p, int64_t K,
-                 const float *add, float *y, int64_t N, const item *ahead) {
+static void some(int rows, struct part p) {
 #define CASE(n) \
   case n: \
-    tile(n, x, stride, p, K, add, y, N, ahead); \
+    if (p.wide) tile(n, 1, p); \
+    else tile(n, 0, p); \
     break;
   switch (rows) {
-    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-#if __AVX512F__
-    CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+    CASE(1) CASE(2) CASE(3) CASE(4)
+#ifdef __AVX512F__
+    CASE(5) CASE(6) CASE(7) CASE(8)
 #endif
   }
 }
 
 /* -- all rows by all panels ---------------------------------------------------------- */
 
-/* The panel that holds output n and those after it. */
-static inline struct panel panel_at(int64_t n, const struct matrix *m) {
-  const float *scale = m->scale;
-  struct panel p = {.w = (const item *)m->weight + n * m->K, .width = MIN(m->N - n, PANEL)};
-  for (int j = 0; j < 2; j++) p.scale[j] = 1 - (vec){0};
-  if (scale) memcpy(p.scale, scale + n, sizeof(float) * p.width);
-  if (m->bias) memcpy(p.bias, m->bias + n, sizeof(float) * p.width);
-  return p;
-}
-
-/* A `linear_kernel`: weight [panels,K,PANEL], the last one filled up; scale [N] or null. */
+/* A `linear_kernel`: weight [panels,K,PANEL], the last one filled up. */
 void linear(const struct matrix *w, const float *x, int64_t stride, int64_t M, const float *add,
             float *y) {
-  int64_t K = w->K, N = w->N, block = CACHE / (4 * K) / ROWS * ROWS;
+  int64_t K = w->K, N = w->N, steps = (K + TOGETHER - 1) / TOGETHER;
+  int64_t block = CACHE / (4 * K) / ROWS * ROWS;
   if (block < ROWS) block = ROWS;
+  float wide[SLICE * PANEL];
   for (int64_t from = 0; from < M; from += block) {
     int64_t rows = MIN(M - from, block), tiles = (rows + ROWS - 1) / ROWS;
     #pragma omp for schedule(static) nowait
     for (int64_t n = 0; n < N; n += PANEL) {
-      struct panel p = panel_at(n, w);
-      for (int64_t t = 0; t < tiles; t++) { /* of equal height */
-        int64_t m = from + rows * t / tiles, next = from + rows * (t + 1) / tiles, at = m * N + n;
-        /* A panel for one tile is read from memory, so ask early; one for several comes while the
-           last of them has the one before. */
-        const item *ahead = tiles == 1 ? p.w + AHEAD * PANEL : t == tiles - 1 ? p.w + K * PANEL : 0;
-        some(next - m, x + m * stride, stride, &p, K, add ? add + at : 0, y + at, N, ahead);
+      struct part p = {.stride = stride, .N = N, .width = MIN(N - n, PANEL)};
+      p.w = (const item *)w->weight + n * steps;
+      vec bias[VECTORS] = {{0}};
+      if (w->bias) memcpy(bias, w->bias + n, sizeof(float) * p.width);
+      for (int64_t k = 0; k < K; k += SLICE, p.w += SLICE / TOGETHER * PANEL) {
+        p.inputs = MIN(K - k, SLICE);
+        if (tiles >= WIDEN) {
+          widen(p.w, p.inputs, wide);
+          p.wide = wide;
+        }
+        p.bias = k ? 0 : bias;
+        int64_t bytes = p.inputs / TOGETHER * PANEL * sizeof(item);
+        p.step = PANEL * sizeof(item) / tiles / (p.wide ? TOGETHER : 1);
+        for (int64_t t = 0; t < tiles; t++) { /* of equal height */
+          int64_t m = from + rows * t / tiles, next = from + rows * (t + 1) / tiles;
+          p.x = x + m * stride + k;
+          p.y = y + m * N + n;
+          p.before = k ? p.y : add ? add + m * N + n : 0;
+          /* One tile asks for what it needs next; several, each for its part of the next slice. */
+          p.ahead = (const char *)p.w + (tiles > 1 ? bytes + bytes * t / tiles : AHEAD);
+          some(next - m, p);
+        }
       }
     }
   }

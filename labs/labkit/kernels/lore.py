@@ -7,14 +7,13 @@ it.
 
 from __future__ import annotations
 
-import math
 import platform
-import time
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from labkit.kernels.linear import InPanels, Panels, missing
 
 # -- one row: the calls are what costs ---------------------------------------------------
 
@@ -73,6 +72,16 @@ def multiplies_better_in_fp32(x: Tensor) -> bool:
     return x.dtype == torch.bfloat16 and x.device.type == "cpu" and len(x) > 32 and not has_bf16()
 
 
+def faster_half(device: str = "cpu") -> str:
+    """Which 16 bits are faster here: "bf16" where it is multiplied as it is, and "fp16" elsewhere.
+
+    Many rows then take half the time of fp32. For one row both are bytes to read, and equally fast
+    in panels; without arithmetic for bf16 they are no faster than fp32 for many, and fp16 keeps
+    three bits more of a weight.
+    """
+    return "bf16" if device != "cpu" or has_bf16() else "fp16"
+
+
 def has_blocks(dtype: torch.dtype) -> bool:
     """oneDNN has blocks for weights of this dtype, and this CPU arithmetic to go with them."""
     if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
@@ -80,66 +89,30 @@ def has_blocks(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and has_bf16())
 
 
+FEW = 16  # rows, for which a weight is read and hardly multiplied
+
+
 class Blocks:
     """A `Linear`'s weight in the blocks that oneDNN would otherwise make at every call.
 
-    A step of one or two rows is a case of its own. `few` says whether it goes through the blocks as
-    they are ("packed"), is "padded" to four rows (on AMD's Zen 4 four rows take *less* time than
-    one), or goes through a "plain" copy kept beside them (faster on older Intel).
+    What is read for a few rows goes through panels of our own, kept beside the blocks: twice the
+    memory, and without a compiler there are none.
     """
 
     def __init__(self, weight: Tensor):
-        self.plain: Tensor | None = weight
-        self.few = "packed"
+        self.few = None if missing(weight.dtype) else Panels(weight)
+        self.panels = self.few and self.few.lay(weight)
 
     def lay(self, weight: Tensor) -> Tensor:
         return torch.ops.mkldnn._reorder_linear_weight(weight, None)
 
+    def matrix(self, weight: Tensor, bias: Tensor | None) -> InPanels | None:
+        return self.few and self.few.matrix(self.panels, bias)
+
     def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if len(x) > 2 or self.few == "packed":
-            return through_blocks(x, weight, bias)
-        if self.few == "plain":
-            return F.linear(x, self.plain, bias)
-        four = F.pad(x, (0, 0, 0, 4 - len(x)))
-        return through_blocks(four, weight, bias)[: len(x)]
+        if self.few and len(x) <= FEW:
+            return self.few.multiply(x, self.panels, bias)
+        return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
 
     def dense(self, weight: Tensor) -> Tensor:
         return weight.to_dense()
-
-    def matrix(self, weight: Tensor, bias: Tensor | None) -> None:
-        """No kernel of ours reads it."""
-
-    def choose(self, few: str) -> None:
-        """How one or two rows go from now on; the plain copy is dropped where it is not used."""
-        self.few = few
-        if few != "plain":
-            self.plain = None
-
-
-def through_blocks(x: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise.default(x, blocks, bias, "none", [], "")
-
-
-def settle(layers: list) -> None:
-    """Choose for all `layers`, whose weights are blocks of one shape, how few rows go."""
-    few = fastest_for_few(layers)
-    for layer in layers:
-        layer.layout.choose(few)
-
-
-def fastest_for_few(layers: list, rounds: int = 4) -> str:
-    """How this CPU multiplies one row fastest, over all `layers` in turn: "packed", "padded" or
-    "plain" (see `Blocks`).
-
-    The ordinary layout must win by 5 %, because it costs the memory of a second copy.
-    """
-    row = torch.ones(1, layers[0].in_features, dtype=layers[0].weight.dtype)
-    best = {"packed": math.inf, "padded": math.inf, "plain": math.inf}
-    for few in [*best] * rounds:  # interleaved, so that a busy moment hits all
-        start = time.perf_counter()
-        for layer in layers:
-            layer.layout.few = few
-            layer(row)
-        best[few] = min(best[few], time.perf_counter() - start)
-    best["plain"] /= 0.95
-    return min(best, key=lambda few: best[few])

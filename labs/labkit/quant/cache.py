@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from labkit.caches import Cache, make_cache
-from labkit.quant.linear import row_digits
+from labkit.quant.linear import row_codes
 from labkit.step import Step
 
 SCALE = 4  # bytes
@@ -57,8 +57,8 @@ def encode(x: Tensor) -> Tensor:
     """[..., E] -> int8 [..., E + 4]: codes in -127 … 127, then the vector's fp32 scale as four
     bytes.
     """
-    rows, scale = row_digits(x.reshape(-1, x.shape[-1]).float(), 1)
-    stored = torch.cat([rows.round_().to(torch.int8), scale.view(torch.int8)], 1)
+    rows, scale = row_codes(x.reshape(-1, x.shape[-1]).float())
+    stored = torch.cat([rows.to(torch.int8), scale.view(torch.int8)], 1)
     return stored.view(*x.shape[:-1], -1)
 
 

@@ -8,27 +8,27 @@ from fnmatch import fnmatch
 import torch
 from torch import nn
 
-from labkit import bench
 from labkit.config import UnknownName
 from labkit.linear import Linear
 from labkit.model import GPT
-from labkit.quant.linear import KINDS, FewBits, FewBitsEmbedding, kernel_names, row_digits
+from labkit.quant.linear import KINDS, FewBits, FewBitsEmbedding, kernel_names, row_codes
 from labkit.step import Step
+
+# the head is the largest matrix, and its outputs are the logits: it stays at 8 bits
+HEADS = {"int4": "int8", "int4min": "int8", "w4a8": "w8a8", "w4a8min": "w8a8"}
 
 
 @torch.inference_mode()
-def quantize(
-    model: GPT, kind: str, *, only=("*",), skip=(), rows: int = 1, kernel: str | None = None
-) -> GPT:
+def quantize(model: GPT, kind: str, *, only=("*",), skip=(), kernel: str | None = None) -> GPT:
     """The same model, changed in place: its `Linear`s compute in few bits, and `model.quantisation`
     says which and how.
 
-    kind: "w8a8" (8-bit weights, and activations with a scale per row), "int8" (8-bit weights only),
-    "int4" (4-bit weights in groups of 32), "fp16" (16-bit weights, sums in fp32). only, skip: names
+    kind: "fp16" (16-bit weights, sums in fp32), "int8" (8-bit weights), "w8a8" (and 8-bit
+    activations), "int4" (4-bit weights in groups of 32), "int4min" (with a minimum for each group),
+    "w4a8", "w4a8min" (and 8-bit activations). Of 4-bit kinds the head has 8 bits. only, skip: names
     of layers, with wildcards, such as `"blocks.11.ffn.down"` or `"head"`; layers already quantised
-    stay as they are, so kinds are mixed by calling twice. The kernel is the fastest here for steps
-    of `rows` tokens, unless named. Raises ValueError for an unknown kind or kernel, or a name that
-    fits no layer.
+    stay as they are, so kinds are mixed by calling twice. kernel: the first of `kernel_names`
+    unless named. Raises ValueError for an unknown kind or kernel, or a name that fits no layer.
     """
     if kind not in KINDS:
         raise UnknownName("quantisation", kind, KINDS)
@@ -48,16 +48,14 @@ def quantize(
         for n, m in linear.items()
         if isinstance(m, Linear) and fits(n, only) and not fits(n, skip)
     }
-    best, new = float("inf"), {}
-    for name in [kernel] if kernel else [k for k in known if k != "plain"] or known:
-        made = {n: KINDS[kind](layer, layer.dense(), kind, name) for n, layer in chosen.items()}
-        took = _seconds([*made.values()], rows, model.device)
-        # kernels are listed in order of preference: a later one has to win clearly
-        if took < 0.9 * best:
-            best, new = took, made
-    for name, layer in new.items():
+    new = {}
+    for name, layer in chosen.items():
+        its = HEADS.get(kind, kind) if name == "head" else kind
+        new[name] = KINDS[its](
+            layer, layer.dense(), its, kernel or kernel_names(its, model.device.type)[0]
+        )
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)
+        setattr(model.get_submodule(parent), child, new[name])
     if "head" in new and model.config.tie_embeddings and isinstance(model.embed, nn.Embedding):
         # the head has its own codes now; rows of the shared matrix are only looked up
         model.embed = FewBitsEmbedding(model.embed, kind)
@@ -74,14 +72,6 @@ def quantize(
     return model
 
 
-def _seconds(layers: list, rows: int, device) -> float:
-    """One pass over all layers in turn, so that no processor's cache holds the weights."""
-    inputs = {m.in_features: torch.randn(rows, m.in_features, device=device) for m in layers}
-    return bench.measure(
-        lambda: [m(inputs[m.in_features]) for m in layers], repeats=3, device=str(device)
-    ).median
-
-
 @torch.inference_mode()
 def calibrate(model: GPT, ids: list[int]) -> dict[str, dict]:
     """What 8-bit activations would do to each `Linear` on a text: `largest` |input|, also per
@@ -94,14 +84,14 @@ def calibrate(model: GPT, ids: list[int]) -> dict[str, dict]:
 
     def watch(name, layer, inputs):
         x, w = inputs[0].float(), layer.dense().float()
-        whole, (rows, scale) = x.abs().max() / 127, row_digits(x, 1)
+        whole, (rows, scale) = x.abs().max() / 127, row_codes(x)
         error = lambda rounded: (
             (((rounded - x) @ w.T).norm(dim=1) / (x @ w.T).norm(dim=1)).median().item()
         )
         found[name] = {
             "largest": x.abs().max().item(),
             "channels": x.abs().amax(0),
-            "per_row": error(rows.round() * scale),
+            "per_row": error(rows * scale),
             "per_tensor": error((x / whole).round() * whole),
         }
 

@@ -1,17 +1,25 @@
 """Linear layers in few bits. Each has the call of `linear.Linear`: x [N,in] -> [N,out].
 
-**Weights** take 8 bits, one scale per output channel, 4 bits, one scale per 32 inputs, or 16 bits
-as they are. **Activations** take 8 bits with one scale per row, so that what a request gets does
-not depend on who else is in the batch: in whole numbers not even by a last bit. Under 16-bit
-weights they stay in fp32, and so do the sums: half the bytes, on processors that multiply no bf16
-too.
+**Weights** take 16 bits as they are; 8 bits with a scale for each output; or 4 bits with a scale
+for every 32 inputs, and where the kind ends in "min" a minimum too: 16 values from there on, not
+from -8 scales on.
 
-The processor's 8-bit unit (VNNI) multiplies whole numbers by whole numbers; an 8-bit weight by a
-32-bit activation it cannot. So *weight-only* INT8 uses it twice. A row becomes two digits, as in
-long multiplication: `x @ w = (high @ w + low @ w / 254) * scale`. That is sixteen bits of
-activation at the price of twice the rows, which costs nothing while reading the weights is what
-takes time. Processors without VNNI add pairs of products in sixteen bits: they get digits of seven
-bits, whose pairs fit.
+**Activations** come and go in fp32 or the model's dtype, and under 16-bit weights they stay as they
+are. Under fewer bits they are rounded as well, to whole numbers with a scale of their own: one for
+each row, or under 4-bit weights for every 32 inputs. A sum of products is then a sum of whole
+numbers, which has no order. So what a request gets does not depend on who else is in the batch, not
+even by a last bit. How many bits they are rounded to is what the names of kinds tell:
+
+* "int8", "int4", "int4min": as many as their sums have room for in 32 bits, 13 and more. It is the
+  weights that are quantised.
+* "w8a8", "w4a8", "w4a8min": 8. A processor multiplies twice as many of those at once.
+
+One user waits for weights to be read, and 8 or 4 bits of them are a half and a quarter of 16.
+Many wait for products, and the narrower the whole numbers, the more of them fit into a register.
+
+The kernels that do so are our own (`kernels/whole.c`). Beside them stands `plain`, in torch: the
+weights multiplied out, the activations rounded and multiplied out, and `F.linear` of the two. It
+runs on every device and says what the others compute.
 """
 
 from __future__ import annotations
@@ -23,11 +31,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labkit.kernels.linear import missing, multiply, to_panels
+from labkit.kernels.linear import (
+    InPanels,
+    from_nibbles,
+    from_panels,
+    missing,
+    to_nibbles,
+    to_panels,
+)
 
 TINY = 1e-20  # so that a row of zeros has a scale
 GROUP = 32  # inputs that share the scale of a 4-bit weight
-DIGITS = {"w8a8": 1, "int8": 2}  # of a row of activations
+
+
+# -- numbers to codes --------------------------------------------------------------------
 
 
 def channel_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,254 +55,285 @@ def channel_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale[:, None]).round_().to(torch.int8), scale
 
 
-def group_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight [out,in] -> codes [out,in] int8 in -7 … 7 and scale [out,in/32] bf16.
+def group_codes(weight: Tensor, minimum: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """weight [out,in] -> codes [out,in] uint8 in 0 … 15, scale and minimum [out,in/32] fp16:
+    `weight ~ codes * scale + minimum`.
 
-    ValueError if rows do not split into groups.
+    Without a minimum of their own, groups start at -8 scales, and the largest |weight| of a group
+    gets that code, whatever its sign: so the scale may be negative. ValueError if rows do not split
+    into groups.
     """
     if weight.shape[1] % GROUP:
         raise ValueError(f"rows of {weight.shape[1]} inputs do not split into groups of {GROUP}")
     groups = weight.unflatten(1, (-1, GROUP))
-    scale = (groups.abs().amax(2).clamp_min(TINY) / 7).bfloat16()
-    codes = (groups / scale.float()[..., None]).round_().clamp_(-7, 7).to(torch.int8)
-    return codes.flatten(1), scale
+    if minimum:
+        low, high = groups.aminmax(dim=2)
+        scale, low = ((high - low) / 15).half(), low.half()
+    else:
+        largest = groups.gather(2, groups.abs().argmax(2, keepdim=True)).squeeze(2)
+        scale = (largest / -8).half()
+        low = scale * -8
+    step = torch.where(scale == 0, 1, scale.float())[..., None]
+    codes = ((groups - low.float()[..., None]) / step).round_().clamp_(0, 15)
+    return codes.to(torch.uint8).flatten(1), scale, low
 
 
-def row_digits(x: Tensor, digits: int, levels: int = 127) -> tuple[Tensor, Tensor]:
-    """x [N,in] -> its `digits` stacked, numbers in -levels … levels yet to be rounded
-    [digits*N,in], and each row's scale [N,1].
+def group_values(codes: Tensor, scale: Tensor, minimum: Tensor) -> Tensor:
+    """The weight [out,in] fp32 that `group_codes` stands for."""
+    groups = codes.unflatten(1, (-1, GROUP)) * scale.float()[..., None]
+    return (groups + minimum.float()[..., None]).flatten(1)
+
+
+def row_codes(x: Tensor, levels: int = 127) -> tuple[Tensor, Tensor]:
+    """x [...,in] fp32 -> whole numbers [...,in] in -levels … levels, still in fp32, and what one is
+    worth, [...,1].
     """
-    scale = x.abs().amax(1, keepdim=True).mul_(1 / levels).clamp_min_(TINY)
-    x = x / scale
-    if digits == 1:
-        return x, scale
-    high = x.round()
-    return torch.cat([high, x.sub_(high).mul_(2 * levels)]), scale
+    worth = x.abs().amax(-1, keepdim=True).mul_(1 / levels).clamp_min_(TINY)
+    return (x * worth.reciprocal()).round_(), worth
 
 
-class Plain:
-    """What the fast kernels compute, in floating point: rows [M,in] of -levels … levels, rounded,
-    by codes, by the channels' scale.
-
-    Exact while sums stay below 2^24; slow, and right everywhere.
+def most_levels(d_in: int) -> int:
+    """The largest whole number for activations whose products with 8-bit weights, so many of them,
+    sum up to 32 bits at most.
     """
-
-    levels = 127  # the largest digit of a row
-    whole = True  # False: activations are taken as they are
-
-    def __init__(self, codes: Tensor, scale: Tensor):
-        self.codes = codes
-        self.scale = scale
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        return F.linear(rows.round(), self.codes.to(rows.dtype)) * self.scale
+    return min((2**31 - 1) // (127 * d_in), 32767)
 
 
-class Int8Pack(Plain):
-    """torch's weight-only kernel: activations in bf16, codes widened on the way.
-
-    For processors without an 8-bit unit. It is slow for many rows: a prompt has its codes widened
-    once, and an ordinary product.
-    """
-
-    whole = False
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        if len(rows) > 16:
-            return F.linear(rows, self.codes.to(rows.dtype)).mul_(self.scale)
-        return torch._weight_int8pack_mm(rows.bfloat16(), self.codes, self.scale.bfloat16()).float()
-
-
-class Panels(Plain):
-    """Our own kernel (`kernels/linear.c`), for weights only: activations as they are, codes widened
-    in registers.
-    """
-
-    whole = False
-
-    def __init__(self, codes: Tensor, scale: Tensor):
-        self.panels = to_panels(codes)
-        self.scale = scale.contiguous()
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        return multiply(rows, self.panels, None, len(self.scale), self.scale)
-
-
-class FBGEMM(Plain):
-    """FBGEMM's packed weight: rounding, product and scale in one call.
-
-    Fastest where the processor has VNNI.
-    """
-
-    def __init__(self, codes: Tensor, scale: Tensor):
-        before = torch.backends.quantized.engine
-        torch.backends.quantized.engine = "fbgemm"
-        zeros = torch.zeros(len(scale), dtype=torch.long)
-        with warnings.catch_warnings():
-            # a later torch will not have it; then `kernels` leaves it out
-            warnings.simplefilter("ignore")
-            weight = torch._make_per_channel_quantized_tensor(codes, scale.double(), zeros, 0)
-        self.packed = torch.ops.quantized.linear_prepack(weight, None)
-        torch.backends.quantized.engine = before
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            rows, 1.0, self.levels + 1, self.packed
-        )
-
-
-class FBGEMM7(FBGEMM):
-    """The same with digits of seven bits: 127 * 127 * 2 fits sixteen bits, so that nothing
-    saturates without VNNI.
-    """
-
-    levels = 63
-
-
-KERNELS = {
-    "panels": Panels,
-    "fbgemm": FBGEMM,
-    "fbgemm7": FBGEMM7,
-    "int8pack": Int8Pack,
-    "plain": Plain,
-}
-
-
-@functools.cache
-def kernel_names(kind: str, device: str = "cpu") -> list[str]:
-    """The kernels that run here and are right, in order of preference.
-
-    Right also on numbers so large that a 16-bit sum of two products overflows: without VNNI,
-    processors add pairs in 16 bits and saturate, wrong in silence, so it is tried out.
-    """
-    if kind == "int4":
-        packed = device == "cpu" and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
-        return ["int4pack", "plain"] if packed else ["plain"]
-    if kind == "fp16":
-        there = {
-            "panels": not missing(torch.float16),
-            "fbgemm": "fbgemm" in torch.backends.quantized.supported_engines,
-        }
-        return [name for name in there if there[name] and device == "cpu"] + ["plain"]
-    right = [name for name in KERNELS if _is_right(name, device)]
-    if kind != "int8":  # activations are rounded as well
-        right = [name for name in right if KERNELS[name].whole]
-    if "fbgemm" in right and "fbgemm7" in right:  # seven bits are for processors without VNNI
-        right.remove("fbgemm7")
-    return right
-
-
-def _is_right(name: str, device: str) -> bool:
-    """The kernel runs here, and gives what `Plain` gives at the ends of the range."""
-    kernel = KERNELS[name]
-    if kernel is Panels and (device != "cpu" or missing(torch.int8)):
-        return False
-    codes = torch.full((64, 64), 127, dtype=torch.int8, device=device)
-    codes[1::2] = -127
-    scale = torch.ones(64, device=device)
-    rows = torch.full((32, 64), float(kernel.levels), device=device)
-    try:
-        got = kernel(codes, scale)(rows)
-    except (RuntimeError, AttributeError):  # not in this torch, or not for this device
-        return False
-    return torch.allclose(got, Plain(codes, scale)(rows), rtol=0 if kernel.whole else 1e-2)
+# -- layers ------------------------------------------------------------------------------
 
 
 class FewBits(nn.Module):
-    """What the layers below share: sizes, bias, and that a dtype comes out as it went in."""
+    """What the layers below share: sizes, bias, and that a dtype comes out as it went in.
 
-    def __init__(self, layer: nn.Linear, kind: str, kernel: str):
+    A layer keeps its codes as its kernel wants them: in "panels", or "plain". `nbytes` counts what
+    the format needs.
+    """
+
+    nbytes: int
+
+    def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
         super().__init__()
-        self.in_features = layer.in_features
-        self.out_features = layer.out_features
+        self.out_features, self.in_features = self.shape = tuple(weight.shape)
         self.bias = layer.bias
         self.kind = kind
         self.kernel = kernel
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.multiply(x.float()).to(x.dtype)
-        return y if self.bias is None else y + self.bias
+        if matrix := self.matrix():
+            return matrix.multiply(x)
+        y = self.multiply(x.float())
+        return (y if self.bias is None else y + self.bias).to(x.dtype)
 
+    def matrix(self) -> InPanels | None:
+        """What our kernels read of this layer, as `linear.Linear.matrix` has it; None where it is
+        multiplied in another way.
+        """
+        raise NotImplementedError
 
-class Int8Linear(FewBits):
-    """INT8 weights; activations of one digit ("w8a8") or two ("int8", close to exact).
+    def dense(self) -> Tensor:
+        """The weight [out,in] fp32 that is multiplied by."""
+        raise NotImplementedError
 
-    A byte a weight, four more a channel.
-    """
-
-    def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
-        super().__init__(layer, kind, kernel)
-        codes, scale = channel_codes(weight.float())
-        self.matmul = KERNELS[kernel](codes, scale)
-        self.nbytes = codes.nbytes + scale.nbytes
-
-    def multiply(self, x: Tensor) -> Tensor:
-        if not self.matmul.whole:
-            return self.matmul(x)
-        rows, scale = row_digits(x, DIGITS[self.kind], self.matmul.levels)
-        y = self.matmul(rows)
-        if len(y) > len(x):  # the second digit counts less
-            y = torch.add(y[: len(x)], y[len(x) :], alpha=0.5 / self.matmul.levels)
-        return y.mul_(scale)
-
-
-class Int4Linear(FewBits):
-    """INT4 weights in groups of 32 with a 16-bit scale: 4.5 bits a weight.
-
-    Activations are rounded to bf16. torch's kernel wants a zero beside every scale, which makes 5
-    bits in its memory, and outputs in sixteens.
-    """
-
-    def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
-        super().__init__(layer, kind, kernel if layer.out_features % 16 == 0 else "plain")
-        codes, scale = group_codes(weight.float())
-        self.nbytes = codes.numel() // 2 + scale.nbytes
-        if self.kernel == "int4pack":
-            self.codes = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int() + 8, 1)
-            self.scale = torch.stack([scale.T, torch.zeros_like(scale.T)], 2).contiguous()
-        else:
-            # two to a byte
-            self.codes = codes[:, ::2] + 8 | codes[:, 1::2] + 8 << 4
-            self.scale = scale
+    def rounded(self, x: Tensor) -> Tensor:
+        """x [N,in] fp32 as it is multiplied."""
+        return x
 
     def multiply(self, x: Tensor) -> Tensor:
-        x = x.bfloat16()
-        if self.kernel == "int4pack":
-            multiply_int4 = torch.ops.aten._weight_int4pack_mm_for_cpu
-            return multiply_int4(x, self.codes, GROUP, self.scale).float()
-        codes = torch.stack([self.codes & 15, self.codes >> 4 & 15], 2)  # [out,in/2,2]
-        codes = codes.view(self.out_features, -1, GROUP) - 8
-        weight = (codes * self.scale[..., None]).flatten(1)
-        return F.linear(x.float(), weight.float()).bfloat16().float()
+        """The plain way: x [N,in] fp32 -> [N,out] fp32, without the bias."""
+        return F.linear(self.rounded(x), self.dense())
 
 
 class FP16Linear(FewBits):
-    """FP16 weights, widened on the way into products and sums in fp32, by our own kernel or
-    FBGEMM's (Khudia et al. 2021).
+    """FP16 weights, widened on the way into products and sums in fp32; where there is no compiler,
+    by FBGEMM (Khudia et al. 2021).
 
     Weights beyond 65,504 are cut there.
     """
 
     def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
-        super().__init__(layer, kind, kernel)
+        super().__init__(layer, weight, kind, kernel)
         half = weight.float().clamp(-65504, 65504).half()
         self.nbytes = half.nbytes
-        if kernel == "panels":
-            self.weight = to_panels(half)
-        elif kernel == "fbgemm":
-            self.weight = torch.ops.quantized.linear_prepack_fp16(half.float(), None)
+        if kernel == "fbgemm":
+            self.packed = torch.ops.quantized.linear_prepack_fp16(half.float(), None)
         else:
-            self.weight = half
+            self.weight = to_panels(half) if kernel == "panels" else half
+
+    def matrix(self) -> InPanels | None:
+        if self.kernel == "panels":
+            return InPanels.of(torch.float16, self.shape, self.weight, bias=self.bias)
+
+    def dense(self) -> Tensor:
+        if self.kernel == "fbgemm":
+            return torch.ops.quantized.linear_unpack_fp16(self.packed)[0]
+        half = from_panels(self.weight, *self.shape) if self.kernel == "panels" else self.weight
+        return half.float()
 
     def multiply(self, x: Tensor) -> Tensor:
-        if self.kernel == "panels":
-            return multiply(x, self.weight, None, self.out_features)
         if self.kernel == "fbgemm":
-            return torch.ops.quantized.linear_dynamic_fp16.default(x, self.weight)
-        return F.linear(x, self.weight.float())
+            return torch.ops.quantized.linear_dynamic_fp16.default(x, self.packed)
+        return super().multiply(x)
 
 
-KINDS = {"fp16": FP16Linear, "int8": Int8Linear, "w8a8": Int8Linear, "int4": Int4Linear}
+class Int8Linear(FewBits):
+    """INT8 weights: a byte each, and four more an output.
+
+    Where there is no compiler, FBGEMM multiplies 8 bits by 8 bits if the processor can (VNNI), and
+    torch's weight-only kernel 8 bits by bf16.
+    """
+
+    def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
+        super().__init__(layer, weight, kind, kernel)
+        self.levels = 127 if kind == "w8a8" else most_levels(self.in_features)
+        codes, self.scale = channel_codes(weight.float())
+        self.nbytes = codes.nbytes + self.scale.nbytes
+        if kernel == "panels":
+            self.panels = to_panels(codes, PANELS[kind])
+        else:
+            self.plain = codes
+        if kernel == "fbgemm":
+            self.packed = fbgemm(codes, self.scale)
+
+    def codes(self) -> Tensor:
+        """[out,in] int8, -127 … 127."""
+        return from_panels(self.panels, *self.shape) if self.kernel == "panels" else self.plain
+
+    def matrix(self) -> InPanels | None:
+        if self.kernel == "panels":
+            kind = PANELS[self.kind]
+            return InPanels.of(kind, self.shape, self.panels, scale=self.scale, bias=self.bias)
+
+    def dense(self) -> Tensor:
+        return self.codes() * self.scale[:, None]
+
+    def rounded(self, x: Tensor) -> Tensor:
+        codes, worth = row_codes(x, self.levels)
+        return codes * worth
+
+    def multiply(self, x: Tensor) -> Tensor:
+        if self.kernel == "fbgemm":
+            codes, worth = row_codes(x)
+            return worth * torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+                codes, 1.0, 128, self.packed
+            )
+        if self.kernel == "int8pack" and len(x) <= 16:  # many rows, it takes one by one
+            scale = self.scale.bfloat16()
+            return torch._weight_int8pack_mm(x.bfloat16(), self.plain, scale).float()
+        return super().multiply(x)
+
+
+def fbgemm(codes: Tensor, scale: Tensor):
+    """An 8-bit weight as FBGEMM packs it."""
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = "fbgemm"
+    zeros = torch.zeros(len(scale), dtype=torch.long)
+    with warnings.catch_warnings():
+        # a later torch will not have it; then `kernel_names` leaves it out
+        warnings.simplefilter("ignore")
+        weight = torch._make_per_channel_quantized_tensor(codes, scale.double(), zeros, 0)
+    packed = torch.ops.quantized.linear_prepack(weight, None)
+    torch.backends.quantized.engine = before
+    return packed
+
+
+class Int4Linear(FewBits):
+    """INT4 weights in groups of 32 with a 16-bit scale, 4.5 bits a weight, or with a 16-bit minimum
+    too, 5 bits.
+
+    Inputs come in groups of 32, or it is a ValueError.
+    """
+
+    def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
+        super().__init__(layer, weight, kind, kernel)
+        self.levels = 127 if "a8" in kind else 32767
+        codes, self.scale, self.minimum = group_codes(weight.float(), kind.endswith("min"))
+        self.nbytes = codes.numel() // 2 + self.scale.nbytes
+        if kind.endswith("min"):
+            self.nbytes += self.minimum.nbytes
+        if kernel == "panels":
+            self.panels = to_nibbles(codes)
+            self.scale, self.minimum = (to_panels(s, "w4") for s in (self.scale, self.minimum))
+        else:
+            self.plain = codes[:, ::2] | codes[:, 1::2] << 4  # two to a byte
+
+    def codes(self) -> Tensor:
+        """[out,in] uint8, 0 … 15."""
+        if self.kernel == "panels":
+            return from_nibbles(self.panels, *self.shape)
+        return torch.stack([self.plain & 15, self.plain >> 4], 2).flatten(1)
+
+    def matrix(self) -> InPanels | None:
+        if self.kernel == "panels":
+            return InPanels.of(
+                PANELS[self.kind],
+                self.shape,
+                self.panels,
+                scale=self.scale,
+                bias=self.bias,
+                minimum=self.minimum if self.kind.endswith("min") else None,
+            )
+
+    def dense(self) -> Tensor:
+        scale, minimum = self.scale, self.minimum
+        if self.kernel == "panels":
+            groups = self.out_features, self.in_features // GROUP
+            scale, minimum = from_panels(scale, *groups), from_panels(minimum, *groups)
+        return group_values(self.codes(), scale, minimum)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        codes, worth = row_codes(x.unflatten(1, (-1, GROUP)), self.levels)
+        return (codes * worth).flatten(1)
+
+
+KINDS = {
+    "fp16": FP16Linear,
+    "int8": Int8Linear,
+    "w8a8": Int8Linear,
+    "int4": Int4Linear,
+    "int4min": Int4Linear,
+    "w4a8": Int4Linear,
+    "w4a8min": Int4Linear,
+}
+# which of `kernels.linear.FLAGS` reads them
+PANELS = {
+    "fp16": torch.float16,
+    "int8": "w8",
+    "w8a8": "w8a8",
+    "int4": "w4",
+    "int4min": "w4",
+    "w4a8": "w4a8",
+    "w4a8min": "w4a8",
+}
+# where there is no C compiler: of torch, for some processors
+OTHERS = {"fp16": ("fbgemm",), "int8": ("int8pack",), "w8a8": ("fbgemm",)}
+
+
+@functools.cache
+def kernel_names(kind: str, device: str = "cpu") -> list[str]:
+    """The kernels that run here and are right, the fastest first.
+
+    Right also on numbers so large that a 16-bit sum of two products overflows: without VNNI, some
+    processors add pairs in 16 bits and saturate, wrong in silence, so it is tried out.
+    """
+    if device != "cpu":
+        return ["plain"]
+    names = ["panels"] if not missing(PANELS[kind]) else []
+    return [name for name in [*names, *OTHERS.get(kind, ())] if _is_right(kind, name)] + ["plain"]
+
+
+def _is_right(kind: str, kernel: str) -> bool:
+    """The kernel runs here, and gives what "plain" gives at the ends of the range."""
+    layer = nn.Linear(64, 64, bias=False, dtype=torch.float32)
+    weight = torch.full((64, 64), 127.0)
+    weight[1::2] = -127.0
+    weight[:, ::GROUP] *= -1  # the other end of a group
+    rows = torch.full((32, 64), 127.0)
+    rows[1::2] = -127.0
+    try:
+        got, want = (KINDS[kind](layer, weight, kind, name)(rows) for name in (kernel, "plain"))
+    except (RuntimeError, AttributeError):  # not in this torch, or not for this processor
+        return False
+    return torch.allclose(got, want, rtol=1e-2 if kernel == "int8pack" else 1e-5)
 
 
 class FewBitsEmbedding(nn.Module):
