@@ -27,7 +27,9 @@ def states(page):
     page.wait_for_timeout(100)  # what scrolls only now becomes a stop of the Tab key
     yield "folds open", "article details"
     for lock in page.get_by_role("button", name="Lock my prediction").all():
-        answer = lock.locator("xpath=ancestor::*[contains(@class, 'lk-bet')]").locator("input").first
+        answer = (
+            lock.locator("xpath=ancestor::*[contains(@class, 'lk-bet')]").locator("input").first
+        )
         answer.press("ArrowRight" if answer.get_attribute("type") == "range" else "Space")
         lock.click()
     assert not page.get_by_role("button", name="Lock my prediction").count()
