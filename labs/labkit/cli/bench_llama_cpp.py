@@ -14,8 +14,8 @@ COLUMNS = {
     "phase": "phase",
     "engine": "engine",
     "weights": "weights",
-    "median": "ms|,.4g",
-    "iqr": "± ms|,.2g",
+    "median": "ms|,.1f",
+    "iqr": "± ms|,.1f",
     "tokens_per_second": "tokens/s|,.1f",
     "multiple": "times llama.cpp|.2f",
     "agreement": "same tokens|.1%",
@@ -92,17 +92,18 @@ def labkits(dtype: str, rows: int = 1, packed: bool = True):
 def in_lockstep(dtype: str, batch: int, theirs: dict, tokenizer, args) -> list[dict]:
     """A prefill and a decode step of a batch."""
     from labkit import bench
-    from labkit.rivals.llama_cpp import CACHES
+    from labkit.rivals.llama_cpp import cache_of
 
     model, _ = labkits(dtype, batch)
     prompts = [bench.prompt(tokenizer, args.context)] * batch
     for kind, it in theirs.items():
-        it.open(batch, args.context + args.new, CACHES.get(kind, "f16"))
-    runs = bench.rounds(
-        {"labkit": partial(bench.time_decode, model, prompts, args.new)}
-        | {kind: partial(it.decode, prompts, args.new) for kind, it in theirs.items()},
-        repeats=args.repeats,
-    )
+        it.open(batch, args.context + args.new, cache_of(kind))
+
+    def loops(new: int) -> dict:
+        ours = {"labkit": partial(bench.time_decode, model, prompts, new)}
+        return ours | {kind: partial(it.decode, prompts, new) for kind, it in theirs.items()}
+
+    runs = bench.rounds(loops(args.new), repeats=args.repeats, warmup=loops(2))
     same = agreements({name: times[-1].tokens for name, times in runs.items()})
     seconds = {
         "prefill": {name: [t.first for t in times] for name, times in runs.items()},
@@ -125,7 +126,7 @@ def in_lockstep(dtype: str, batch: int, theirs: dict, tokenizer, args) -> list[d
 def the_workload(dtype: str, theirs: dict, args) -> list[dict]:
     """The ladder's requests, served by continuous batching; what they share is computed once."""
     from labkit import bench
-    from labkit.rivals.llama_cpp import CACHES
+    from labkit.rivals.llama_cpp import cache_of
     from labkit_labs.common import workload
 
     work = workload.jobs()[: args.requests]
@@ -133,7 +134,7 @@ def the_workload(dtype: str, theirs: dict, args) -> list[dict]:
     jobs = [(job.prompt, job.new) for job in work]
     longest = max(len(prompt) + new for prompt, new in jobs)
     for kind, it in theirs.items():
-        it.open(SLOTS + 1, longest, CACHES.get(kind, "f16"))
+        it.open(SLOTS + 1, longest, cache_of(kind))
     shared = common_prefix([prompt for prompt, _ in jobs])
     ours = partial(workload.continuous, model, work, SLOTS, prefix=True)
     runs = bench.rounds(
@@ -153,9 +154,11 @@ def the_workload(dtype: str, theirs: dict, args) -> list[dict]:
 
 
 def rows_of(seconds: dict, dtype: str, tokens: int, same: dict, **labels) -> list[dict]:
-    """A row for each engine. A multiple is of the first of llama.cpp's formats."""
+    """A row for each engine: its seconds for so many tokens, and as a multiple of the speed of
+    llama.cpp's first format.
+    """
     from labkit import bench
-    from labkit.rivals.llama_cpp import version
+    from labkit.rivals.llama_cpp import cache_of, version
 
     made = {name: bench.summarise(taken) for name, taken in seconds.items()}
     theirs = [name for name in made if not name.startswith("labkit")]
@@ -163,7 +166,8 @@ def rows_of(seconds: dict, dtype: str, tokens: int, same: dict, **labels) -> lis
     for name, m in made.items():
         labels |= {"engine": name, "weights": dtype}
         if name in theirs:
-            labels |= {"engine": "llama.cpp", "weights": name, "version": version()}
+            labels |= {"engine": "llama.cpp", "weights": name, "cache": cache_of(name)}
+            labels["version"] = version()
         row = m.to_row(
             **labels,
             tokens_per_second=tokens / m.median,

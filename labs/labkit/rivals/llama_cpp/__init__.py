@@ -4,6 +4,6 @@ format (`files`), and the process that runs them (`process`).
 
 from labkit.rivals.llama_cpp.files import formats_of
 from labkit.rivals.llama_cpp.library import build, version, worker
-from labkit.rivals.llama_cpp.process import CACHES, Llama, weights
+from labkit.rivals.llama_cpp.process import Llama, cache_of, weights
 
-__all__ = ["CACHES", "Llama", "build", "formats_of", "version", "weights", "worker"]
+__all__ = ["Llama", "build", "cache_of", "formats_of", "version", "weights", "worker"]

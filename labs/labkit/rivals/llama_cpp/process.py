@@ -20,7 +20,10 @@ from labkit.bench import LoopTimes
 from labkit.model import GPT
 from labkit.rivals.llama_cpp import files, library
 
-CACHES = {"F32": "f32", "BF16": "bf16"}  # the rest: f16
+
+def cache_of(kind: str) -> str:
+    """The cache that a format of weights is measured with."""
+    return {"F32": "f32", "BF16": "bf16"}.get(kind, "f16")
 
 
 def weights(model: GPT, kind: str) -> Path:
