@@ -212,6 +212,14 @@ def test_what_goes_wrong_is_one_sentence(script, text, message):
     assert "\n" not in str(e.value)
 
 
+def test_an_interrupt_does_not_wait_for_the_run(script):
+    with pytest.raises(KeyboardInterrupt), script(READY + "import time; time.sleep(600)") as it:
+        it.process.stdin.write("decode\n")
+        it.process.stdin.flush()
+        raise KeyboardInterrupt
+    assert it.process.returncode == -9
+
+
 # -- what is missing -------------------------------------------------------------------------------
 
 

@@ -95,7 +95,11 @@ class Llama:
     def close(self) -> None:
         with suppress(OSError):  # it may be gone
             self.process.stdin.close()
-        self.process.wait()
+        try:
+            self.process.wait(1)
+        except subprocess.TimeoutExpired:  # an interrupt came in the middle of a run
+            self.process.kill()
+            self.process.wait()
         self.process.stdout.close()
         self.words.close()
 

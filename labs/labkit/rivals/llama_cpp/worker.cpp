@@ -18,6 +18,11 @@
 
 #include "llama.h"
 
+#ifdef __linux__
+#include <csignal>
+#include <sys/prctl.h>
+#endif
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -251,6 +256,9 @@ static int quantise(const char *from, const char *to, const std::string &format)
 }
 
 int main(int argc, char **argv) {
+#ifdef __linux__
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // whoever asked is gone: nobody waits for the answer
+#endif
   llama_log_set(log, nullptr);
   llama_backend_init();
   if (argc == 5) return quantise(argv[2], argv[3], argv[4]);
