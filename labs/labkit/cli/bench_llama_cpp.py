@@ -27,7 +27,6 @@ NOTE = (
     " under bf16 in bf16). labkit's cache is in fp32, under bf16 weights in bf16. The same tokens"
     " are those that labkit writes at the same place in the same dtype; only in fp32 should all be."
 )
-SLOTS = 48  # of both, for the workload
 BUDGET = 512  # tokens of prompts in a step, of both
 
 
@@ -130,19 +129,20 @@ def the_workload(dtype: str, theirs: dict, args) -> list[dict]:
     from labkit_labs.common import workload
 
     work = workload.jobs()[: args.requests]
-    model, _ = labkits(dtype, SLOTS)
+    slots = len(work)  # nobody waits for a place
+    model, _ = labkits(dtype, slots)
     jobs = [(job.prompt, job.new) for job in work]
     longest = max(len(prompt) + new for prompt, new in jobs)
     for kind, it in theirs.items():
-        it.open(SLOTS + 1, longest, cache_of(kind))
+        it.open(slots + 1, longest, cache_of(kind))
     shared = common_prefix([prompt for prompt, _ in jobs])
-    ours = partial(workload.continuous, model, work, SLOTS, prefix=True)
+    ours = partial(workload.continuous, model, work, slots, prefix=True)
     runs = bench.rounds(
         {
             "labkit": partial(bench.timed, ours),
             "labkit, prompt lookup": partial(bench.timed, partial(ours, speculative="ngram")),
         }
-        | {kind: partial(it.serve, jobs, SLOTS, shared, BUDGET) for kind, it in theirs.items()},
+        | {kind: partial(it.serve, jobs, slots, shared, BUDGET) for kind, it in theirs.items()},
         repeats=args.repeats,
         warmup=0,  # a round takes minutes
         label=f"{dtype} workload, rounds",
@@ -150,7 +150,7 @@ def the_workload(dtype: str, theirs: dict, args) -> list[dict]:
     same = agreements({name: made[-1][1] for name, made in runs.items()})
     taken = {name: [seconds for seconds, _ in made] for name, made in runs.items()}
     tokens = sum(new for _, new in jobs)
-    return rows_of(taken, dtype, tokens, same, batch=len(jobs), phase="workload")
+    return rows_of(taken, dtype, tokens, same, batch=slots, phase="workload")
 
 
 def rows_of(seconds: dict, dtype: str, tokens: int, same: dict, **labels) -> list[dict]:
