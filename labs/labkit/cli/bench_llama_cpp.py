@@ -25,8 +25,8 @@ NOTE = (
     " weights, and runs with its own defaults: flash attention where it chooses so, 512 tokens of a"
     " prompt at once, a cache in f16 (under fp32 weights in f32, so that tokens can be compared;"
     " under bf16 in bf16). labkit's cache is in fp32, under bf16 weights in bf16. The same tokens"
-    " are those that labkit writes at the same place in the same dtype; in fp32 they part only where"
-    " two logits lie closer than rounding moves them."
+    " are those that labkit writes at the same place in the same dtype; in fp32 they part only"
+    " where two logits lie closer than rounding moves them."
 )
 BUDGET = 512  # tokens of prompts in a step, of both
 
