@@ -17,7 +17,7 @@ from pathlib import Path
 from labkit import paths
 
 # what a package carries beside its Python: read when the package is
-CARRIED = (".c", ".h", ".js", ".css")
+CARRIED = (".c", ".cpp", ".h", ".js", ".css")
 # who asks for this finds modules by their names: all that lie beside it count
 BY_NAME = (0, ("pkgutil", "iter_modules"))
 # the table of a package that fetches its public names when they are first used: {name: module}
@@ -251,7 +251,7 @@ def _said(path: Path, see: Callable | None) -> str:
     if path.suffix == ".py":
         return _hash_of_python(path.read_text(), path.name, see)
     said = path.read_bytes()
-    if path.suffix in (".c", ".h"):
+    if path.suffix in (".c", ".cpp", ".h"):
         said = _without_comments(said.decode()).encode()
     return hashlib.sha256(said).hexdigest()
 

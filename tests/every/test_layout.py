@@ -127,7 +127,8 @@ def test_every_open_chapter_is_whole():
 def test_the_wheel_holds_every_lab_and_every_module_without_being_told(tmp_path):
     with zipfile.ZipFile(build_wheel(tmp_path)) as wheel:
         held = set(wheel.namelist())
-    ours = {p for p in paths.labs().rglob("*") if p.suffix in (".py", ".c", ".js", ".css", ".json")}
+    kinds = (".py", ".c", ".cpp", ".js", ".css", ".json")
+    ours = {p for p in paths.labs().rglob("*") if p.suffix in kinds}
     wanted = {
         p.as_posix() if p.parts[0] == "labkit" else f"labkit_labs/{p.as_posix()}"
         for p in (path.relative_to(paths.labs()) for path in ours)

@@ -132,7 +132,7 @@ def test_doctor_says_what_is_here(capsys):
         ([], "the following arguments are required: COMMAND; see labkit --help"),
         (["generate", "x", "--temperature", "-1"], "temperature must be >= 0"),
         (["generate", "x", "--device", "tpu"], "--device is cpu or cuda, not 'tpu'"),
-        (["bench", "--new", "1"], "new at least 2"),
+        (["bench", "--new", "1"], "--new must be at least 2"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(capsys, args, message):

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import labkit
-from labkit import bench, results, rivals, traces
+from labkit import bench, results, traces
 from labkit.cli import bench as command
+from labkit.rivals.transformers import time_transformers, transformers_twin
 from labkit.trace import DecodeStep, SpeculationStep, Trace, record_decode
 from tests import oracles
 
@@ -219,7 +220,7 @@ def test_decode_is_timed_apart_from_prefill(model):
 
 def test_transformers_is_timed_on_the_same_weights_and_tokens(model):
     prompts = [oracles.text(7, seed=1), oracles.text(7, seed=2)]
-    theirs = rivals.time_transformers(rivals.transformers_twin(model), prompts, 6)
+    theirs = time_transformers(transformers_twin(model), prompts, 6)
     assert theirs.tokens == bench.time_decode(model, prompts, 6).tokens
     assert len(theirs.each) == 5 and min(theirs.first, *theirs.each) > 0
 

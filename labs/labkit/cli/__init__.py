@@ -16,7 +16,7 @@ COMMANDS = {  # name -> (module, one line)
     "lab": ("lab", "run one of the course's labs"),
     "runbook": ("runbook", "run all labs in order, with a checkpoint after each"),
     "ladder": ("ladder", "climb from the naive loop to the whole course, rung by rung"),
-    "bench": ("bench", "measure decoding here, alone or against transformers"),
+    "bench": ("bench", "measure decoding here, alone or against transformers or llama.cpp"),
     "doctor": ("doctor", "what this machine has, and which fast paths it takes"),
 }
 

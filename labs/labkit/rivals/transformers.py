@@ -1,4 +1,4 @@
-"""What others make of the same weights: transformers' models, to be measured beside ours."""
+"""transformers' models, with our weights."""
 
 from __future__ import annotations
 
