@@ -75,10 +75,8 @@ def measure(dtype: str, threads: int, args) -> list[dict]:
     return [{"dtype": dtype, "threads": threads} | row for row in rows]
 
 
-def labkits(dtype: str, rows: int = 1, packed: bool = True):
-    """SmolLM2 and its tokenizer; in a kind of `quantize`, its kernels chosen for steps of so many
-    rows.
-    """
+def labkits(dtype: str, packed: bool = True):
+    """SmolLM2 and its tokenizer, in a dtype or a kind of `quantize`."""
     from labkit.quant import quantize
     from labkit.quant.linear import KINDS
     from labkit.weights import smollm2
@@ -86,7 +84,7 @@ def labkits(dtype: str, rows: int = 1, packed: bool = True):
     if dtype not in KINDS:
         return smollm2(dtype, packed=packed)
     model, tokenizer = smollm2("fp32", packed=False)
-    return quantize(model, dtype, rows=rows), tokenizer
+    return quantize(model, dtype), tokenizer
 
 
 def in_lockstep(dtype: str, batch: int, theirs: dict, tokenizer, args) -> list[dict]:
@@ -94,7 +92,7 @@ def in_lockstep(dtype: str, batch: int, theirs: dict, tokenizer, args) -> list[d
     from labkit import bench
     from labkit.rivals.llama_cpp import cache_of
 
-    model, _ = labkits(dtype, batch)
+    model, _ = labkits(dtype)
     prompts = [bench.prompt(tokenizer, args.context)] * batch
     for kind, it in theirs.items():
         it.open(batch, args.context + args.new, cache_of(kind))
@@ -131,7 +129,7 @@ def the_workload(dtype: str, theirs: dict, args) -> list[dict]:
 
     work = workload.jobs()[: args.requests]
     slots = len(work)  # nobody waits for a place
-    model, _ = labkits(dtype, slots)
+    model, _ = labkits(dtype)
     jobs = [(job.prompt, job.new) for job in work]
     longest = max(len(prompt) + new for prompt, new in jobs)
     for kind, it in theirs.items():
