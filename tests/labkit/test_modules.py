@@ -215,6 +215,7 @@ FLOORS = (
     "caches ffn mixers results",
     "moe",
     "model",
+    "graphs",
     "decode weights",
     "bench traces",
     "lab quant rivals trace",

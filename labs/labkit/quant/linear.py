@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labkit.kernels.linear import missing, multiply, to_panels
+from labkit.quant import packed
 
 TINY = 1e-20  # so that a row of zeros has a scale
 GROUP = 32  # inputs that share the scale of a 4-bit weight
@@ -143,6 +144,7 @@ class FBGEMM7(FBGEMM):
 
 
 KERNELS = {
+    "triton": packed.Packed,
     "panels": Panels,
     "fbgemm": FBGEMM,
     "fbgemm7": FBGEMM7,
@@ -159,8 +161,11 @@ def kernel_names(kind: str, device: str = "cpu") -> list[str]:
     processors add pairs in 16 bits and saturate, wrong in silence, so it is tried out.
     """
     if kind == "int4":
-        packed = device == "cpu" and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
-        return ["int4pack", "plain"] if packed else ["plain"]
+        there = {
+            "triton": not packed.missing(device, 4),
+            "int4pack": device == "cpu" and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu"),
+        }
+        return [name for name in there if there[name]] + ["plain"]
     if kind == "fp16":
         there = {
             "panels": not missing(torch.float16),
@@ -179,6 +184,8 @@ def _is_right(name: str, device: str) -> bool:
     """The kernel runs here, and gives what `Plain` gives at the ends of the range."""
     kernel = KERNELS[name]
     if kernel is Panels and (device != "cpu" or missing(torch.int8)):
+        return False
+    if kernel is packed.Packed and packed.missing(device):
         return False
     codes = torch.full((64, 64), 127, dtype=torch.int8, device=device)
     codes[1::2] = -127
@@ -216,7 +223,10 @@ class Int8Linear(FewBits):
     def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
         super().__init__(layer, kind, kernel)
         codes, scale = channel_codes(weight.float())
-        self.matmul = KERNELS[kernel](codes, scale)
+        if kernel == "triton" and not packed.fits(layer.in_features, layer.out_features, 8):
+            self.kernel = "plain"
+        self.matmul = KERNELS[self.kernel](codes, scale)
+        self.matrix = getattr(self.matmul, "matrix", None)
         self.nbytes = codes.nbytes + scale.nbytes
 
     def multiply(self, x: Tensor) -> Tensor:
@@ -238,9 +248,14 @@ class Int4Linear(FewBits):
 
     def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
         super().__init__(layer, kind, kernel if layer.out_features % 16 == 0 else "plain")
+        if kernel == "triton" and not packed.fits(layer.in_features, layer.out_features, 4):
+            self.kernel = "plain"
         codes, scale = group_codes(weight.float())
         self.nbytes = codes.numel() // 2 + scale.nbytes
-        if self.kernel == "int4pack":
+        if self.kernel == "triton":
+            self.matmul = packed.Packed(codes, scale, 4)
+            self.matrix = self.matmul.matrix
+        elif self.kernel == "int4pack":
             self.codes = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int() + 8, 1)
             self.scale = torch.stack([scale.T, torch.zeros_like(scale.T)], 2).contiguous()
         else:
@@ -249,6 +264,8 @@ class Int4Linear(FewBits):
             self.scale = scale
 
     def multiply(self, x: Tensor) -> Tensor:
+        if self.kernel == "triton":
+            return self.matmul(x)
         x = x.bfloat16()
         if self.kernel == "int4pack":
             multiply_int4 = torch.ops.aten._weight_int4pack_mm_for_cpu
