@@ -7,8 +7,10 @@ from pathlib import Path
 
 from labkit import modules
 
-# what belongs to no chapter is measured by `labkit bench`
+# what belongs to no chapter is measured by `labkit bench`, or by a module of `labkit.gpu` that the
+# result is named after: `bench/decode-llama3-8b`
 BENCH = "labkit/cli/bench.py"
+GPU = "labkit/gpu"
 # these print, draw and store: no number depends on them
 FRAME = (
     "labkit.chapters",
@@ -39,7 +41,8 @@ def source_of(name: str) -> Path | None:
     labs = modules.packages()["labkit_labs"]
     chapter, _, stem = name.partition("/")
     if chapter == "bench":
-        return labs / BENCH
+        own = labs / GPU / f"{stem.partition('-')[0]}.py"
+        return own if stem and own.is_file() else labs / BENCH
     found = [p for p in labs.glob(f"{chapter}_*/{stem}.py") if "\nLAB" in p.read_text()]
     return found[0] if stem and found else None
 

@@ -32,6 +32,7 @@ pytestmark = [
 DEVICE, DTYPE = ("cpu", torch.float32) if cuda.interpreted() else ("cuda", torch.bfloat16)
 # rounding to bf16 is 4e-3; in fp32 only the order of sums differs
 GATE = 1e-5 if cuda.interpreted() else 8e-3
+ATTEND = 1e-5 if cuda.interpreted() else 1.2e-2  # weights are rounded too
 
 
 def gap(got, want):
@@ -198,7 +199,7 @@ def test_attention(layer, kind, splits):
     live = pos >= 0
     for _ in range(2 if layer == "plain" else 1):
         got = attention.attend(qkv, heads, slots, rows, pos, scratch, splits=splits, tile=16)
-        assert gap(got[live], want[live]) < GATE
+        assert gap(got[live], want[live]) < ATTEND
         assert gap(slots.keys, theirs.keys) < GATE and torch.equal(slots.values, theirs.values)
         assert not scratch.done.any()
 

@@ -1,10 +1,11 @@
 """A captured step's three ways write what the model writes.
 
-The ways are run as they are, without a graph: under Triton's interpreter on a CPU, in fp32. On a
-GPU (`make gpu`) they are run in bf16, and the graphs as well, in test_cuda.
+They are run as they are, without a graph: under Triton's interpreter on a CPU, in fp32. Graphs are
+tested in test_cuda, where there is a GPU.
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,8 +24,7 @@ from labkit.quant.linear import KINDS
 from labkit.step import Step
 from tests import engines
 
-DEVICE, DTYPE = ("cpu", torch.float32) if cuda.interpreted() else ("cuda", torch.bfloat16)
-GATE = 1e-5 if cuda.interpreted() else 3e-2
+GATE = 1e-5
 
 # the interpreter takes milliseconds for each program of a launch
 SMALL = labkit.ModelConfig(
@@ -54,9 +54,10 @@ SMALL_ONLY = {
 }
 LENGTHS = (20, 0, 6)  # what each row has read; a request without a text is padding
 pytestmark = [
+    # on a GPU the graphs are tested, in test_cuda: each size here is a kernel to compile there
+    pytest.mark.skipif(not cuda.interpreted(), reason="for Triton's interpreter"),
     # of heads and requests that are none
     pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered"),
-    *([] if cuda.interpreted() else [pytest.mark.cuda]),
 ]
 
 
@@ -64,13 +65,12 @@ pytestmark = [
 def few_programs(monkeypatch):
     from labkit.kernels.cuda import attention
 
-    if cuda.interpreted():
-        monkeypatch.setattr(attention, "PROGRAMS", 8)
+    monkeypatch.setattr(attention, "PROGRAMS", 8)
 
 
 def a_model(**more):
     torch.manual_seed(0)
-    model = labkit.GPT(replace(SMALL, **more)).to(DEVICE, DTYPE)
+    model = labkit.GPT(replace(SMALL, **more))
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(1.5 if p.dim() == 2 else 1.0).add_(0.1 if p.dim() == 1 else 0.0)
@@ -87,13 +87,13 @@ def check(model, kind, way_names, gate=GATE):
         for buffer in cache.buffers:
             buffer.normal_()
     before = [[b.clone() for b in cache.buffers] for cache in caches]
-    step = Step.of([(r, n, [r + 5]) for r, n in filled], DEVICE)
+    step = Step.of([(r, n, [r + 5]) for r, n in filled])
     want = model(step, caches, step.last)
     after = [[b.clone() for b in cache.buffers] for cache in caches]
     # the same by fixed tensors, with padding between
-    ids = torch.tensor([5, 0, 7], device=DEVICE)
-    rows = torch.tensor([0, 1, 2], device=DEVICE)
-    pos = torch.tensor([LENGTHS[0], -1, LENGTHS[2]], device=DEVICE)
+    ids = torch.tensor([5, 0, 7])
+    rows = torch.tensor([0, 1, 2])
+    pos = torch.tensor([LENGTHS[0], -1, LENGTHS[2]])
     made = Ways(model, caches, 3)
     for way in way_names:
         for cache, buffers in zip(caches, before):
@@ -131,11 +131,9 @@ def test_rings():
 
 def test_the_engine_s_blocks():
     model = a_model()
-    table = torch.tensor([[3, 1], [2, 4]], device=DEVICE)
-    caches = [BlockCache(4, 4, table, b.mixer.items, DTYPE, DEVICE) for b in model.blocks]
-    assert CudaGraphs.why_not(model, caches).startswith(
-        "the model is on a cpu" if DEVICE == "cpu" else ""
-    )
+    table = torch.tensor([[3, 1], [2, 4]])
+    caches = [BlockCache(4, 4, table, b.mixer.items, torch.float32) for b in model.blocks]
+    assert ways.why_not(model, caches) == ""
     assert ways.longest(model, caches) == 8
 
 
@@ -226,3 +224,77 @@ def test_memory_that_runs_out_is_told_in_a_sentence(monkeypatch):
         full()
     with pytest.raises(RuntimeError, match="something else"), room("a graph"):
         raise RuntimeError("something else")
+
+
+# -- what a graph does around its replay -----------------------------------------------------------
+
+
+class Again(CudaGraphs):
+    """Captures nothing: what would be replayed is run again, on the same fixed tensors."""
+
+    why_not = staticmethod(ways.why_not)
+
+    def _capture(self, size):
+        self.taken[size] = self.way or self.ways.fastest(size)
+        fixed = (self.ids[:size], self.rows[:size], self.pos[:size])
+
+        def replay():
+            self.logits[size] = self.ways.step(self.taken[size], *fixed)
+
+        self.graphs[size] = SimpleNamespace(replay=replay)
+
+
+@pytest.fixture
+def no_pool(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+
+
+@torch.inference_mode()
+def test_requests_come_and_go(no_pool):
+    """Any rows, any number of them, one after another: each step is what the model writes."""
+    model = a_model(n_layers=1)
+    caches = model.caches("paged", 5, 24, block_size=4)
+    theirs = model.caches("paged", 5, 24, block_size=4)
+    graphs = Again(model, caches, 5, "torch")
+    length = [0] * 5
+    for rows in ([0], [0, 1, 2], [4, 3, 2, 1, 0], [2], [1, 3]):
+        step = Step.of([(r, length[r], [r + length[r]]) for r in rows])
+        got, want = graphs(step), model(step, theirs, step.last)
+        assert (got.float() - want.float()).norm() < GATE * want.float().norm()
+        for r in rows:
+            length[r] += 1
+    for mine, other in zip(caches, theirs):
+        for a, b in zip(mine.buffers, other.buffers):
+            assert (a.float() - b.float()).abs().max() < 2 * GATE
+    assert graphs.taken == {1: "torch", 4: "torch", 5: "torch", 2: "torch"}
+
+
+@torch.inference_mode()
+def test_steps_that_it_refuses(no_pool):
+    model = a_model(n_layers=1)
+    graphs = Again(model, model.caches("static", 3, 10), 2)
+    ok = Step.of([(2, 9, [1]), (0, 3, [1])])
+    assert graphs.refuses(ok) == ""
+    refused = {
+        "one token of each request, and this one brings 2": [(0, 0, [1, 2])],
+        "3 requests are more than the 2 captured for": [(r, 0, [1]) for r in range(3)],
+        "a request reaches 11 tokens of 10 held": [(0, 10, [1])],
+        "is none of the 3 that the caches have": [(3, 0, [1])],
+    }
+    for said, requests in refused.items():
+        step = Step.of(requests)
+        assert said in graphs.refuses(step)
+        with pytest.raises(ValueError, match=said):
+            graphs(step)
+    assert not graphs.taken  # nothing was captured for them
+    with pytest.raises(ValueError, match="at least one request, not 0"):
+        Again(model, model.caches("static", 3, 10), 0)
+
+
+def test_logits_are_the_caller_s(no_pool):
+    model = a_model(n_layers=1)
+    graphs = Again(model, model.caches("static", 1, 10), 1, "torch")
+    first = graphs(Step.of([(0, 0, [1])]))
+    kept = first.clone()
+    graphs(Step.of([(0, 1, [2])]))
+    assert torch.equal(first, kept)

@@ -18,6 +18,8 @@ from labkit.graphs.ways import Ways
 from labkit.model import GPT
 from labkit.step import Step
 
+FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+
 
 class NoRoom(RuntimeError):
     """The GPU has no memory left for a graph. Nothing else is lost: go on without."""
@@ -161,10 +163,10 @@ def room(what: str):
 
 def _out_of_memory(e: BaseException | None) -> bool:
     """Whether memory was what failed first: a capture that ends badly raises an error of its own
-    on top.
+    on top. The driver and cuBLAS, which allocate for themselves, say it in words.
     """
     while e is not None:
-        if isinstance(e, torch.cuda.OutOfMemoryError):
+        if isinstance(e, torch.cuda.OutOfMemoryError) or any(word in str(e) for word in FULL):
             return True
         e = e.__context__
     return False
