@@ -16,6 +16,7 @@ def run(args) -> None:
 
     from labkit import bench, linear, results
     from labkit.environment import environment, load_average
+    from labkit.kernels import cuda
     from labkit.paths import cache_folder
     from labkit.weights import smol
 
@@ -24,6 +25,7 @@ def run(args) -> None:
         "cuda_available": torch.cuda.is_available(),
         "bf16_arithmetic": linear.has_bf16(),
         "packed_weights": linear.can_pack(torch.empty(1, 1)),
+        "triton_kernels": cuda.missing(args.device) or "here",
         "results": str(results.folder().name),
     }
     kept = cache_folder() / "smollm2-135m"

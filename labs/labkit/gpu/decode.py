@@ -53,36 +53,48 @@ def measure(
         kernel = "triton" if clock.on_gpu(device) else None
         quantize(model, f"int{bits}", kernel=kernel)
     reads = clock.fastest_read(device)
-    rows = []
+    name = max(reads, key=reads.get)
+    found = []
     for batch in batches:
         for kind in ("static", "paged"):
-            caches = clock.filled_caches(model, kind, batch, context + steps + 2)
-            for way, run, replay in ways_of(model, caches, batch, kind):
-                step = clock.a_step(model, batch, context - 1)
-                run(step)  # captures it
-                seconds = clock.per_call(replay(step), device)
-                alive = clock.live(model, run, batch, context - 1, steps)
-                dtype = f"int{bits}" if bits < 16 else "bf16" if clock.on_gpu(device) else "fp32"
-                read = formulas.decode_bytes(config, context, batch, dtype)
-                rows.append(
-                    {
-                        "model": preset,
-                        "bits": bits,
-                        "batch": batch,
-                        "cache": kind,
-                        "way": way,
-                        "context": context,
-                        "milliseconds": seconds * 1e3,
-                        "bytes": read,
-                        "share": read / seconds / max(reads.values()),
-                        "live_milliseconds": alive * 1e3,
-                        "tokens_per_second": batch / alive,
-                        "fastest_read": max(reads, key=reads.get),
-                        "read_bytes_per_second": max(reads.values()),
-                    }
-                )
-            del caches
+            for row in rows_of(model, kind, batch, context, steps):
+                row["bytes"] = formulas.decode_bytes(config, context, batch, dtype_of(bits, device))
+                row["fastest_read"] = name
+                row["read_bytes_per_second"] = reads[name]
+                row["share"] = row["bytes"] / row["milliseconds"] * 1e3 / reads[name]
+                found.append({"model": preset, "bits": bits, **row})
+    return found
+
+
+def rows_of(model: GPT, kind: str, batch: int, context: int, steps: int) -> list[dict]:
+    """A row for each way of one batch on one kind of cache, which is gone afterwards."""
+    device = str(model.device)
+    caches = clock.filled_caches(model, kind, batch, context + steps + 2)
+    rows = []
+    for way, run, replay in ways_of(model, caches, batch, kind):
+        step = clock.a_step(model, batch, context - 1)
+        run(step)  # what is replayed, is replayed at these positions
+        seconds = clock.per_call(replay(step), device)
+        alive = clock.live(model, run, batch, context - 1, steps)
+        rows.append(
+            {
+                "batch": batch,
+                "cache": kind,
+                "way": way,
+                "context": context,
+                "milliseconds": seconds * 1e3,
+                "live_milliseconds": alive * 1e3,
+                "tokens_per_second": batch / alive,
+            }
+        )
     return rows
+
+
+def dtype_of(bits: int, device: str) -> str:
+    """What `clock.random_model` keeps its weights in, as formulas call it."""
+    if bits < 16:
+        return f"int{bits}"
+    return "bf16" if clock.on_gpu(device) else "fp32"
 
 
 Run = Callable[[Step], torch.Tensor]
@@ -97,8 +109,9 @@ def ways_of(model: GPT, caches: list, batch: int, kind: str):
     def eager(step: Step) -> torch.Tensor:
         return model(step, caches, step.last)
 
+    # a step remembers its masks and angles: each call gets one of its own
     if kind == "static":
-        yield "eager", eager, lambda step: lambda: eager(step)
+        yield "eager", eager, lambda step: lambda: eager(step.cut(0, batch))
     if CudaGraphs.why_not(model, caches):
         return
     reasons = Ways(model, caches, batch).reasons

@@ -14,7 +14,7 @@ import torch
 
 from labkit import formulas
 from labkit.gpu import clock
-from labkit.gpu.decode import ways_of
+from labkit.gpu.decode import dtype_of, ways_of
 from labkit.published import presets
 
 COLUMNS = {
@@ -93,7 +93,7 @@ def measure(
             again = replay(step)
             with metered(device) as meter:
                 calls, took = over_and_over(again, device, seconds)
-            dtype = "bf16" if clock.on_gpu(device) else "fp32"
+            dtype = dtype_of(16, device)
             read = formulas.decode_bytes(config, context, batch, dtype) * calls
             row = {"model": preset, "batch": batch, "way": way, "share": read / took / ceiling}
             if meter.joules is None:

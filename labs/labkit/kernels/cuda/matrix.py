@@ -67,5 +67,5 @@ def pack(codes: Tensor, scale: Tensor, bits: int) -> Matrix:
         packed |= (run.int() + half) << bits * i
     if bits == 4:
         scale = torch.stack(scale.chunk(4, 1), 2)
-    # the upper half of 0 … 65535 are the negative numbers of int16
-    return Matrix((packed - (packed >> 15 << 16)).to(torch.int16), scale.contiguous(), bits)
+    # the lower 16 bits are kept: numbers from 32768 on become negative
+    return Matrix(packed.to(torch.int16), scale.contiguous(), bits)
