@@ -236,6 +236,7 @@ def test_few_bits_go_the_fused_way(kind):
     assert set(graphs.taken.values()) == {"fused"}
 
 
+@torch.inference_mode()
 def test_kernels_of_few_bits_are_right_on_the_gpu():
     for kind in ("int8", "int4"):
         assert "triton" in kernel_names(kind, "cuda")
