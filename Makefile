@@ -32,7 +32,7 @@ film script:
 	@echo "make $@: the film is not made yet; its clips are, by make book"
 
 gpu: setup
-	@$(RUN) scripts/gpu.py
+	@$(RUN) scripts/gpu.py --part "$(PART)" $(if $(AGAIN),--again)
 
 clean:
 	rm -rf _build book/_static/clips book/_static/vendor .pytest_cache .ruff_cache .hypothesis

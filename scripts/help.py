@@ -11,7 +11,8 @@ make test               set up, build the book if it is missing, run every test
 make check CHAPTER=02   one chapter: its page, notebook, exercises, labs and clips
 make check COLAB=1      every notebook under Colab's Python, torch and packages (gigabytes)
 make preview            build, then serve the book on this machine
-make gpu                CUDA tests and benchmarks, where there is a GPU
+make gpu                CUDA tests and benchmarks, where there is a GPU, less what is stored;
+                        PART=decode: one part or group, AGAIN=1: measure again
 make pdf                the book as one PDF (not yet)
 make film               the film (not yet)
 make script             the film's recording script (not yet)

@@ -220,9 +220,11 @@ def prompt(tokenizer, tokens: int) -> list[int]:
     return (sentence * (tokens // len(sentence) + 1))[:tokens]
 
 
-def time_decode(model, prompts: list[list[int]], new: int, cache: str = "static") -> LoopTimes:
+def time_decode(
+    model, prompts: list[list[int]], new: int, cache: str = "static", captured: bool = True
+) -> LoopTimes:
     """Generate `new` tokens for each prompt, greedily and without stopping, with a clock on every
-    step. cache and errors: as in `labkit.generate`.
+    step. cache, captured and errors: as in `labkit.generate`.
     """
     from labkit import decode
 
@@ -230,7 +232,7 @@ def time_decode(model, prompts: list[list[int]], new: int, cache: str = "static"
     tokens = []
     start = time.perf_counter()
     # a step that is handed out has chosen its tokens, and so has waited for the device
-    for step in decode.stream(model, prompts, new, cache=cache, stop=()):
+    for step in decode.stream(model, prompts, new, cache=cache, stop=(), captured=captured):
         marks.append(time.perf_counter())
         tokens.append(step.tokens)
     each = [b - a for a, b in pairwise(marks)]

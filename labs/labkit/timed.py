@@ -7,8 +7,10 @@ from pathlib import Path
 
 from labkit import modules
 
-# what belongs to no chapter is measured by `labkit bench`, or by a file of a rival's own beside it
+# what belongs to no chapter is measured by `labkit bench`, by a file of a rival's own beside it, or
+# by a module of `labkit.gpu` that the result is named after: `bench/decode-llama3-8b`
 BENCH = "labkit/cli/bench.py"
+GPU = "labkit/gpu"
 # these print, draw and store: no number depends on them
 FRAME = (
     "labkit.chapters",
@@ -39,8 +41,9 @@ def source_of(name: str) -> Path | None:
     labs = modules.packages()["labkit_labs"]
     chapter, _, stem = name.partition("/")
     if chapter == "bench":
-        own = labs / BENCH.replace(".py", f"_{stem}.py")
-        return own if own.is_file() else labs / BENCH
+        rival = labs / BENCH.replace(".py", f"_{stem}.py")
+        gpu = labs / GPU / f"{stem.partition('-')[0]}.py"
+        return next((own for own in (rival, gpu) if stem and own.is_file()), labs / BENCH)
     found = [p for p in labs.glob(f"{chapter}_*/{stem}.py") if "\nLAB" in p.read_text()]
     return found[0] if stem and found else None
 

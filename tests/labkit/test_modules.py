@@ -219,7 +219,9 @@ FLOORS = (
     "decode weights",
     "bench traces",
     "lab quant rivals trace",
-    "cli engine widgets",
+    "engine widgets",
+    "gpu",
+    "cli",
 )
 
 

@@ -17,6 +17,7 @@ COMMANDS = {  # name -> (module, one line)
     "runbook": ("runbook", "run all labs in order, with a checkpoint after each"),
     "ladder": ("ladder", "climb from the naive loop to the whole course, rung by rung"),
     "bench": ("bench", "measure decoding here, alone or against transformers or llama.cpp"),
+    "gpu": ("gpu", "measure what make gpu measures, one part of it"),
     "doctor": ("doctor", "what this machine has, and which fast paths it takes"),
 }
 

@@ -31,6 +31,7 @@ def run(args) -> None:
 
     from labkit import bench, linear, results
     from labkit.environment import environment, load_average
+    from labkit.kernels import cuda
     from labkit.paths import cache_folder
     from labkit.weights import smol
 
@@ -40,6 +41,7 @@ def run(args) -> None:
         "bf16_arithmetic": linear.has_bf16(),
         "packed_weights": linear.can_pack(torch.empty(1, 1)),
         "captured_steps": captured(args.device),
+        "triton_kernels": cuda.missing(args.device) or "here",
         "results": str(results.folder().name),
     }
     kept = cache_folder() / "smollm2-135m"

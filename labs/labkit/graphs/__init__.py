@@ -5,7 +5,7 @@ than it takes to ask for its operations one by one. Captured, they are laid out 
 replayed:
 
     plan   on a CPU: an array of operations, which one call into C runs
-    cuda   on a GPU: a CUDA graph for each padded batch size
+    cuda   on a GPU: a CUDA graph for each padded batch size, of one of three `ways`
 
 What can't be captured goes on by the model's own `forward`, with the same result. `why_not` says
 what, and `labkit doctor` shows it.
@@ -18,15 +18,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode as watched
 
 from labkit.graphs import plan
+from labkit.graphs.cuda import CudaGraphs, NoRoom
 from labkit.model import GPT
 from labkit.step import Step
 
 
 def why_not(model: GPT, caches: list) -> str:
     """Why steps of this model on these caches can't be captured; empty if they can."""
-    if model.device.type != "cpu":
-        return f"nothing is captured on {model.device.type}"
-    return plan.why_not(model, caches)
+    if model.device.type == "cpu":
+        return plan.why_not(model, caches)
+    return CudaGraphs.why_not(model, caches)
 
 
 class Captured:
@@ -39,7 +40,14 @@ class Captured:
         self.model = model
         self.caches = caches
         self.why = why_not(model, caches)
-        self.replay = None if self.why else plan.Plan(model, caches, batch)
+        self.replay = None
+        if self.why:
+            return
+        kind = plan.Plan if model.device.type == "cpu" else CudaGraphs
+        try:
+            self.replay = kind(model, caches, batch)
+        except NoRoom as e:
+            self.why = str(e)
 
     @property
     def device(self):
@@ -56,7 +64,12 @@ class Captured:
     def __call__(self, step: Step, caches: list, last: Tensor | None = None) -> Tensor:
         if caches is not self.caches or self.refuses(step):
             return self.model(step, caches, last)
-        return self.replay(step, last)
+        try:
+            return self.replay(step, last)
+        except NoRoom as e:  # a GPU's memory is full: nothing is lost but speed
+            self.why = str(e)
+            self.replay = None
+            return self.model(step, caches, last)
 
 
 def capture(model: GPT, caches: list, batch: int) -> Captured:

@@ -19,7 +19,8 @@ Many wait for products, and the narrower the whole numbers, the more of them fit
 
 The kernels that do so are our own (`kernels/whole.c`). Beside them stands `plain`, in torch: the
 weights multiplied out, the activations rounded and multiplied out, and `F.linear` of the two. It
-runs on every device and says what the others compute.
+runs on every device and says what the others compute. On a GPU "int8" and "int4" have kernels in
+Triton (`packed`), whose activations are bf16.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from labkit.kernels.linear import (
     to_nibbles,
     to_panels,
 )
+from labkit.quant.packed import Packed, fits
+from labkit.quant.packed import missing as missing_on_gpu
 
 TINY = 1e-20  # so that a row of zeros has a scale
 GROUP = 32  # inputs that share the scale of a 4-bit weight
@@ -110,6 +113,7 @@ class FewBits(nn.Module):
     """
 
     nbytes: int
+    packed = None  # what a kernel of torch's, or one for GPUs, multiplies by
 
     def __init__(self, layer: nn.Linear, weight: Tensor, kind: str, kernel: str):
         super().__init__()
@@ -139,7 +143,9 @@ class FewBits(nn.Module):
         return x
 
     def multiply(self, x: Tensor) -> Tensor:
-        """The plain way: x [N,in] fp32 -> [N,out] fp32, without the bias."""
+        """x [N,in] fp32 -> [N,out] fp32, without the bias: by a GPU's kernel, or the plain way."""
+        if isinstance(self.packed, Packed):
+            return self.packed(x)
         return F.linear(self.rounded(x), self.dense())
 
 
@@ -189,6 +195,8 @@ class Int8Linear(FewBits):
         self.nbytes = codes.nbytes + self.scale.nbytes
         if kernel == "panels":
             self.panels = to_panels(codes, PANELS[kind])
+        elif kernel == "triton" and fits(self.in_features, self.out_features, 8):
+            self.packed = Packed(codes, self.scale, 8)
         else:
             self.plain = codes
         if kernel == "fbgemm":
@@ -196,6 +204,8 @@ class Int8Linear(FewBits):
 
     def codes(self) -> Tensor:
         """[out,in] int8, -127 … 127."""
+        if isinstance(self.packed, Packed):
+            return self.packed.matrix.numbers()
         return from_panels(self.panels, *self.shape) if self.kernel == "panels" else self.plain
 
     def matrix(self) -> InPanels | None:
@@ -253,11 +263,17 @@ class Int4Linear(FewBits):
         if kernel == "panels":
             self.panels = to_nibbles(codes)
             self.scale, self.minimum = (to_panels(s, "w4") for s in (self.scale, self.minimum))
+        elif kernel == "triton" and fits(self.in_features, self.out_features, 4):
+            self.packed = Packed(codes.to(torch.int8) - 8, self.scale.bfloat16(), 4)
+            self.scale = self.scale.bfloat16().half()  # as it is multiplied by
+            self.minimum = self.scale * -8
         else:
             self.plain = codes[:, ::2] | codes[:, 1::2] << 4  # two to a byte
 
     def codes(self) -> Tensor:
         """[out,in] uint8, 0 … 15."""
+        if isinstance(self.packed, Packed):
+            return (self.packed.matrix.numbers() + 8).to(torch.uint8)
         if self.kernel == "panels":
             return from_nibbles(self.panels, *self.shape)
         return torch.stack([self.plain & 15, self.plain >> 4], 2).flatten(1)
@@ -304,6 +320,8 @@ PANELS = {
     "w4a8": "w4a8",
     "w4a8min": "w4a8",
 }
+# kernels in Triton, and how many bits their weights have
+ON_GPU = {"int8": 8, "int4": 4}
 # where there is no C compiler: of torch, for some processors
 OTHERS = {"fp16": ("fbgemm",), "int8": ("int8pack",), "w8a8": ("fbgemm",)}
 
@@ -315,25 +333,28 @@ def kernel_names(kind: str, device: str = "cpu") -> list[str]:
     Right also on numbers so large that a 16-bit sum of two products overflows: without VNNI, some
     processors add pairs in 16 bits and saturate, wrong in silence, so it is tried out.
     """
-    if device != "cpu":
-        return ["plain"]
-    names = ["panels"] if not missing(PANELS[kind]) else []
-    return [name for name in [*names, *OTHERS.get(kind, ())] if _is_right(kind, name)] + ["plain"]
+    if device == "cpu":
+        names = ["panels"] if not missing(PANELS[kind]) else []
+        names += OTHERS.get(kind, ())
+    else:
+        names = ["triton"] if kind in ON_GPU and not missing_on_gpu(device, ON_GPU[kind]) else []
+    return [name for name in names if _is_right(kind, name, device)] + ["plain"]
 
 
-def _is_right(kind: str, kernel: str) -> bool:
+def _is_right(kind: str, kernel: str, device: str) -> bool:
     """The kernel runs here, and gives what "plain" gives at the ends of the range."""
-    layer = nn.Linear(64, 64, bias=False, dtype=torch.float32)
-    weight = torch.full((64, 64), 127.0)
-    weight[1::2] = -127.0
-    weight[:, ::GROUP] *= -1  # the other end of a group
-    rows = torch.full((32, 64), 127.0)
-    rows[1::2] = -127.0
+    with torch.device(device):
+        layer = nn.Linear(128, 64, bias=False, dtype=torch.float32)
+        weight = torch.full((64, 128), 127.0)
+        weight[1::2] = -127.0
+        weight[:, ::GROUP] *= -1  # the other end of a group
+        rows = torch.full((32, 128), 127.0)
+        rows[1::2] = -127.0
     try:
         got, want = (KINDS[kind](layer, weight, kind, name)(rows) for name in (kernel, "plain"))
     except (RuntimeError, AttributeError):  # not in this torch, or not for this processor
         return False
-    return torch.allclose(got, want, rtol=1e-2 if kernel == "int8pack" else 1e-5)
+    return torch.allclose(got, want, rtol=1e-2 if kernel in ("int8pack", "triton") else 1e-5)
 
 
 class FewBitsEmbedding(nn.Module):

@@ -26,9 +26,12 @@ def transformers_twin(model):
     return twin.to(model.device).eval()
 
 
-def time_transformers(twin, prompts: list[list[int]], new: int) -> LoopTimes:
+def time_transformers(
+    twin, prompts: list[list[int]], new: int, compiled: bool = False
+) -> LoopTimes:
     """What `bench.time_decode` measures, on transformers' `generate` with a static cache: greedy,
-    a clock on every step. The prompts are equally long.
+    a clock on every step. The prompts are equally long. compiled: as transformers compiles the
+    decode step by itself, on a GPU.
     """
     import torch
     from transformers import StoppingCriteria, StoppingCriteriaList
@@ -53,8 +56,29 @@ def time_transformers(twin, prompts: list[list[int]], new: int) -> LoopTimes:
             do_sample=False,
             cache_implementation="static",
             pad_token_id=0,
-            disable_compile=True,
+            disable_compile=not compiled,
             stopping_criteria=StoppingCriteriaList([Clock()]),
         )
     each = [b - a for a, b in pairwise(marks)]
     return LoopTimes(marks[0] - start, each, out[:, ids.shape[1] :].tolist())
+
+
+def time_continuous(twin, prompts: list[list[int]], new: int) -> float:
+    """Seconds in which transformers' continuous batching (`generate_batch`, paged attention)
+    writes `new` tokens for each prompt, greedily.
+
+    ValueError where this transformers has none, or it wrote less.
+    """
+    from transformers import GenerationConfig
+
+    if not hasattr(twin, "generate_batch"):
+        raise ValueError("this version of transformers has no generate_batch")
+    # -1: nothing ends a reply early
+    greedy = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    start = time.perf_counter()
+    out = twin.generate_batch(inputs=prompts, generation_config=greedy, progress_bar=False)
+    seconds = time.perf_counter() - start
+    written = [len(request.generated_tokens) for request in out.values()]
+    if written != [new] * len(prompts):
+        raise ValueError(f"generate_batch wrote {written[:8]} … tokens, not {new} for each prompt")
+    return seconds
