@@ -3,7 +3,8 @@ equals.
 
     build        the C compiler, what it made, and why it could not
     attention    attention over a cache that is read in place · attention.c · twin: `ops.attend`
-    linear       products with a weight in panels · linear.c · twin: `F.linear`
+    linear       products with a weight in panels · linear.c, for 32 and 16 bits · twin: `F.linear`
+                 · whole.c, for 8 and 4 bits · twins: `quant.linear`
     lore         what else a CPU likes, in torch's own calls
     cuda/        those in Triton
 

@@ -134,7 +134,8 @@ static inline __attribute__((always_inline)) void tile(int rows, int wide, struc
   for (int i = 0; i < rows; i++) memcpy(p.y + i * p.N, sum[i], sizeof(float) * p.width);
 }
 
-static void some(int rows, struct part p) {
+/* Not inlined: the sums need all registers. */
+static __attribute__((noinline)) void some(int rows, struct part p) {
 #define CASE(n) \
   case n: \
     if (p.wide) tile(n, 1, p); \

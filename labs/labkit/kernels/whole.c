@@ -203,7 +203,6 @@ struct panel {
 #define ADD(how, word, part) \
   EACH_VECTOR { \
     v[j] = (ints)(part); \
-    KEEP(v[j]); \
   } \
   EACH_ROW EACH_VECTOR { \
     sum[i][j] = how(sum[i][j], v[j], codes[i * x->stride + word]); \
@@ -309,8 +308,8 @@ static void round_rows(const float *x, int64_t stride, int64_t rows, int64_t K,
   }
 }
 
-/* Outputs of rows m ... m + rows of x, by a panel. */
-static void some(int rows, const struct rounded *x, int64_t m, const struct panel *p,
+/* Outputs of rows m ... m + rows of x, by a panel. Not inlined: the sums need all registers. */
+static __attribute__((noinline)) void some(int rows, const struct rounded *x, int64_t m, const struct panel *p,
                  vec y[][VECTORS], struct ahead a) {
   switch (rows) {
 #define CASE(n) \
