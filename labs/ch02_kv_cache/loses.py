@@ -14,6 +14,7 @@ def run(device, *, contexts, repeats):
     """A row for each number of tokens in the cache."""
     import torch
 
+    from labkit.graphs import capture
     from labkit.step import Step
     from labkit.weights import smollm2
 
@@ -25,9 +26,11 @@ def run(device, *, contexts, repeats):
             # keys of any text: reading them costs the same
             buffer.normal_(generator=torch.Generator(device).manual_seed(0))
 
+    decode_step = capture(model, caches, 1)
+
     @torch.inference_mode()
     def token_at(context):
-        model(Step.of([(0, context - 1, [1])], model.device), caches, None)
+        decode_step(Step.of([(0, context - 1, [1])], model.device), caches)
 
     ceilings = bench.hardware("fp32", device)
     runs = bench.rounds(

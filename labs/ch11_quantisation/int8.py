@@ -66,18 +66,20 @@ def speeds(models: dict, batch: int, repeats: int, device: str) -> dict:
     """name -> tokens per second of a decode step of so many requests, and times fp32's."""
     import torch
 
+    from labkit.graphs import capture
     from labkit.step import Step
 
+    def captured(name, model):
+        caches = caches_of(name, model, batch, CONTEXT + 1)
+        return capture(model, caches, batch), caches
+
     @torch.inference_mode()
-    def step(model, caches):
+    def step(run, caches):
         # the cache's content does not change the time
-        model(Step.of([(row, CONTEXT, [5]) for row in range(batch)], device), caches)
+        run(Step.of([(row, CONTEXT, [5]) for row in range(batch)], device), caches)
 
     times = bench.interleave(
-        {
-            name: partial(step, model, caches_of(name, model, batch, CONTEXT + 1))
-            for name, model in models.items()
-        },
+        {name: partial(step, *captured(name, model)) for name, model in models.items()},
         warmup=1,
         repeats=repeats,
         device=device,
