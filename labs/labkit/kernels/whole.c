@@ -29,7 +29,7 @@ enum {
   VECTORS = 2,
   PANEL = VECTORS * LANES,
   GROUP = 32,        /* inputs that share the scale of a 4-bit weight */
-  CACHE = 128 << 10, /* bytes of rounded x that stay in a core's cache while panels pass by */
+  CACHE = 64 << 10,  /* bytes of rounded x that stay in a core's cache while panels pass by */
   AHEAD = 2048       /* bytes from which on memory is asked for weights */
 };
 
