@@ -14,8 +14,9 @@ from labkit.model import GPT
 from labkit.quant.linear import KINDS, FewBits, FewBitsEmbedding, kernel_names, row_codes
 from labkit.step import Step
 
-# the head is the largest matrix, and its outputs are the logits: it stays at 8 bits
-HEADS = {"int4": "int8", "int4min": "int8", "w4a8": "w8a8", "w4a8min": "w8a8"}
+# the head is the largest matrix, and its outputs are the logits: it stays at 8 bits, and what it
+# multiplies nearly exact, as most of what w4a8 loses is lost there
+HEADS = dict.fromkeys(("int4", "int4min", "w4a8", "w4a8min"), "int8")
 
 
 @torch.inference_mode()
@@ -25,7 +26,7 @@ def quantize(model: GPT, kind: str, *, only=("*",), skip=(), kernel: str | None 
 
     kind: "fp16" (16-bit weights, sums in fp32), "int8" (8-bit weights), "w8a8" (and 8-bit
     activations), "int4" (4-bit weights in groups of 32), "int4min" (with a minimum for each group),
-    "w4a8", "w4a8min" (and 8-bit activations). Of 4-bit kinds the head has 8 bits. only, skip: names
+    "w4a8", "w4a8min" (and 8-bit activations). The head of 4-bit kinds is "int8". only, skip: names
     of layers, with wildcards, such as `"blocks.11.ffn.down"` or `"head"`; layers already quantised
     stay as they are, so kinds are mixed by calling twice. kernel: the first of `kernel_names`
     unless named. Raises ValueError for an unknown kind or kernel, or a name that fits no layer.
