@@ -71,7 +71,7 @@ class Way:
 def ways(device: str, slots: int) -> dict[tuple[str, str], Way]:
     """Every way by its name and its dtype."""
     from labkit.linear import has_bf16
-    from labkit.rivals import transformers_twin
+    from labkit.rivals.transformers import transformers_twin
     from labkit.weights import smollm2
     from labkit_labs.common import workload
 

@@ -42,6 +42,8 @@ class Chart:
             svg,
             count=1,
         )
+        # what turns by nothing need not say so, in every text
+        svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg)
         return f"<style>{palette.rules()}</style>" + re.sub(r">\s+<", "><", svg)
 
     def __repr__(self):
