@@ -38,12 +38,12 @@ class Chart:
         svg = re.sub(
             r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
             rf'<svg \1 role="img" aria-label="{escape(self.alt)}" '
-            'style="width:100%;height:auto;max-width:44rem">',
+            f'style="width:100%;height:auto;max-width:44rem;{FAMILY.strip()}">',
             svg,
             count=1,
         )
-        # what turns by nothing need not say so, in every text
-        svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg)
+        # every text need not say its typeface, and that it does not turn
+        svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg.replace(FAMILY, ""))
         return f"<style>{palette.rules()}</style>" + re.sub(r">\s+<", "><", svg)
 
     def __repr__(self):
@@ -52,6 +52,9 @@ class Chart:
     def save(self, path) -> None:
         with _style():
             self.figure.savefig(path)
+
+
+FAMILY = "font-family: 'Inter', 'DejaVu Sans'; "  # as matplotlib writes it into each text
 
 
 def _with_variables(svg: str) -> str:
