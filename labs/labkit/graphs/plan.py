@@ -13,8 +13,9 @@ from functools import cache as once
 import torch
 from torch import Tensor, nn
 
-from labkit.caches import RingCache, SlotCache
+from labkit.caches import SlotCache
 from labkit.ffn import SwiGLU
+from labkit.graphs.ways import longest
 from labkit.kernels import attention, build, linear
 from labkit.mixers.attention import Attention
 from labkit.model import GPT, Block
@@ -128,8 +129,7 @@ class Plan:
         self.model = model
         self.caches = caches
         self.tokens = max(tokens, TOKENS)
-        reach = [c.capacity for c in caches if not isinstance(c, RingCache)]
-        self.positions = min([*reach, model.config.max_context])
+        self.positions = longest(model, caches)
         self.kept = []  # what the operations point to
         self.buffers = {}
         self.angles = {}

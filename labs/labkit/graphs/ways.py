@@ -174,13 +174,8 @@ def layers_of(model: GPT, caches: list) -> list[Layer]:
 
 def longest(model: GPT, caches: list) -> int:
     """How many tokens of a request all layers can hold; rings hold any number."""
-    found = [model.config.max_context]
-    for cache in caches:
-        if isinstance(cache, PagedCache):
-            found.append(cache.table.shape[1] * cache.block_size)
-        elif not isinstance(cache, RingCache):
-            found.append(cache.capacity)
-    return min(found)
+    held = [cache.capacity for cache in caches if not isinstance(cache, RingCache)]
+    return min([*held, model.config.max_context])
 
 
 def slots_of(cache: SlotCache) -> Slots:
@@ -210,10 +205,8 @@ def angles_of(mixer: Attention, positions: int, device: torch.device) -> Tensor:
     dim = mixer.rope_dim or 0
     if dim == 0:
         return torch.zeros(positions, 0, device=device)
-    scaling = mixer.rope_scaling
-    frequencies = ops.rope_frequencies(dim, mixer.rope_theta, scaling, device)
-    angle = torch.arange(positions, device=device)[:, None] * frequencies
-    return torch.cat([angle.cos(), angle.sin()], 1) * ops.yarn_gain(scaling)
+    at = torch.arange(positions, device=device)
+    return torch.cat(ops.rotations(at, dim, mixer.rope_theta, mixer.rope_scaling), 1)
 
 
 # -- the three ways --------------------------------------------------------------------------------
