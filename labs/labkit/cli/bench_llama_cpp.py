@@ -133,7 +133,8 @@ def the_workload(dtype: str, theirs: dict, args) -> list[dict]:
     jobs = [(job.prompt, job.new) for job in work]
     longest = max(len(prompt) + new for prompt, new in jobs)
     for kind, it in theirs.items():
-        it.open(slots + 1, longest, cache_of(kind))
+        # one pool of cells: what prompts share is read once for all, which is its faster way
+        it.open(slots + 1, longest, cache_of(kind), shared=True)
     shared = common_prefix([prompt for prompt, _ in jobs])
     ours = partial(workload.continuous, model, work, slots, prefix=True)
     runs = bench.rounds(

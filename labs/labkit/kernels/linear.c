@@ -20,7 +20,7 @@ enum { LANES = 8, ROWS = 4 }; /* of 16 */
 enum {
   VECTORS = 3,
   PANEL = VECTORS * LANES,
-  CACHE = 128 << 10, /* bytes of x that stay in a core's cache while panels pass by */
+  CACHE = 256 << 10, /* bytes of x that stay in a core's cache while panels pass by */
 #ifndef SLICE
   SLICE = 192,       /* inputs of a panel that stay in the first cache while all rows pass by */
 #endif
@@ -96,6 +96,12 @@ struct part {
   int64_t step;
 };
 
+/* Floats of one output each: for a whole panel a few moves, and no call. */
+static inline void copy(void *to, const void *from, int width) {
+  if (width == PANEL) memcpy(to, from, sizeof(float) * PANEL);
+  else memcpy(to, from, sizeof(float) * width);
+}
+
 /* One input of `rows` rows times the panel's weights for it, added to the sums. */
 #define ADD_INPUT(k, weight) \
   { \
@@ -114,7 +120,7 @@ static inline __attribute__((always_inline)) void tile(int rows, int wide, struc
   const float *x = p.x;
   for (int i = 0; i < rows; i++) {
     for (int j = 0; j < VECTORS; j++) sum[i][j] = (vec){0};
-    if (p.before) memcpy(sum[i], p.before + i * p.N, sizeof(float) * p.width);
+    if (p.before) copy(sum[i], p.before + i * p.N, p.width);
     for (int j = 0; p.bias && j < VECTORS; j++) sum[i][j] += p.bias[j];
   }
   if (wide) {
@@ -131,7 +137,7 @@ static inline __attribute__((always_inline)) void tile(int rows, int wide, struc
     }
     if (k < p.inputs) ADD_INPUT(k, load(p.w + j * LANES, 0))
   }
-  for (int i = 0; i < rows; i++) memcpy(p.y + i * p.N, sum[i], sizeof(float) * p.width);
+  for (int i = 0; i < rows; i++) copy(p.y + i * p.N, sum[i], p.width);
 }
 
 /* Not inlined: the sums need all registers. */
@@ -155,11 +161,11 @@ static __attribute__((noinline)) void some(int rows, struct part p) {
 void linear(const struct matrix *w, const float *x, int64_t stride, int64_t M, const float *add,
             float *y) {
   int64_t K = w->K, N = w->N, steps = (K + TOGETHER - 1) / TOGETHER;
-  int64_t block = CACHE / (4 * K) / ROWS * ROWS;
-  if (block < ROWS) block = ROWS;
+  int64_t most = CACHE / (4 * K) > ROWS ? CACHE / (4 * K) : ROWS, blocks = (M + most - 1) / most;
   float wide[SLICE * PANEL];
-  for (int64_t from = 0; from < M; from += block) {
-    int64_t rows = MIN(M - from, block), tiles = (rows + ROWS - 1) / ROWS;
+  for (int64_t b = 0; b < blocks; b++) { /* of equal height, as tiles are */
+    int64_t from = M * b / blocks, rows = M * (b + 1) / blocks - from;
+    int64_t tiles = (rows + ROWS - 1) / ROWS;
     #pragma omp for schedule(static) nowait
     for (int64_t n = 0; n < N; n += PANEL) {
       struct part p = {.stride = stride, .N = N, .width = MIN(N - n, PANEL)};

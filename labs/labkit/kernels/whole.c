@@ -45,6 +45,12 @@ typedef uint16_t halves __attribute__((vector_size(4 * LANES), aligned(4)));
 #else
 #define KEEP(v)
 #endif
+/* The sums of a group's few steps; those of a whole panel stay in registers anyway. */
+#if BITS == 4
+#define KEEP_SUM KEEP
+#else
+#define KEEP_SUM(v)
+#endif
 
 int64_t panel(void) { return PANEL; }
 
@@ -206,7 +212,7 @@ struct panel {
   } \
   EACH_ROW EACH_VECTOR { \
     sum[i][j] = how(sum[i][j], v[j], codes[i * x->stride + word]); \
-    KEEP(sum[i][j]); \
+    KEEP_SUM(sum[i][j]); \
   }
 
 /* `rows` rows from row m on by a panel. `rows` is a constant where this is inlined, so the sums are
@@ -309,8 +315,9 @@ static void round_rows(const float *x, int64_t stride, int64_t rows, int64_t K,
 }
 
 /* Outputs of rows m ... m + rows of x, by a panel. Not inlined: the sums need all registers. */
-static __attribute__((noinline)) void some(int rows, const struct rounded *x, int64_t m, const struct panel *p,
-                 vec y[][VECTORS], struct ahead a) {
+static __attribute__((noinline)) void some(int rows, const struct rounded *x, int64_t m,
+                                           const struct panel *p, vec y[][VECTORS],
+                                           struct ahead a) {
   switch (rows) {
 #define CASE(n) \
   case n: \
