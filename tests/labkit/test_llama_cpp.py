@@ -324,7 +324,7 @@ class Echo:
     def __exit__(self, *_):
         pass
 
-    def open(self, sequences, length, cache):
+    def open(self, sequences, length, cache, shared=False):
         assert sequences >= 1 and length >= 12 and cache == "f16"
 
     def decode(self, prompts, new):
