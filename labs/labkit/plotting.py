@@ -1,7 +1,8 @@
 """Charts in the course's style: direct labels, no chart junk, colours that follow the page.
 
 Each function returns a `Chart`: inline SVG with an `alt` text, whose colours are the palette's CSS
-variables, so that it turns dark with the page.
+variables, so that it turns dark with the page. It is drawn twice, wide and narrow: shrunk to a
+phone, the letters of the wide one could not be read.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import re
+import textwrap
 from html import escape
 
 from labkit import palette
@@ -17,34 +19,53 @@ LIGHT = palette.PALETTE["light"]
 SERIES = LIGHT["series"]
 NAMED = ("ink", "muted", "line", "active", "wash", "panel")  # colours that a chart may use
 MARKERS = 12  # so few points are marked, and their x written out
+WIDE = 7.0  # inches
+NARROW = 4.1  # inches: in a fold on a phone, 315 pixels, letters of 10.5 points are 11 pixels high
+SHORT = 14  # letters of a name that a phone has room for beside the lines
+PHONE = "(max-width: 40rem)"
 
 
 class Chart:
-    """A drawn figure. Notebooks and the book show it as SVG; `save` writes SVG, PNG or PDF."""
+    """A drawn figure. Notebooks and the book show it as SVG; `save` writes SVG, PNG or PDF.
 
-    def __init__(self, figure, alt: str):
+    figure: for a page. narrow: the same for a phone, if it was drawn.
+    """
+
+    def __init__(self, figure, alt: str, narrow=None):
         self.figure = figure
         self.alt = alt
+        self.narrow = narrow
 
     def _repr_html_(self) -> str:
+        style = palette.rules()
+        if self.narrow is None:
+            return f"<style>{style}</style>{self.svg()}"
+        style += f".lk-narrow{{display:none}}@media {PHONE}{{.lk-wide{{display:none}}"
+        style += ".lk-narrow{display:block}}"
+        return f"<style>{style}</style>{self.svg()}{self.svg(narrow=True)}"
+
+    def svg(self, narrow: bool = False) -> str:
+        """The drawing as an SVG element, as wide as its place. narrow: the one for a phone."""
         buffer = io.StringIO()
         # without dates and names, so that the same chart is the same file
         nobody = {"Date": None, "Creator": None, "Format": None, "Type": None}
         with _style():
-            self.figure.savefig(buffer, format="svg", transparent=True, metadata=nobody)
+            figure = self.narrow if narrow else self.figure
+            figure.savefig(buffer, format="svg", transparent=True, metadata=nobody)
         _, tag, drawing = buffer.getvalue().partition("<svg")
         svg = _with_variables(tag + drawing)
         # as wide as its place, not as the paper that matplotlib drew on
         svg = re.sub(
             r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
-            rf'<svg \1 role="img" aria-label="{escape(self.alt)}" '
-            f'style="width:100%;height:auto;max-width:44rem;{FAMILY.strip()}">',
+            rf'<svg \1 class="lk-{"narrow" if narrow else "wide"}" role="img"'
+            f' aria-label="{escape(self.alt)}"'
+            f' style="width:100%;height:auto;max-width:44rem;{FAMILY.strip()}">',
             svg,
             count=1,
         )
         # every text need not say its typeface, and that it does not turn
         svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg.replace(FAMILY, ""))
-        return f"<style>{palette.rules()}</style>" + re.sub(r">\s+<", "><", svg)
+        return re.sub(r">\s+<", "><", svg)
 
     def __repr__(self):
         return f"Chart: {self.alt}"
@@ -97,17 +118,20 @@ def _style():
     )
 
 
-def _styled(draw):
+def _twice(draw):
+    """A function that draws a figure so many inches wide: here it makes a chart of two of them."""
+
     @functools.wraps(draw)
-    def wrapped(*args, **kwargs):
+    def wrapped(*args, alt: str, **kwargs) -> Chart:
         with _style():
-            return draw(*args, **kwargs)
+            wide, narrow = (draw(*args, width=w, **kwargs) for w in (WIDE, NARROW))
+        return Chart(wide, alt, narrow)
 
     return wrapped
 
 
 def axes(
-    width: float = 7.0,
+    width: float = WIDE,
     height: float = 3.4,
     *,
     x_label: str = "",
@@ -130,23 +154,26 @@ def axes(
     return ax
 
 
-@_styled
+@_twice
 def lines(
     x,
     series: dict,
     *,
-    alt: str,
+    width: float,
     x_label: str = "",
     y_label: str = "",
     log_x: bool = False,
     log_y: bool = False,
     marks: dict | None = None,
-) -> Chart:
+):
     """One line per series, named at its end. `marks` are horizontal lines: name -> y."""
-    ax = axes(x_label=x_label, y_label=y_label, log_x=log_x, log_y=log_y)
+    # on a phone long names would leave no room for the lines: they stand above
+    above = width < WIDE and any(len(name) > SHORT for name in series)
+    height = 3.4 + 0.25 * len(series) * above
+    ax = axes(width, height, x_label=x_label, y_label=y_label, log_x=log_x, log_y=log_y)
     marker = "o" if len(x) <= MARKERS else None
-    for i, y in enumerate(series.values()):
-        ax.plot(x, y, color=_colour(i), linewidth=2.2, marker=marker, markersize=5)
+    for i, (name, y) in enumerate(series.items()):
+        ax.plot(x, y, color=_colour(i), linewidth=2.2, marker=marker, markersize=5, label=name)
     for name, y in (marks or {}).items():
         ax.axhline(y, color=LIGHT["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
         ax.annotate(
@@ -158,12 +185,33 @@ def lines(
         ax.minorticks_off()
     if log_y:
         ax.yaxis.set_major_formatter("{x:,g}")
-    _name_ends(ax, x, series)
-    return Chart(ax.figure, alt)
+    if above:
+        ax.figure.legend(loc="outside upper left", frameon=False, labelcolor="linecolor")
+    else:
+        _name_ends(ax, x, series)
+    if log_x and len(x) <= MARKERS:
+        _thin(ax)
+    return ax.figure
 
 
 def _colour(series: int) -> str:
     return SERIES[series % len(SERIES)]
+
+
+def _thin(ax) -> None:
+    """Take away numbers under the axis that would run into the next, from the right: the last
+    stays.
+    """
+    ax.figure.draw_without_rendering()
+    labels = ax.get_xticklabels()
+    taken = float("inf")
+    for label in reversed(labels):
+        box = label.get_window_extent()
+        if box.x1 + 4 * ax.figure.dpi / 72 > taken:
+            label.set_text("")
+        else:
+            taken = box.x0
+    ax.set_xticks(ax.get_xticks(), [label.get_text() for label in labels])
 
 
 def _name_ends(ax, x, series: dict, apart: float = 14) -> None:
@@ -189,17 +237,19 @@ def _name_ends(ax, x, series: dict, apart: float = 14) -> None:
         )
 
 
-@_styled
+@_twice
 def bars(
     values: dict,
     *,
-    alt: str,
+    width: float,
     x_label: str = "",
     form: str = "{:,.3g}",
     highlight: str | None = None,
-) -> Chart:
+):
     """Horizontal bars, each with its number; `highlight` is drawn gold with a navy outline."""
-    ax = axes(height=0.55 * len(values) + 0.7, x_label=x_label)
+    names = [name if width >= WIDE else textwrap.fill(name, SHORT) for name in map(str, values)]
+    lines = max((name.count("\n") for name in names), default=0)
+    ax = axes(width, (0.55 + 0.12 * lines) * len(values) + 0.7, x_label=x_label)
     for i, (name, value) in enumerate(values.items()):
         fill = LIGHT["active"] if name == highlight else SERIES[0]
         ax.barh(i, value, height=0.62, color=fill, edgecolor=SERIES[0], linewidth=1.5)
@@ -211,11 +261,11 @@ def bars(
             va="center",
             color=LIGHT["ink"],
         )
-    ax.set_yticks(range(len(values)), list(values), color=LIGHT["ink"])
+    ax.set_yticks(range(len(values)), names, color=LIGHT["ink"])
     ax.invert_yaxis()
     ax.grid(axis="x")
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
     ax.margins(x=0.15)
     ax.set_xlim(left=0)
-    return Chart(ax.figure, alt)
+    return ax.figure

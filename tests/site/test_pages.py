@@ -66,6 +66,23 @@ def test_a_chart_has_a_text_and_follows_the_theme():
     )
 
 
+def test_a_chart_is_drawn_for_a_phone_too():
+    """Long names stand above the lines, and numbers under the axis keep apart."""
+    x = [1000, 2000, 3000, 4000, 5000, 8000, 16000]
+    chart = plotting.lines(x, {"a": x, "b, of a long name": x}, alt="two", log_x=True)
+    assert chart._repr_html_().count("<svg") == 2 and "lk-narrow" in chart.svg(narrow=True)
+    wide, narrow = chart.figure.axes[0], chart.narrow.axes[0]
+    assert not chart.figure.legends and len(chart.narrow.legends) == 1
+    for ax, shown in ((wide, 5), (narrow, 3)):
+        ax.figure.draw_without_rendering()
+        labels = [label for label in ax.get_xticklabels() if label.get_text()]
+        boxes = [label.get_window_extent() for label in labels]
+        assert labels[-1].get_text() == "16,000" and len(labels) >= shown
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    bars = plotting.bars({"a name that does not fit beside its bar": 1}, alt="one")
+    assert "\n" in bars.narrow.axes[0].get_yticklabels()[0].get_text()
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_names_at_line_ends_keep_apart(log):
     # 0 has no place on a log axis

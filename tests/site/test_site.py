@@ -228,6 +228,29 @@ def test_what_goes_on_to_the_right_says_so_on_a_phone(visit, name):
     assert page.evaluate(cut) == 0
 
 
+@pytest.mark.parametrize("name", [*CHAPTERS, "book/labs"])
+def test_the_letters_of_a_chart_can_be_read_on_a_phone(visit, name):
+    """11 pixels, inline or as an image in a fold: its width makes its letters high."""
+    page = visit(**PHONE | {"viewport": {"width": 390, "height": 844}}).open(name)
+    heights = page.evaluate(
+        """() => [...document.querySelectorAll("svg.lk-wide, svg.lk-narrow")]
+        .filter(e => e.getBoundingClientRect().width)
+        .flatMap(e => [...e.querySelectorAll("text")].map(t => {
+            const scale = e.getBoundingClientRect().width / e.viewBox.baseVal.width
+            return parseFloat(getComputedStyle(t).fontSize) * scale
+        }))"""
+    )
+    assert all(height >= 11 for height in heights), sorted(heights)[:5]
+    if name == "book/labs":
+        page.locator("#ch02-loses summary").click()
+        picture = page.locator("#ch02-loses img")
+        picture.evaluate("e => e.decode()")
+        assert picture.evaluate("e => e.currentSrc").endswith("-narrow.svg")
+        scale = picture.evaluate("e => e.getBoundingClientRect().width / e.naturalWidth")
+        assert 10.5 * scale >= 11
+    assert heights or name != "book/chapters/02_kv_cache", "it has a chart"
+
+
 def test_the_labs_page_shows_every_lab_with_what_it_measured(visit, html):
     """Its title under its id, how long it takes, what it asks, its table and what to notice; its
     plot when the fold is opened.

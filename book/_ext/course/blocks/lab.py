@@ -14,7 +14,7 @@ from pathlib import Path
 from docutils import nodes
 
 from course.block import Block, fold, html, make
-from labkit import chapters, lab, palette, results
+from labkit import chapters, lab, palette, plotting, results
 from labkit.lab import Lab
 from labkit.tables import table
 
@@ -165,21 +165,33 @@ def folded_drawing(shown: Lab, rows: list[dict]) -> list[nodes.Node]:
     page.
     """
     chart = shown.plot(rows)
-    picture = drawing("", name=anchor(shown), svg=standalone(chart._repr_html_()), alt=chart.alt)
+    narrow = standalone(chart.svg(narrow=True)) if chart.narrow else None
+    svg = standalone(chart.svg())
+    picture = drawing("", name=anchor(shown), svg=svg, narrow=narrow, alt=chart.alt)
     return [fold([nodes.Text("The plot")], [picture])]
 
 
 class drawing(nodes.General, nodes.Element):
-    """An SVG that becomes a file of its own beside the site's images: `name`, `svg`, `alt`."""
+    """An SVG that becomes a file of its own beside the site's images: `name`, `svg`, `alt`; for a
+    phone `narrow`, another one.
+    """
 
 
 def visit_drawing(self, node):
     folder = Path(self.builder.outdir) / self.builder.imagedir
     folder.mkdir(parents=True, exist_ok=True)
-    file = f"lab-{node['name']}.svg"
-    (folder / file).write_text(node["svg"])
-    address = f"{self.builder.imgpath}/{file}"
-    self.body.append(f'<img class="drawing" src="{address}" alt="{escape(node["alt"])}">')
+    drawn = {"": node["svg"], "-narrow": node["narrow"]}
+    address = {}
+    for width, svg in drawn.items():
+        if svg:
+            file = f"lab-{node['name']}{width}.svg"
+            (folder / file).write_text(svg)
+            address[width] = f"{self.builder.imgpath}/{file}"
+    picture = f'<img class="drawing" src="{address[""]}" alt="{escape(node["alt"])}">'
+    if "-narrow" in address:
+        source = f'<source media="{plotting.PHONE}" srcset="{address["-narrow"]}">'
+        picture = f"<picture>{source}{picture}</picture>"
+    self.body.append(picture)
     raise nodes.SkipNode
 
 
