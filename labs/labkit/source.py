@@ -46,8 +46,9 @@ class SideBySide:
         for i, j, n in matcher.get_matching_blocks():
             left -= set(range(i, i + n))
             right -= set(range(j, j + n))
-        columns = _column(self.left, left, self.objects[0])
-        columns += _column(self.right, right, self.objects[1])
+        first, second = self.objects
+        columns = _column(self.left, left, first, beside=second)
+        columns += _column(self.right, right, second, beside=first)
         return f'<style>{palette.rules()}{CSS}</style><div class="lk-compare">{columns}</div>'
 
     def __repr__(self):
@@ -77,7 +78,7 @@ def _where(obj) -> str:
     return f"{obj.__module__.replace('.', '/')}.py, line {inspect.getsourcelines(obj)[1]}"
 
 
-def _column(lines: list[str], marked: set[int], obj) -> str:
+def _column(lines: list[str], marked: set[int], obj, beside) -> str:
     from pygments import highlight
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
@@ -88,10 +89,12 @@ def _column(lines: list[str], marked: set[int], obj) -> str:
         f"<mark>{line or ' '}</mark>" if i in marked else line
         for i, line in enumerate(html.split("\n"))
     )
-    name = escape(obj.__name__)
+    name = escape(obj.__qualname__)
+    # two comparisons of a page may share a side
+    label = f"source of {name}, beside {escape(beside.__qualname__)}"
     return (
         f"<figure><figcaption>{name} <small>{escape(_where(obj))}</small></figcaption>"
-        f'<pre tabindex="0" role="region" aria-label="source of {name}"><code>{body}</code></pre>'
+        f'<pre tabindex="0" role="region" aria-label="{label}"><code>{body}</code></pre>'
         "</figure>"
     )
 

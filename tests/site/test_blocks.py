@@ -22,6 +22,7 @@ from tests.conftest import ROOT
 SETTINGS = sphinxes.COURSE | {
     "myst_enable_extensions": ["colon_fence", "dollarmath"],
     "suppress_warnings": ["myst.xref_missing"],
+    "exclude_patterns": ["book/AGENTS.md"],
 }
 
 
@@ -33,6 +34,7 @@ class Site:
         (folder / "book").mkdir()
         (folder / "_config.yml").write_text((ROOT / "_config.yml").read_text())
         (folder / "book/references.bib").write_text("")
+        (folder / "book/AGENTS.md").write_text("")
 
     def build(self, text: str, **settings) -> BeautifulSoup:
         (self.folder / "index.md").write_text(f"# Title\n\n{text}\n")
@@ -148,6 +150,13 @@ def test_a_labs_card_says_what_it_asks_measured_and_what_to_notice(tiny, book):
         assert "What to notice." in said and f"{doc['rows'][0]['peak_bytes']:,}" in said
     assert card.select("svg") and len(card.select("tbody tr")) == len(doc["rows"])
     assert markdown.count("\n|") >= len(doc["rows"]) + 1  # a head, a rule, the rows
+
+
+def test_an_option_in_what_to_notice_keeps_its_hyphens(tiny):
+    card = tiny.build("```{lab} CH08-PRETRAINING\n```\n\n(ch08-pretraining)=\n## Here")
+    options = [code.get_text() for code in card.select(".lab code")]
+    assert "--set gpu=L4" in options and "--set tokens_per_second=50" in options
+    assert "–set" not in card.get_text()
 
 
 def test_a_lab_that_has_stored_nothing_says_so(tiny, book, monkeypatch, tmp_path):

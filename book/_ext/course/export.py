@@ -1,7 +1,10 @@
-"""What else the built site holds: each page as Markdown, `llms.txt`, and the search."""
+"""What else the built site holds: each page as Markdown, `llms.txt`, what a reader's assistant is
+to know, and the search.
+"""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from course import search
@@ -16,10 +19,15 @@ LLMS = """\
 ## Pages, as Markdown
 
 {pages}
+## For an assistant at a reader's side
+
+- [How to tutor]({site}book/AGENTS.md)
+
 ## Source
 
 - [Repository]({repository})
 """
+TUTOR = "book/AGENTS.md"  # for readers' assistants; it is no page
 
 
 def export(app, exception):
@@ -33,8 +41,11 @@ def export(app, exception):
         target = out / f"{docname}.md"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(lower_page(Path(app.env.doc2path(docname)), book))
+    shutil.copy(book.root / TUTOR, out / TUTOR)
     pages = "".join(f"- [{title}]({book.site}{docname}.md)\n" for docname, title in titles.items())
-    listed = LLMS.format(title=app.config.html_title, pages=pages, repository=book.repository)
+    listed = LLMS.format(
+        title=app.config.html_title, pages=pages, site=book.site, repository=book.repository
+    )
     (out / "llms.txt").write_text(listed)
 
 
