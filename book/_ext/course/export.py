@@ -41,6 +41,7 @@ def export(app, exception):
         target = out / f"{docname}.md"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(lower_page(Path(app.env.doc2path(docname)), book))
+    (out / TUTOR).parent.mkdir(exist_ok=True)
     shutil.copy(book.root / TUTOR, out / TUTOR)
     pages = "".join(f"- [{title}]({book.site}{docname}.md)\n" for docname, title in titles.items())
     listed = LLMS.format(

@@ -145,7 +145,7 @@ def body(shown: Lab, draw) -> list[nodes.Node]:
     if doc is None:
         return [*asked, make("p", nodes.Text(NOTHING), classes=["measured"])]
     rows = doc["rows"]
-    notice = make("p", nodes.strong("", "What to notice. "), *said(shown.noticed(rows)))
+    notice = make("p", nodes.strong("", "What to notice. "), *with_options(shown.noticed(rows)))
     return [
         *asked,
         *(draw(shown, rows) if shown.plot else []),
@@ -158,7 +158,7 @@ def body(shown: Lab, draw) -> list[nodes.Node]:
 OPTION = r"(--[\w-]+(?: \w+=[\w.,-]*\w)?)"  # of a command, such as --set gpu=L4
 
 
-def said(text: str) -> list[nodes.Node]:
+def with_options(text: str) -> list[nodes.Node]:
     """A sentence in which options are code: of text, two hyphens would become a dash."""
     parts = re.split(OPTION, text)
     return [nodes.literal("", p) if i % 2 else nodes.Text(p) for i, p in enumerate(parts)]
