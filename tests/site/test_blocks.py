@@ -22,7 +22,6 @@ from tests.conftest import ROOT
 SETTINGS = sphinxes.COURSE | {
     "myst_enable_extensions": ["colon_fence", "dollarmath"],
     "suppress_warnings": ["myst.xref_missing"],
-    "exclude_patterns": ["book/AGENTS.md"],
 }
 
 
@@ -34,7 +33,6 @@ class Site:
         (folder / "book").mkdir()
         (folder / "_config.yml").write_text((ROOT / "_config.yml").read_text())
         (folder / "book/references.bib").write_text("")
-        (folder / "book/AGENTS.md").write_text("")
 
     def build(self, text: str, **settings) -> BeautifulSoup:
         (self.folder / "index.md").write_text(f"# Title\n\n{text}\n")

@@ -295,10 +295,10 @@ def test_a_drawing_of_a_lab_follows_the_theme(visit):
 
 def test_a_readers_assistant_finds_how_to_tutor(html):
     """From the index, the README and `llms.txt`; every place that it names is there."""
-    text = (html / "book/AGENTS.md").read_text()
+    text = (html / "AGENTS.md").read_text()
     assert text == (ROOT / "book/AGENTS.md").read_text()
     assert text.splitlines()[0].startswith("For someone who takes the course")
-    assert f"{CONFIG['html']['baseurl']}book/AGENTS.md" in (html / "llms.txt").read_text()
+    assert f"{CONFIG['html']['baseurl']}AGENTS.md" in (html / "llms.txt").read_text()
     assert "(book/AGENTS.md)" in (ROOT / "README.md").read_text()
     assert soup(html, "book/index").select('a[href$="book/AGENTS.md"]')
     named = [

@@ -1,10 +1,7 @@
-"""What else the built site holds: each page as Markdown, `llms.txt`, what a reader's assistant is
-to know, and the search.
-"""
+"""What else the built site holds: each page as Markdown, `llms.txt`, and the search."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from course import search
@@ -21,13 +18,12 @@ LLMS = """\
 {pages}
 ## For an assistant at a reader's side
 
-- [How to tutor]({site}book/AGENTS.md)
+- [How to tutor]({site}AGENTS.md)
 
 ## Source
 
 - [Repository]({repository})
 """
-TUTOR = "book/AGENTS.md"  # for readers' assistants; it is no page
 
 
 def export(app, exception):
@@ -41,8 +37,6 @@ def export(app, exception):
         target = out / f"{docname}.md"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(lower_page(Path(app.env.doc2path(docname)), book))
-    (out / TUTOR).parent.mkdir(exist_ok=True)
-    shutil.copy(book.root / TUTOR, out / TUTOR)
     pages = "".join(f"- [{title}]({book.site}{docname}.md)\n" for docname, title in titles.items())
     listed = LLMS.format(
         title=app.config.html_title, pages=pages, site=book.site, repository=book.repository

@@ -211,15 +211,15 @@ def standalone(chart: str) -> str:
     """
     svg = chart[chart.index("<svg") :]
     light, dark = (palette.css_variables(theme) for theme in ("light", "dark"))
-    style = f":root{{{light}}}@media (prefers-color-scheme: dark){{:root{{{dark}}}}}"
+    style = f":root{{{light};stroke-linejoin:round;font:{plotting.LETTERS}px {TYPEFACES}}}"
+    style += f"@media (prefers-color-scheme: dark){{:root{{{dark}}}}}"
     box = re.search(r'viewBox="([^"]*)"', svg)[1]
     width, height = box.split()[2:]
     head = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
         f' viewBox="{box}" width="{width}" height="{height}"><style>{style}</style>'
     )
-    svg = re.sub(r"<svg [^>]*>", head, svg, count=1)
-    return re.sub(r"font-family: [^;\"]*", f"font-family: {TYPEFACES}", svg)
+    return re.sub(r"<svg [^>]*>", head, svg, count=1)
 
 
 # -- in Markdown -----------------------------------------------------------------------------------
