@@ -17,10 +17,9 @@ import av
 from manim import CairoRenderer, tempconfig
 from PIL import Image
 
-import labkit
 from animations.scenes import clips
 from animations.stage.clock import CourseScene, write_vtt
-from labkit import results
+from labkit import modules, results
 
 QUALITIES = {  # width, height, frames a second
     "240p": (426, 240, 15),
@@ -30,6 +29,15 @@ QUALITIES = {  # width, height, frames a second
     "2160p": (3840, 2160, 60),
     "4320p": (7680, 4320, 30),
 }
+# what finds and loads: no picture depends on it
+LOADS = (
+    "animations.scenes",
+    "labkit.chapters",
+    "labkit.modules",
+    "labkit.paths",
+    "labkit.results",
+    "labkit.traces",
+)
 X264 = {
     "crf": "20",
     "preset": "medium",
@@ -127,14 +135,23 @@ def render(
 
 
 def sources(scene_class: type[CourseScene]) -> list[Path]:
-    """Every file that a clip is made from: when none has changed, neither has the clip."""
-    here = Path(__file__).parent
-    shared = [here / f"{name}.py" for name in ("style", "mobjects", "charts", "clock", "render")]
+    """Every file that a clip is made from: when none has changed, neither has the clip.
+
+    Its scene, the stage, the formulas and tables that its numbers come from, and the results that
+    it reads; not the code that measured them, nor what only loads them.
+    """
     own = Path(sys.modules[scene_class.__module__].__file__)
+    code = modules.closure(own, __file__, without=LOADS)
+    tables = [
+        table
+        for path in code
+        for table in path.parent.glob("data/*.json")
+        if f'"{table.name}"' in path.read_text()
+    ]
     measured = [
         path for pattern in scene_class.reads for path in sorted(results.folder().glob(pattern))
     ]
-    return [own, *shared, Path(labkit.__file__).parent / "palette.py", *measured]
+    return [*code, *tables, *measured]
 
 
 def main(arguments: list[str] | None = None) -> int:
