@@ -82,44 +82,8 @@ def step_intensity(f):
     return "weights once, a cache for each request, FLOPs over bytes."
 
 
-CASES = [
-    # flops, bytes, launches, machine's FLOP/s, bytes/s, seconds of a launch, limit
-    ("a prompt of 4,000 tokens", 6e13, 1.6e10, 300, 989e12, 3.35e12, 5e-6, "arithmetic"),
-    ("one user", 1.6e10, 1.6e10, 300, 989e12, 3.35e12, 5e-6, "memory"),
-    ("a small model, one user", 3e8, 2.7e8, 600, 989e12, 3.35e12, 5e-6, "launches"),
-    ("the same on a slow processor", 3e8, 5.4e8, 1500, 1.7e11, 1.7e10, 1.6e-6, "memory"),
-    ("the small model in one launch", 3e8, 2.7e8, 1, 989e12, 3.35e12, 5e-6, "memory"),
-]
-
-
-def bottleneck(f):
-    """01.3: which of the three a step waits for."""
-    for name, flops, read, launches, peak, speed, each, want in CASES:
-        got = call(f, flops, read, launches, peak, speed, each)
-        expect(
-            got in ("arithmetic", "memory", "launches"),
-            f'return "arithmetic", "memory" or "launches", not {got!r}.',
-        )
-        expect(
-            not (got == "arithmetic" and want != "arithmetic" and flops >= read),
-            f"{name}: more FLOPs than bytes does not make it arithmetic. Compare seconds: the"
-            " machine does many FLOPs in the time that a byte takes.",
-        )
-        expect(
-            not (want == "launches" and got != "launches"),
-            f"{name}: the launches alone take {launches * each * 1e6:,.0f} µs. Are they longer than"
-            " the other two?",
-        )
-        expect(
-            got == want,
-            f"{name}: it waits for {want}, not {got}: {flops / peak:.1e} s of arithmetic,"
-            f" {read / speed:.1e} s of reading, {launches * each:.1e} s of launches.",
-        )
-    return "three times, the longest of them named, for five machines and loads."
-
-
 def first_batch(f):
-    """01.4: the batch from which a step waits for arithmetic, or infinity."""
+    """01.3: the batch from which a step waits for arithmetic, or infinity."""
     for name, context in (("llama3-8b", 128), ("llama3-8b", 32_000), ("gpt2-124m", 1000)):
         c = presets[name]
         got = call(f, c, context, H100)
@@ -158,6 +122,42 @@ def first_batch(f):
 def intensity(config, context, batch) -> float:
     flops = batch * formulas.decode_flops(config, context)
     return flops / formulas.decode_bytes(config, context, batch)
+
+
+CASES = [
+    # flops, bytes, launches, machine's FLOP/s, bytes/s, seconds of a launch, limit
+    ("a prompt of 4,000 tokens", 6e13, 1.6e10, 300, 989e12, 3.35e12, 5e-6, "arithmetic"),
+    ("one user", 1.6e10, 1.6e10, 300, 989e12, 3.35e12, 5e-6, "memory"),
+    ("a small model, one user", 3e8, 2.7e8, 600, 989e12, 3.35e12, 5e-6, "launches"),
+    ("the same on a slow processor", 3e8, 5.4e8, 1500, 1.7e11, 1.7e10, 1.6e-6, "memory"),
+    ("the small model in one launch", 3e8, 2.7e8, 1, 989e12, 3.35e12, 5e-6, "memory"),
+]
+
+
+def bottleneck(f):
+    """01.4: which of the three a step waits for."""
+    for name, flops, read, launches, peak, speed, each, want in CASES:
+        got = call(f, flops, read, launches, peak, speed, each)
+        expect(
+            got in ("arithmetic", "memory", "launches"),
+            f'return "arithmetic", "memory" or "launches", not {got!r}.',
+        )
+        expect(
+            not (got == "arithmetic" and want != "arithmetic" and flops >= read),
+            f"{name}: more FLOPs than bytes does not make it arithmetic. Compare seconds: the"
+            " machine does many FLOPs in the time that a byte takes.",
+        )
+        expect(
+            not (want == "launches" and got != "launches"),
+            f"{name}: the launches alone take {launches * each * 1e6:,.0f} µs. Are they longer than"
+            " the other two?",
+        )
+        expect(
+            got == want,
+            f"{name}: it waits for {want}, not {got}: {flops / peak:.1e} s of arithmetic,"
+            f" {read / speed:.1e} s of reading, {launches * each:.1e} s of launches.",
+        )
+    return "three times, the longest of them named, for five machines and loads."
 
 
 def fair_multiple(f):
@@ -203,7 +203,7 @@ class Swapped(Machine):
 CHECKS = {
     "01.1": token_flops,
     "01.2": step_intensity,
-    "01.3": bottleneck,
-    "01.4": first_batch,
+    "01.3": first_batch,
+    "01.4": bottleneck,
     "01.5": fair_multiple,
 }

@@ -26,7 +26,10 @@ def rows() -> list[dict]:
         "command": ("that anybody can run again", document["command"]),
         "machine": ("processor or GPU, cores", f"{env['cpu']}, {env['cores']} cores"),
         "threads": ("", env.get("threads", 1)),
-        "load": ("what else ran, before the start", env.get("load", "not logged")),
+        "load": (
+            "what else ran, before the start",
+            f"{env['load']:.2f}" if "load" in env else "not logged",
+        ),
         "versions": ("", versions),
         "model": ("name and how it lies in memory", "SmolLM2-135M, packed"),
         "dtype": ("of weights and cache", "fp32, fp32"),
