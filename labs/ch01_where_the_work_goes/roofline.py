@@ -194,7 +194,10 @@ def plot(rows):
             linewidth=1,
             label=name,
         )
-    ax.legend(frameon=False, loc="lower right")
+    family = [plotting.palette.SANS, "DejaVu Sans"]
+    ax.legend(
+        frameon=False, loc="lower right", labelcolor=plotting.LIGHT["ink"], prop={"family": family}
+    )
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter("{x:,g}")
     ax.minorticks_off()
