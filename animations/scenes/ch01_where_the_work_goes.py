@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
-from manim import LEFT, RIGHT, UP, Animation, FadeIn, Line, RoundedRectangle, VGroup, linear
+from manim import (
+    LEFT,
+    RIGHT,
+    UP,
+    Animation,
+    FadeIn,
+    FadeOut,
+    Line,
+    RoundedRectangle,
+    VGroup,
+    linear,
+    squish_rate_func,
+)
 
-from animations.stage.charts import BarPair, Tally
+from animations.stage.charts import Bar, BarPair, Tally
 from animations.stage.clock import CourseScene
-from animations.stage.mobjects import Cell, Note, dress
-from animations.stage.style import BRISK, FRAME, INK, MOVE, NAVY, QUICK, Label
+from animations.stage.mobjects import Cell, Note, Rewrite, dress
+from animations.stage.style import BRISK, EASE, FRAME, INK, MOVE, MUTED, NAVY, QUICK, Label
 from labkit import formulas, presets
 from labkit_labs.common import gpus
 
@@ -20,43 +32,54 @@ FEW = 16  # tokens of the batch between one and the ridge
 TITLE, PHASE, NAMES, TOP, BOTTOM = 3.4, 2.85, 2.22, 1.92, -0.98
 PIPE, BORE = 0.47, 0.46  # the pipe's middle line and its height
 CLOCK, WORK = -1.5, -1.98
+LENGTH = 3.2  # of the longest bar
+SCORE = 2.95  # where the big figure ends
 # the memory's right edge, where the blocks of weights stand in it
 MEMORY, ROWS = -3.5, 8
 COLUMNS = 25  # of the field of units
 UNIT = 0.235
 FIELD = FRAME - COLUMNS * UNIT - 0.2  # the field's left edge
-TRAVEL = 0.2  # the share of a stream's time that one block is on its way
+# shares: of a stream's time that one block is on its way, of its way that leads to the pipe
+TRAVEL, APPROACH = 0.2, 0.35
 
 
 class Stream(Animation):
     """Copies of the memory's blocks run through the pipe, one after the other; what has left stays
-    behind, pale.
+    behind, pale. begin, end: the part of the stream that is shown.
     """
 
-    def __init__(self, blocks: list[Cell], **kwargs):
-        self.blocks = blocks
+    def __init__(self, blocks: list[Cell], begin=0.0, end=1.0, **kwargs):
+        self.blocks, self.part = blocks, (begin, end)
         self.moving = [Cell("stored", b.width, b.height).move_to(b) for b in blocks]
-        super().__init__(VGroup(*self.moving), rate_func=linear, remover=True, **kwargs)
+        super().__init__(VGroup(*blocks, *self.moving), rate_func=linear, **kwargs)
 
     def interpolate_mobject(self, alpha: float) -> None:
+        begin, end = self.part
+        now = begin + (end - begin) * alpha
         step = (1 - TRAVEL) / (len(self.blocks) - 1)
         for i, (block, copy) in enumerate(zip(self.blocks, self.moving)):
-            way = (alpha - i * step) / TRAVEL
+            way = (now - i * step) / TRAVEL
             block.look("done" if way > 0 else "stored")
-            dress(copy, "stored").set_opacity(float(0 < way < 1))
-            copy.move_to(self.place(block, min(max(way, 0), 1)))
+            self.draw(copy, block, min(max(way, 0), 1))
 
     @staticmethod
-    def place(block: Cell, way: float) -> np.ndarray:
-        """Straight to the pipe's mouth, then along it."""
-        start = block.get_center()
-        mouth = np.array([MEMORY + block.width / 2, PIPE, 0])
-        end = np.array([FIELD - block.width / 2 - 0.03, PIPE, 0])
-        first = np.linalg.norm(mouth - start)
-        share = first / (first + np.linalg.norm(end - mouth))
-        if way < share:
-            return start + way / share * (mouth - start)
-        return mouth + (way - share) / (1 - share) * (end - mouth)
+    def draw(copy: Cell, block: Cell, way: float) -> None:
+        """Straight to the pipe's mouth, along it, and into the field, whose edge cuts it off."""
+        mouth = np.array([MEMORY - block.width / 2 - 0.1, PIPE, 0])
+        if way < APPROACH:
+            middle = block.get_center() + way / APPROACH * (mouth - block.get_center())
+        else:
+            length = FIELD + block.width / 2 - mouth[0]
+            middle = mouth + (way - APPROACH) / (1 - APPROACH) * length * RIGHT
+        left = middle[0] - block.width / 2
+        width = min(block.width, max(FIELD - left, 0.01))
+        dress(copy, "stored").stretch_to_fit_width(width)
+        copy.move_to([left + width / 2, middle[1], 0]).set_opacity(float(0 < way < 0.98))
+
+    def clean_up_from_scene(self, scene) -> None:
+        super().clean_up_from_scene(scene)
+        scene.remove(self.mobject, *self.moving)
+        scene.add(*self.blocks)
 
 
 class WeightsStream(CourseScene):
@@ -108,7 +131,9 @@ class WeightsStream(CourseScene):
     # -- the stage -----------------------------------------------------------------------
     def furnish(self):
         heading = Label("Where the work goes", "title", NAVY, "bold").put([-FRAME, TITLE, 0], LEFT)
-        self.phase = Note(f"{NAME} in {DTYPE} on an {GPU}", [-FRAME, PHASE, 0])
+        self.phase = Note(
+            f"{NAME} in {DTYPE} on an {GPU}: published peaks, caches left out", [-FRAME, PHASE, 0]
+        )
         memory = self.frame(-FRAME, MEMORY)
         self.blocks = self.stack(memory)
         name = Label(f"memory: {self.bytes / 1e9:.1f} GB of weights", "small", INK, "medium")
@@ -130,10 +155,11 @@ class WeightsStream(CourseScene):
         middle = (MEMORY + FIELD) / 2
         speed = Label(f"{self.card.bytes_per_second / 1e12:.2f} TB/s", "body", NAVY, "semibold")
         speed.put([middle, PIPE + 0.55, 0])
-        self.move(FadeIn(pipe), FadeIn(speed), seconds=MOVE)
+        kind = Label("memory bandwidth", "small", MUTED).put([middle, PIPE - 0.55, 0])
+        self.move(FadeIn(pipe), FadeIn(speed, kind), seconds=MOVE)
 
         self.say(
-            f"At its end wait units for {self.units} FLOPs in the time that one byte takes.",
+            f"While one byte arrives, the units could do {self.units} FLOPs: a cell for each.",
             "units",
         )
         field = self.frame(FIELD, FRAME)
@@ -174,78 +200,102 @@ class WeightsStream(CourseScene):
         ]
 
     # -- the steps -----------------------------------------------------------------------
-    def light(self, tokens: int, look="active") -> list[Animation]:
-        """The units that so many tokens keep at work."""
-        count = min(self.units, round(self.work(tokens)))
-        return [c.animate.look(look) for c in self.cells[:count]]
-
     def one_token(self):
-        length = 3.4
+        """The stream for one token, and its two times."""
         self.clock_bars = BarPair(
             "Time of a step, in microseconds",
-            ("reading weights", "arithmetic"),
+            ("reading", "computing"),
             np.array([-FRAME, CLOCK, 0]),
             self.reading(),
-            length,
+            LENGTH,
             looks=("stored", "active"),
         )
-        self.score = Tally(0, np.array([3.3, WORK, 0]), RIGHT, "figure", NAVY)
-        self.unit = VGroup(
-            Label("FLOPs for each", "body", INK, "semibold").put([3.6, WORK + 0.22, 0], LEFT),
-            Label("byte read", "body", INK, "semibold").put([3.6, WORK - 0.22, 0], LEFT),
+        self.score = Tally(0, np.array([SCORE, WORK, 0]), RIGHT, "figure", NAVY)
+        unit = VGroup(
+            *[
+                Label(text, "body", INK, "semibold").put([SCORE + 0.25, WORK + up, 0], LEFT)
+                for text, up in (("FLOPs of useful work", 0.22), ("for each byte read", -0.22))
+            ]
         )
         self.say("One token: every weight passes by, and is used once.", "one")
-        self.move(FadeIn(self.clock_bars, self.score, self.unit), seconds=QUICK)
+        self.move(FadeIn(self.clock_bars, self.score, unit), seconds=BRISK)
         self.step(1, 5.0)
+        self.rest()
         self.say(
             f"{self.reading():,.0f} microseconds to read, {self.computing(1):,.0f} to compute."
-            " The units mostly wait.",
+            " The units wait.",
             "wait",
         )
-        self.put_out()
         self.rest()
 
-    def step(self, tokens: int, seconds: float):
-        """All weights pass once; so many tokens use them."""
-        busy = min(self.units, round(self.work(tokens)))
-        self.move(
-            *self.light(tokens),
-            self.busy.change(f"{busy} of {self.units} busy"),
-            self.score.to(self.work(tokens)),
-            seconds=BRISK,
-        )
-        read, compute = self.clock_bars.bars
-        self.move(
-            Stream(self.blocks, run_time=seconds),
-            read.to(self.reading(), run_time=seconds),
-            compute.to(self.computing(tokens), run_time=seconds),
-            seconds=seconds,
-        )
-
-    def put_out(self):
-        """The step is over."""
-        self.move(*[b.animate.look("stored") for b in self.blocks], seconds=BRISK)
-
-    def again(self, text: str):
-        """A new step: the clock stands at nothing again."""
-        self.move(self.phase.change(text), self.clock_bars.to(0, 0), seconds=BRISK)
-
     def few_tokens(self):
-        self.say(f"Let {FEW} requests share one stream: {FEW} tokens in the same time.", "few")
-        self.again(f"{FEW} tokens share the stream")
-        self.step(FEW, 3.0)
+        """A batch uses the same stream."""
+        self.say(f"Let {FEW} requests share one stream. All its bytes serve {FEW} tokens.", "few")
+        self.again(FEW)
+        self.step(FEW, 5.0, end=0.6)
+        self.say("Reading takes as long as it did for one.", "same")
+        self.step(FEW, 5.0, begin=0.6)
         self.rest()
 
     def all_busy(self):
-        self.say(f"At {self.units} tokens, all units are busy: the ridge point.", "ridge")
-        self.put_out()
-        self.again(f"{self.units} tokens share the stream")
-        self.step(self.units, 3.0)
+        """The batch at which both times are equal."""
+        self.say(f"With {self.units} tokens, all units are busy: this is the ridge point.", "ridge")
+        self.again(self.units)
+        self.step(self.units, 4.0)
         self.rest()
 
+    def again(self, tokens: int):
+        """A new step: the memory is full, the clock stands at nothing."""
+        self.move(
+            *[b.animate.look("stored") for b in self.blocks],
+            self.phase.change(f"{tokens} tokens share the stream"),
+            self.clock_bars.to(0, 0),
+            seconds=BRISK,
+        )
+
+    def step(self, tokens: int, seconds: float, begin=0.0, end=1.0):
+        """All weights pass, or a part of them; so many tokens use them, from the first on."""
+        read, compute = self.clock_bars.bars
+        self.move(
+            Stream(self.blocks, begin, end),
+            read.to(end * self.reading()).set_rate_func(linear),
+            compute.to(end * self.computing(tokens)).set_rate_func(linear),
+            *(() if begin else self.light(tokens, TRAVEL / end)),
+            seconds=seconds * (end - begin),
+        )
+
+    def light(self, tokens: int, first: float) -> list[Animation]:
+        """The units that so many tokens keep at work, when the first weights arrive."""
+        count = min(self.units, round(self.work(tokens)))
+        arrive = squish_rate_func(EASE, first, first + 0.15)
+        return [
+            *[c.animate(rate_func=arrive).look("active") for c in self.cells[:count]],
+            Rewrite(self.busy, f"{count} of {self.units} busy", rate_func=arrive),
+            self.score.to(self.work(tokens)).set_rate_func(arrive),
+        ]
+
+    # -- the point -----------------------------------------------------------------------
     def the_point(self):
-        self.say("What counts is useful work for each byte you read.", "work")
-        self.put_out()
+        """What a token costs in each of the three steps."""
+        self.say("Useful work for each byte: the more of it, the less a token costs.", "work")
+        batches = (1, FEW, self.units)
+        top = np.array([-FRAME, CLOCK, 0])
+        heading = Label("Microseconds for each token", "small", INK, "semibold").put(top, LEFT)
+        bars = [
+            Bar(
+                f"{n} token" + "s" * (n > 1),
+                top - np.array([0, 0.42 * (i + 1), 0]),
+                self.reading(),
+                LENGTH,
+                "stored",
+            )
+            for i, n in enumerate(batches)
+        ]
+        self.move(FadeOut(self.clock_bars), seconds=QUICK)
+        self.move(FadeIn(heading, *bars), seconds=QUICK)
+        self.move(
+            *[bar.to(self.reading() / n) for bar, n in zip(bars, batches)], seconds=1.4 * MOVE
+        )
         self.rest()
 
 
