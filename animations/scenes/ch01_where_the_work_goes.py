@@ -40,7 +40,7 @@ COLUMNS = 25  # of the field of units
 UNIT = 0.235
 FIELD = FRAME - COLUMNS * UNIT - 0.2  # the field's left edge
 # shares: of a stream's time that one block is on its way, of its way that leads to the pipe
-TRAVEL, APPROACH = 0.2, 0.35
+TRAVEL, APPROACH = 0.2, 0.2
 
 
 class Stream(Animation):
@@ -48,16 +48,15 @@ class Stream(Animation):
     behind, pale. begin, end: the part of the stream that is shown.
     """
 
-    def __init__(self, blocks: list[Cell], begin=0.0, end=1.0, **kwargs):
-        self.blocks, self.part = blocks, (begin, end)
-        self.moving = [Cell("stored", b.width, b.height).move_to(b) for b in blocks]
-        super().__init__(VGroup(*blocks, *self.moving), rate_func=linear, **kwargs)
+    def __init__(self, blocks: list[Cell], copies: list[Cell], begin=0.0, end=1.0, **kwargs):
+        self.blocks, self.copies, self.part = blocks, copies, (begin, end)
+        super().__init__(VGroup(*blocks, *copies), rate_func=linear, **kwargs)
 
     def interpolate_mobject(self, alpha: float) -> None:
         begin, end = self.part
         now = begin + (end - begin) * alpha
         step = (1 - TRAVEL) / (len(self.blocks) - 1)
-        for i, (block, copy) in enumerate(zip(self.blocks, self.moving)):
+        for i, (block, copy) in enumerate(zip(self.blocks, self.copies)):
             way = (now - i * step) / TRAVEL
             block.look("done" if way > 0 else "stored")
             self.draw(copy, block, min(max(way, 0), 1))
@@ -75,11 +74,6 @@ class Stream(Animation):
         width = min(block.width, max(FIELD - left, 0.01))
         dress(copy, "stored").stretch_to_fit_width(width)
         copy.move_to([left + width / 2, middle[1], 0]).set_opacity(float(0 < way < 0.98))
-
-    def clean_up_from_scene(self, scene) -> None:
-        super().clean_up_from_scene(scene)
-        scene.remove(self.mobject, *self.moving)
-        scene.add(*self.blocks)
 
 
 class WeightsStream(CourseScene):
@@ -136,6 +130,7 @@ class WeightsStream(CourseScene):
         )
         memory = self.frame(-FRAME, MEMORY)
         self.blocks = self.stack(memory)
+        self.copies = [b.copy().set_opacity(0) for b in self.blocks]
         name = Label(f"memory: {self.bytes / 1e9:.1f} GB of weights", "small", INK, "medium")
         name.put([-FRAME, NAMES, 0], LEFT)
         self.say(
@@ -257,7 +252,7 @@ class WeightsStream(CourseScene):
         """All weights pass, or a part of them; so many tokens use them, from the first on."""
         read, compute = self.clock_bars.bars
         self.move(
-            Stream(self.blocks, begin, end),
+            Stream(self.blocks, self.copies, begin, end),
             read.to(end * self.reading()).set_rate_func(linear),
             compute.to(end * self.computing(tokens)).set_rate_func(linear),
             *(() if begin else self.light(tokens, TRAVEL / end)),
@@ -291,10 +286,19 @@ class WeightsStream(CourseScene):
             )
             for i, n in enumerate(batches)
         ]
-        self.move(FadeOut(self.clock_bars), seconds=QUICK)
+        self.move(
+            FadeOut(self.clock_bars),
+            *[b.animate.look("stored") for b in self.blocks],
+            seconds=QUICK,
+        )
         self.move(FadeIn(heading, *bars), seconds=QUICK)
         self.move(
-            *[bar.to(self.reading() / n) for bar, n in zip(bars, batches)], seconds=1.4 * MOVE
+            Stream(self.blocks, self.copies, end=0.7),
+            *[
+                bar.to(self.reading() / n).set_rate_func(squish_rate_func(EASE, 0.1, 0.6))
+                for bar, n in zip(bars, batches)
+            ],
+            seconds=3 * MOVE,
         )
         self.rest()
 
