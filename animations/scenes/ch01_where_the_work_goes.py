@@ -90,7 +90,8 @@ class WeightsStream(CourseScene):
         " single unit lights up in gold. Bars below compare the two times: reading is long,"
         " arithmetic a sliver. With 16 tokens the same stream lights 16 units, and with about 300"
         " all of them: then both bars are equally long. A number beside them counts the FLOPs for"
-        " each byte read."
+        " each byte read. Last, three bars show that a token costs less the more of them share the"
+        " stream."
     )
     poster_at = "few"
 
@@ -255,14 +256,14 @@ class WeightsStream(CourseScene):
             Stream(self.blocks, self.copies, begin, end),
             read.to(end * self.reading()).set_rate_func(linear),
             compute.to(end * self.computing(tokens)).set_rate_func(linear),
-            *(() if begin else self.light(tokens, TRAVEL / end)),
+            *(() if begin else self.light(tokens, 0.85 * TRAVEL / end)),
             seconds=seconds * (end - begin),
         )
 
     def light(self, tokens: int, first: float) -> list[Animation]:
         """The units that so many tokens keep at work, when the first weights arrive."""
         count = min(self.units, round(self.work(tokens)))
-        arrive = squish_rate_func(EASE, first, first + 0.15)
+        arrive = squish_rate_func(EASE, first, first + 0.1)
         return [
             *[c.animate(rate_func=arrive).look("active") for c in self.cells[:count]],
             Rewrite(self.busy, f"{count} of {self.units} busy", rate_func=arrive),
