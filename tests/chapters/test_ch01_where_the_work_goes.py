@@ -9,9 +9,11 @@ from functools import partial
 import pytest
 import torch
 
+from animations.scenes.ch01_where_the_work_goes import WeightsStream
 from labkit import formulas, presets, results
 from labkit_labs.ch01_where_the_work_goes import flops, launch, protocols, roofline, template
 from labkit_labs.common import gpus
+from tests.cases import report
 
 
 @pytest.mark.parametrize("name", [*flops.MODELS, "gemma3-27b", "qwen3-next-80b-a3b"])
@@ -128,6 +130,16 @@ def test_a_batch_of_the_ridge_is_where_weights_alone_cross_it():
         batch * formulas.decode_flops(config, 0) / formulas.decode_bytes(config, 0, batch)
     )
     assert crosses(294) < h100.ridge < crosses(297)
+
+
+def test_the_clip_has_a_unit_for_each_flop_of_the_ridge():
+    seen, made = report(WeightsStream).texts, report(WeightsStream).scene
+    card, config = gpus.named("H100").ceilings, presets["llama3-8b"]
+    assert made.units == round(card.ridge) and f"1 of {made.units} busy" in seen
+    assert made.reading() == pytest.approx(
+        1e6 * formulas.decode_bytes(config, 0) / card.bytes_per_second
+    )
+    assert made.computing(made.units) == pytest.approx(made.reading(), rel=0.01)
 
 
 def test_the_logging_template_asks_for_what_a_stored_row_keeps():
