@@ -199,7 +199,10 @@ def notice(rows):
     whole = where(rows, way=WHOLE)
     most = max(whole, key=lambda r: r["multiple"])
     least = min(whole, key=lambda r: r["multiple"])
-    eager = next(e for e in where(rows, way=EAGER) if same(e, most))
+    twins = [e for e in where(rows, way=EAGER) if same(e, most)]
+    if not twins:
+        raise ValueError(f"{most['model']} has no row of {EAGER}")
+    eager = twins[0]
     return (
         f"An operation with nothing to do takes {empty:.1f} µs. The step of {most['model']} asks"
         f" {eager['calls']:,} times; in one call it is {most['multiple']:.1f} times as fast. Where"
