@@ -1,3 +1,3 @@
 """Chapter 01's labs, in the order in which to run them."""
 
-LABS = ("flops", "protocol")
+LABS = ("flops", "protocol", "roofline", "launch")

@@ -50,6 +50,33 @@ def by_component(name: str, context: int) -> dict:
     return row | {f"share_{group}": flops / total for group, flops in work.items()}
 
 
+def parts_of(name: str, context: int, dtype: str = "bf16") -> list[dict]:
+    """A row for each part of a dense model: what it holds, what one token reads of it and
+    multiplies with it. The cache, which is no parameter, comes last.
+    """
+    config = presets[name]
+    read = formulas.read_parts(config, 1, dtype)
+    rows = [
+        {
+            "part": part,
+            "parameters": held.elements,
+            "bytes": formulas.bytes_of(held.elements, dtype),
+            "read": read[part],
+            "flops": 2 * held.matrices,
+        }
+        for part, held in formulas.parts(config).items()
+    ]
+    if config.n_experts:
+        # a token meets A of X
+        for row in rows:
+            if row["part"] == "routed experts":
+                row["flops"] = row["flops"] * config.n_active_experts // config.n_experts
+    cache = formulas.kv_cache_bytes(config, context, 1, dtype)
+    looked = formulas.attention_flops(config, 1, context)
+    cached = {"part": f"cache of {context:,} tokens", "parameters": 0, "bytes": cache}
+    return [*rows, cached | {"read": cache, "flops": looked}]
+
+
 def counted(name: str, tokens: int, device: str) -> dict:
     """FLOPs of a prompt by torch's counter: with plain attention and a loop over experts, because
     it sees into nothing fused.
