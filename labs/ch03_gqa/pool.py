@@ -17,7 +17,6 @@ from labkit import bench, formulas, plotting
 from labkit.lab import Lab
 from labkit.tables import where
 
-
 AVERAGED, FIRST = "averaged", "first kept"  # how a group of heads becomes one
 
 
@@ -162,9 +161,9 @@ def notice(rows):
         same, *_, fewest = where(rows, model=name, how=AVERAGED)
         less = same["cache_bytes"] / fewest["cache_bytes"]
         return (
-            f"{name} averaged into {fewest['kv_heads']} of {same['kv_heads']} heads stores {less:.0f} times"
-            f" less, and its {fewest['unit_of_score']} goes from {fewest['before']:,.4g} to"
-            f" {fewest['score']:,.4g}"
+            f"{name} averaged into {fewest['kv_heads']} of {same['kv_heads']} heads stores"
+            f" {less:.0f} times less, and its {fewest['unit_of_score']} goes from"
+            f" {fewest['before']:,.4g} to {fewest['score']:,.4g}"
         )
 
     prices = "; ".join(price(name) for name in dict.fromkeys(r["model"] for r in rows))
