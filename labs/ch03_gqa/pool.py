@@ -145,7 +145,7 @@ def go(rows):
 
 def plot(rows):
     first = where(rows, model=rows[0]["model"])
-    scores = {f"G = {r['kv_heads']}, {r['how']}": r["score"] for r in first}
+    scores = {f"G = {r['kv_heads']}, {r.get('how', AVERAGED)}": r["score"] for r in first}
     unit = first[0]["unit_of_score"]
     return plotting.bars(
         scores,
@@ -158,7 +158,8 @@ def plot(rows):
 
 def notice(rows):
     def price(name) -> str:
-        same, *_, fewest = where(rows, model=name, how=AVERAGED)
+        averaged = [r for r in where(rows, model=name) if r.get("how", AVERAGED) == AVERAGED]
+        same, *_, fewest = averaged
         less = same["cache_bytes"] / fewest["cache_bytes"]
         return (
             f"{name} averaged into {fewest['kv_heads']} of {same['kv_heads']} heads stores"
