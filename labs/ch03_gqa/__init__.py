@@ -1,3 +1,3 @@
 """Chapter 03's labs, in the order in which to run them."""
 
-LABS = ("savings", "heads", "pool")
+LABS = ("savings", "heads", "pool", "text")

@@ -1,10 +1,11 @@
 """CH03-POOL: fewer heads after training.
 
-The key/value heads of a trained model are averaged into fewer, and what that costs is measured.
+The key/value heads of a trained model are made into fewer, and what that costs is measured: each
+group is averaged, or its first head kept.
 
-Ainslie et al. (2023, section 2.1) start their GQA models this way, and then train on. Here nobody
-trains on: this is the price before repair. Two models pay it: SmolLM2, scored by its perplexity,
-and a small MHA that was trained to recall, scored by what it recalls.
+Ainslie et al. (2023, section 2.1) start their GQA models by averaging, and then train on. Here
+nobody trains on: this is the price before repair. Two models pay it: SmolLM2, scored by its
+perplexity, and a small MHA that was trained to recall, scored by what it recalls.
 """
 
 import math
@@ -16,9 +17,11 @@ from labkit import bench, formulas, plotting
 from labkit.lab import Lab
 from labkit.tables import where
 
+AVERAGED, FIRST = "averaged", "first kept"  # how a group of heads becomes one
 
-def pool(model, n_kv_heads: int):
-    """A copy with each group of key/value heads averaged into one.
+
+def pool(model, n_kv_heads: int, how: str = AVERAGED):
+    """A copy with each group of key/value heads made into one.
 
     ValueError if the heads don't divide.
     """
@@ -40,7 +43,8 @@ def pool(model, n_kv_heads: int):
             # queries, keys, values (and gates), head by head
             heads = weight.unflatten(0, (-1, E))
             queries = heads[:H]
-            pooled = heads[H : H + 2 * G].unflatten(0, (2 * n_kv_heads, -1)).mean(1)
+            groups = heads[H : H + 2 * G].unflatten(0, (2 * n_kv_heads, -1))
+            pooled = groups.mean(1) if how == AVERAGED else groups[:, 0]
             gates = heads[H + 2 * G :]
             weights[name] = torch.cat([queries, pooled, gates]).flatten(0, 1)
     made.load_state_dict(weights)
@@ -78,25 +82,27 @@ def subjects(device: str, tokens: int, steps: int) -> list[Subject]:
 
 
 def run(device, *, tokens, context, new, repeats, steps):
-    """A row for each model and number of heads.
+    """A row for each model, number of heads, and way to make them.
 
     tokens: of the text that is scored. context, new: tokens of the prompt, and those generated.
     steps: that the model which recalls is trained for.
     """
     rows = []
     for subject in subjects(device, tokens, steps):
-        models = {G: pool(subject.model, G) for G in subject.heads}
+        own, *fewer = subject.heads
+        made = [(own, AVERAGED), *((G, how) for G in fewer for how in (AVERAGED, FIRST))]
+        models = {(G, how): pool(subject.model, G, how) for G, how in made}
         asked = min(context, subject.model.config.max_context - 9)
         runs = bench.rounds(
-            {G: partial(bench.time_decode, m, [[1] * asked], new) for G, m in models.items()},
+            {of: partial(bench.time_decode, m, [[1] * asked], new) for of, m in models.items()},
             repeats=repeats,
             device=device,
             label="rounds",
         )
         before = subject.score(subject.model)
-        for G, model in models.items():
+        for (G, how), model in models.items():
             time = bench.summarise(
-                [seconds for times in runs[G] for seconds in times.each],
+                [seconds for times in runs[G, how] for seconds in times.each],
                 flops=formulas.decode_flops(model.config, asked),
                 bytes=formulas.decode_bytes(model.config, asked, 1, "fp32"),
             )
@@ -104,6 +110,7 @@ def run(device, *, tokens, context, new, repeats, steps):
                 time.to_row(
                     model=subject.name,
                     kv_heads=G,
+                    how=how,
                     unit_of_score=subject.unit,
                     score=subject.score(model),
                     before=before,
@@ -138,7 +145,7 @@ def go(rows):
 
 def plot(rows):
     first = where(rows, model=rows[0]["model"])
-    scores = {f"G = {r['kv_heads']}": r["score"] for r in first}
+    scores = {f"G = {r['kv_heads']}, {r.get('how', AVERAGED)}": r["score"] for r in first}
     unit = first[0]["unit_of_score"]
     return plotting.bars(
         scores,
@@ -151,12 +158,13 @@ def plot(rows):
 
 def notice(rows):
     def price(name) -> str:
-        same, *_, fewest = where(rows, model=name)
+        averaged = [r for r in where(rows, model=name) if r.get("how", AVERAGED) == AVERAGED]
+        same, *_, fewest = averaged
         less = same["cache_bytes"] / fewest["cache_bytes"]
         return (
-            f"{name} with {fewest['kv_heads']} of {same['kv_heads']} heads stores {less:.0f} times"
-            f" less, and its {fewest['unit_of_score']} goes from {fewest['before']:,.4g} to"
-            f" {fewest['score']:,.4g}"
+            f"{name} averaged into {fewest['kv_heads']} of {same['kv_heads']} heads stores"
+            f" {less:.0f} times less, and its {fewest['unit_of_score']} goes from"
+            f" {fewest['before']:,.4g} to {fewest['score']:,.4g}"
         )
 
     prices = "; ".join(price(name) for name in dict.fromkeys(r["model"] for r in rows))
@@ -178,6 +186,7 @@ LAB = Lab(
     columns={
         "model": "model",
         "kv_heads": "key/value heads",
+        "how": "how",
         "unit_of_score": "score",
         "score": "after|,.4g",
         "before": "before|,.4g",
