@@ -1,3 +1,3 @@
 """Chapter 00's labs, in the order in which to run them."""
 
-LABS = ("attention",)
+LABS = ("neighbours", "attention", "parallel", "sampled", "loop")

@@ -6,7 +6,7 @@ from labkit import reference
 
 
 class Watched(reference.TinyGPT):
-    """TinyGPT that remembers, of its last pass, the weights of every layer: `seen[i]` is [H,T,S]."""
+    """TinyGPT that keeps the weights of its last pass: of layer i, `seen[i]` [H,T,S]."""
 
     def forward(self, ids, cache=None, start=None):
         self.seen = []
@@ -26,7 +26,7 @@ def attention_weights(q, k, qpos, kpos):
 
     `labkit.reference.attention` computes the same on its way, and returns the weighted values.
     """
-    T, H, E = q.shape
+    _, H, E = q.shape
     keys = np.repeat(k, H // k.shape[1], axis=1)
     scores = np.einsum("the,she->hts", q, keys) / np.float32(E**0.5)
     may = reference.may_look(qpos, kpos)
