@@ -1,0 +1,370 @@
+"""Chapter 00's clip: from tokens to attention, and on to the next token."""
+
+from __future__ import annotations
+
+import numpy as np
+from manim import (
+    DOWN,
+    LEFT,
+    RIGHT,
+    UP,
+    Animation,
+    FadeIn,
+    FadeOut,
+    LaggedStart,
+    Rectangle,
+    VGroup,
+)
+
+from animations.stage.clock import CourseScene
+from animations.stage.mobjects import Cell, Chip, LayerBox, Legend, Note, Query, dress
+from animations.stage.style import (
+    BRISK,
+    FRAME,
+    INK,
+    MONO,
+    MOVE,
+    MUTED,
+    NAVY,
+    QUICK,
+    Label,
+)
+from labkit import results
+
+LAYER, HEAD = 3, 2  # the head that is shown, counted from 1
+NAMES = 1.55  # room for the rows' names, left of the columns
+COLUMNS = 7
+GAP = (2 * FRAME - NAMES) / COLUMNS
+WIDE = GAP - 0.16
+PARTS = 6  # cells that stand for a vector
+SIDE = 0.3  # where the right half begins
+# heights
+TITLE, PHASE = 3.4, 2.85
+WHOLE = 0.35  # the text before it is cut
+CHIPS, IDS, VECTORS = 2.0, 1.45, 1.0
+QUERY, KEYS, SCORES, SHARES, VALUES = 0.38, -0.26, -0.76, -1.5, -2.3
+MIX = 4.0  # length of the mixed value
+DOT, MAP = 0.206, 0.3  # the map of heads: a cell's pitch, its upper edge
+MODEL, PASSES, PASS = 1.15, 0.35, 0.62
+
+
+class TokensToAttention(CourseScene):
+    """A sentence becomes tokens, numbers and vectors; one head mixes them; the next token is
+    written, and the loop begins.
+    """
+
+    clip_name = "tokens_to_attention"
+    title = "From tokens to attention, and to the next token"
+    alt = (
+        "The text “the cat sat” is cut into three tokens, each with its number and its vector. Every"
+        " vector gives a key and a value. The query of “sat” meets the three keys; three scores"
+        " become three shares, most of it for “cat”, and the values are mixed by them. A map of all"
+        " the model's heads shows that most give their largest share to the first word. Then the"
+        " likeliest next token is written, and the text grows: the prompt in one pass, then one"
+        " token a pass."
+    )
+    poster_at = "mix"
+    reads = ("ch00/attention.*.json", "machines.json")
+
+    def construct(self):
+        self.load()
+        self.cut()
+        self.vectors()
+        self.keys()
+        self.ask()
+        self.shares()
+        self.mix()
+        self.heads()
+        self.next_token()
+        self.passes()
+        self.finish()
+
+    def load(self):
+        """What SmolLM2 did with the sentence."""
+        import json  # placeholder
+
+        data = json.load(open("/tmp/c00_placeholder.json"))
+        self.tokens, self.ids = data["tokens"], data["ids"]
+        self.written, self.next = data["written"], data["next"]
+        self.looks = {(h["layer"], h["head"]): h for h in data["heads"]}
+        self.chosen = self.looks[LAYER, HEAD]
+        self.layers, self.width, self.embedding = data["layers"], data["d_model"], data["embedding"]
+
+    # -- places --------------------------------------------------------------------------
+    @staticmethod
+    def spot(column: float, y: float) -> np.ndarray:
+        """Where a column meets a row."""
+        return np.array([NAMES - FRAME + (column + 0.5) * GAP, y, 0])
+
+    def name(self, text: str, y: float) -> Label:
+        """A row's name."""
+        return Label(text, "small", MUTED, "medium").put([-FRAME, y, 0], LEFT)
+
+    def remark(self, text: str, y: float) -> Label:
+        """What a row means, right of it."""
+        return Label(text, "small", INK).put([SIDE, y, 0], LEFT)
+
+    # -- text to vectors -----------------------------------------------------------------
+    def cut(self):
+        """The text, whole, then as tokens at the head of their columns."""
+        heading = Label("One token at a time", "title", NAVY, "bold").put([-FRAME, TITLE, 0], LEFT)
+        self.phase = Note("From text to numbers", [-FRAME, PHASE, 0])
+        self.say("A model reads numbers. So your text is cut into tokens.", "cut")
+        big, gap, chips = 2.1, 0.14, []
+        for i, token in enumerate(self.tokens):
+            chips.append(Chip(token, WIDE, cap=0.24).scale(big))
+        line = VGroup(*chips).arrange(RIGHT, buff=gap).move_to(WHOLE * UP)
+        words = VGroup(*[c[1] for c in chips])
+        boxes = VGroup(*[c.box for c in chips])
+        self.move(FadeIn(heading, self.phase, shift=0.1 * UP), FadeIn(words), seconds=BRISK)
+        self.rest()
+        self.move(LaggedStart(*[FadeIn(b) for b in boxes], lag_ratio=0.4), seconds=MOVE)
+        self.remove(words, boxes)
+        self.chips = chips
+        self.add(*chips)
+        self.names = {"tokens": self.name("tokens", CHIPS)}
+        self.move(
+            *[
+                c.animate.scale(1 / big).move_to(self.spot(i, CHIPS))
+                for i, c in enumerate(self.chips)
+            ],
+            seconds=MOVE,
+        )
+        self.move(FadeIn(self.names["tokens"]), seconds=QUICK)
+
+    def strip(self, i: int, y: float) -> VGroup:
+        """Token i's vector, as its first numbers: the darker, the larger."""
+        wide = WIDE / PARTS
+        top = max(abs(v) for vector in self.embedding for v in vector[:PARTS])
+        cells = VGroup()
+        for j, value in enumerate(self.embedding[i][:PARTS]):
+            cell = Cell("done", wide - 0.03, 0.34).move_to(self.spot(i, y))
+            cell.shift((j - (PARTS - 1) / 2) * wide * RIGHT).set_stroke(width=1)
+            cells.add(cell.set_fill(NAVY, 0.06 + 0.8 * abs(value) / top))
+        return cells
+
+    def vectors(self):
+        """Each token's number, and the row of the table that it picks."""
+        self.say("Each token is a number, and each number picks a vector.", "vectors")
+        self.names["ids"] = self.name("numbers", IDS)
+        ids = [Label(n, "body", NAVY, "medium", MONO) for n in self.ids]
+        ids = VGroup(*[label.put(self.spot(i, IDS)) for i, label in enumerate(ids)])
+        self.move(
+            FadeIn(self.names["ids"]),
+            LaggedStart(*[FadeIn(n, shift=0.15 * DOWN) for n in ids], lag_ratio=0.3),
+            seconds=MOVE,
+        )
+        self.strips = [self.strip(i, VECTORS) for i in range(len(self.tokens))]
+        self.names["vectors"] = self.name("vectors", VECTORS)
+        about = self.remark(f"{self.width} numbers each", VECTORS)
+        self.move(
+            FadeIn(self.names["vectors"], about),
+            LaggedStart(*[FadeIn(s, shift=0.15 * DOWN) for s in self.strips], lag_ratio=0.3),
+            seconds=MOVE,
+        )
+        self.rest()
+        self.about = {"vectors": about, "ids": ids}
+
+    # -- one head ------------------------------------------------------------------------
+    def keys(self):
+        """A key and a value from every vector."""
+        self.say("Each vector makes a key, which advertises, and a value, which gives.", "keys")
+        head = f"Attention: layer {LAYER}, head {HEAD} of SmolLM2"
+        self.move(self.phase.change(head), seconds=BRISK)
+        everywhere = range(len(self.tokens))
+        self.key, self.value = (
+            [Cell("stored", WIDE, 0.34).move_to(self.spot(i, VECTORS)) for i in everywhere]
+            for _ in range(2)
+        )
+        VGroup(*self.key, *self.value).set_z_index(-1)
+        for row, y in ((self.key, KEYS), (self.value, VALUES)):
+            self.move(
+                LaggedStart(
+                    *[c.animate.move_to(self.spot(i, y)) for i, c in enumerate(row)],
+                    lag_ratio=0.15,
+                ),
+                seconds=MOVE,
+            )
+        self.name_row("keys", "what each token offers", KEYS)
+        self.name_row("values", "what each token gives", VALUES)
+        self.move(*self.row_names("keys", "values"), seconds=QUICK)
+
+    def name_row(self, name: str, about: str, y: float):
+        """A row's name, left, and what it means, right."""
+        self.names[name], self.about[name] = self.name(name, y), self.remark(about, y)
+
+    def row_names(self, *rows: str) -> list[Animation]:
+        return [FadeIn(self.names[r], self.about[r]) for r in rows]
+
+    def ask(self):
+        """The last token's query meets every key; each dot product is a score."""
+        self.say("The last token's query asks. Its dot product with a key is a score.", "ask")
+        self.query = Query(self.spot(len(self.tokens) - 1, QUERY))
+        self.name_row("query", f"what “{self.tokens[-1].strip()}” looks for", QUERY)
+        self.move(self.query.appear(), *self.row_names("query"), seconds=BRISK)
+        self.score = [
+            Label(f"{s:.1f}".replace("-", "−"), "body", NAVY, "semibold").put(self.spot(i, SCORES))
+            for i, s in enumerate(self.chosen["scores"])
+        ]
+        self.name_row("scores", "query · key", SCORES)
+        self.move(
+            self.query.read(self.key),
+            LaggedStart(
+                *[FadeIn(s, shift=0.1 * DOWN) for s in reversed(self.score)], lag_ratio=0.7
+            ),
+            *self.row_names("scores"),
+            seconds=1.6 * MOVE,
+        )
+
+    def shares(self):
+        """The scores as shares of one."""
+        self.say("Softmax turns the scores into shares that add up to one.", "shares")
+        self.bars = []
+        for i, share in enumerate(self.chosen["shares"]):
+            bar = dress(Rectangle(width=WIDE * share, height=0.18), "stored")
+            bar.move_to(self.spot(i, SHARES - 0.24) - WIDE / 2 * RIGHT, LEFT)
+            text = Label(f"{share:.0%}", "head", NAVY, "bold").put(self.spot(i, SHARES + 0.08))
+            self.bars.append(VGroup(text, bar))
+        self.name_row("shares", "softmax of the scores", SHARES + 0.08)
+        self.move(
+            *self.row_names("shares"),
+            LaggedStart(*[FadeIn(b, shift=0.1 * DOWN) for b in self.bars], lag_ratio=0.3),
+            seconds=1.4 * MOVE,
+        )
+        self.rest()
+
+    def mix(self):
+        """The values become one, each with a part as large as its share."""
+        self.say("Mix the values by these shares. That mix is what attention returns.", "mix")
+        self.move(self.query.leave(), FadeOut(self.about["values"]), seconds=QUICK)
+        left, parts, moves = SIDE, [c.copy().set_z_index(1) for c in self.value], []
+        for part, share in zip(parts, self.chosen["shares"]):
+            wide = share * MIX
+            goal = Rectangle(width=wide, height=0.34).move_to([left, VALUES, 0], LEFT)
+            moves.append(part.animate.become(dress(goal, "active").set_z_index(1)))
+            left += wide
+        self.move(LaggedStart(*moves, lag_ratio=0.2), seconds=1.8 * MOVE)
+        self.about["mix"] = Label("the mix", "small", NAVY, "semibold").put(
+            [SIDE + MIX + 0.2, VALUES, 0], LEFT
+        )
+        self.move(FadeIn(self.about["mix"]), seconds=QUICK)
+        self.parts = VGroup(*parts)
+        self.rest()
+
+    def heads(self):
+        """All heads at once: for whom is the largest share?"""
+        first = [max(h["shares"]) == h["shares"][0] for h in self.looks.values()]
+        count, of = sum(first), len(first)
+        self.say(
+            f"That was one head of {of}. In {count} of them the first word gets the most.", "heads"
+        )
+        gone = [a for n, a in self.about.items() if n != "ids"]
+        self.move(FadeOut(*gone, self.parts), seconds=QUICK)
+        grid = VGroup()
+        for (layer, head), look in self.looks.items():
+            at_first = max(look["shares"]) == look["shares"][0]
+            cell = Cell("stored" if at_first else "done", 0.165, 0.165)
+            cell.set_stroke(width=1)
+            grid.add(cell.move_to([SIDE + (layer - 0.5) * DOT, MAP - (head - 0.5) * DOT, 0]))
+            if (layer, head) == (LAYER, HEAD):
+                self.mine = cell
+        figure = Label(f"{count} of {of} heads", "head", NAVY, "bold").put(
+            [SIDE, MAP + 0.95, 0], LEFT
+        )
+        first_word = self.tokens[0].strip()
+        line = Label(f"give “{first_word}” their largest share", "small", INK).put(
+            [SIDE, MAP + 0.45, 0], LEFT
+        )
+        legend = Legend(
+            {"stored": f"“{first_word}”", "done": "another word", "active": "the head at the left"},
+            np.array([SIDE, MAP - 9 * DOT - 0.3, 0]),
+        )
+        self.map = VGroup(grid, figure, line, legend)
+        columns = [grid[i : i + 9] for i in range(0, of, 9)]
+        self.move(
+            LaggedStart(*[FadeIn(c) for c in columns], lag_ratio=0.15),
+            FadeIn(figure, line),
+            seconds=1.4 * MOVE,
+        )
+        self.move(dress(self.mine, "active").animate.scale(1.0), FadeIn(legend), seconds=QUICK)
+        self.rest()
+
+    # -- the next token ------------------------------------------------------------------
+    def next_token(self):
+        """Every token has a probability; the likeliest is written."""
+        self.say(
+            f"After {self.layers} layers, each token of the vocabulary has a probability.", "next"
+        )
+        gone = [n for r, n in self.names.items() if r != "tokens"]
+        rows = VGroup(*self.key, *self.value, *self.score, *self.bars, *self.strips)
+        self.move(
+            FadeOut(*gone, rows, self.about["ids"], self.map),
+            self.phase.change("The next token"),
+            seconds=BRISK,
+        )
+        last = len(self.tokens)
+        box = LayerBox(f"{self.layers} layers", last * GAP - 0.16, 2.9)
+        box.move_to(self.spot((last - 1) / 2, -0.35))
+        self.move(FadeIn(box), seconds=QUICK)
+        candidates, bars = [], []
+        for i, (token, share) in enumerate(self.next):
+            y = 0.85 - 0.6 * i
+            chip = Chip(token, WIDE, cap=0.24).move_to(self.spot(last, y))
+            wide = 3.2 * share / self.next[0][1]
+            bar = dress(Rectangle(width=wide, height=0.24), "stored")
+            bar.move_to(self.spot(last + 0.55, y), LEFT)
+            text = Label(f"{share:.0%}", "body", NAVY, "semibold").beside(bar, RIGHT, 0.15)
+            candidates.append(chip)
+            bars.append(VGroup(bar, text))
+        self.move(
+            LaggedStart(
+                *[FadeIn(c, b, shift=0.1 * RIGHT) for c, b in zip(candidates, bars)],
+                lag_ratio=0.3,
+            ),
+            seconds=1.4 * MOVE,
+        )
+        self.rest()
+        self.say("The likeliest is written, and joins the text.", "write")
+        best, *others = candidates
+        self.move(best.animate.look("active"), FadeOut(*others, *bars[1:]), seconds=BRISK)
+        self.move(FadeOut(bars[0]), best.animate.move_to(self.spot(last, CHIPS)), seconds=MOVE)
+        self.move(best.animate.look("plain"), FadeOut(box), seconds=QUICK)
+        self.chips.append(best)
+
+    def passes(self):
+        """The passes through the model: one for the prompt, then one a token."""
+        self.say("Your prompt went in all at once. That is prefill.", "prefill")
+        model = LayerBox(f"SmolLM2, all {self.layers} layers", COLUMNS * GAP - 0.16)
+        model.move_to(self.spot((COLUMNS - 1) / 2, MODEL))
+        self.move(self.phase.change("The loop"), FadeIn(model), seconds=BRISK)
+        known = len(self.tokens)
+        self.go(0, 0, known, 1.2 * MOVE)
+        prefill = Label("prefill: all at once", "body", NAVY, "semibold")
+        self.move(FadeIn(prefill.put(self.spot(known - 0.4, PASSES), LEFT)), seconds=QUICK)
+        self.say("From now on, only the newest token goes in. That is decode.", "decode")
+        decode = Label("decode: one token a pass", "body", NAVY, "semibold")
+        decode.put(self.spot(known + 0.6, PASSES - PASS), LEFT)
+        for i, token in enumerate(self.written[1:], 1):
+            pace = 1.0 if i == 1 else 0.7
+            self.go(i, known + i - 1, 1, pace)
+            chip = Chip(token, WIDE, cap=0.24).move_to(self.spot(known + i, CHIPS))
+            self.chips.append(chip)
+            others = [FadeIn(decode)] if i == 1 else []
+            self.move(FadeIn(chip, shift=0.2 * UP), *others, seconds=BRISK * pace)
+        self.rest()
+
+    def go(self, i: int, column: int, tokens: int, seconds: float):
+        """Pass i: these tokens go through the model, and a cell of the ledger is left."""
+        middle = column + (tokens - 1) / 2
+        cell = Cell("active", tokens * GAP - 0.16, 0.36).move_to(self.spot(middle, CHIPS))
+        cell.set_z_index(-1)
+        name = self.name(f"pass {i + 1}", PASSES - i * PASS)
+        self.move(
+            FadeIn(name),
+            cell.animate.move_to(self.spot(middle, PASSES - i * PASS)),
+            seconds=seconds,
+        )
+        self.move(cell.animate.look("done"), seconds=QUICK)
+
+
+CLIPS = [TokensToAttention]
