@@ -14,6 +14,8 @@ from manim import (
     LaggedStart,
     Rectangle,
     VGroup,
+    interpolate_color,
+    linear,
 )
 
 from animations.stage.clock import CourseScene
@@ -27,25 +29,30 @@ from animations.stage.style import (
     MUTED,
     NAVY,
     QUICK,
+    SKY,
     Label,
 )
 from labkit import results
+from labkit.published import presets
 
-LAYER, HEAD = 3, 2  # the head that is shown, counted from 1
-NAMES = 1.55  # room for the rows' names, left of the columns
+LAYER, HEAD = 10, 5  # the head that is shown, counted from 1
+NAMES = 1.6  # room for the rows' names, left of the columns
 COLUMNS = 7
+CHIP = 0.24  # a capital's height in a chip
 GAP = (2 * FRAME - NAMES) / COLUMNS
 WIDE = GAP - 0.16
+SIDE = 0.35  # where the right half begins
 PARTS = 6  # cells that stand for a vector
-SIDE = 0.3  # where the right half begins
-# heights
+BIG, SPACE = 0.5, 0.42  # the text before it is cut: a capital's height, the space between words
+# heights of the rows
 TITLE, PHASE = 3.4, 2.85
-WHOLE = 0.35  # the text before it is cut
-CHIPS, IDS, VECTORS = 2.0, 1.45, 1.0
-QUERY, KEYS, SCORES, SHARES, VALUES = 0.38, -0.26, -0.76, -1.5, -2.3
+CHIPS, IDS, VECTORS = 2.0, 1.38, 0.88
+QUERY, KEYS, SCORES, SHARES, VALUES = 0.22, -0.45, -0.98, -1.52, -2.4
 MIX = 4.0  # length of the mixed value
 DOT, MAP = 0.206, 0.3  # the map of heads: a cell's pitch, its upper edge
-MODEL, PASSES, PASS = 1.15, 0.35, 0.62
+STACK, LAST = 1.3, -1.9  # the layers: their upper and lower edge
+CANDIDATE = 0.62  # from one candidate to the next
+MODEL, PASSES, PASS = 1.15, 0.3, 0.7
 
 
 class TokensToAttention(CourseScene):
@@ -88,6 +95,8 @@ class TokensToAttention(CourseScene):
         self.written, self.next = data["written"], data["next"]
         self.looks = {(h["layer"], h["head"]): h for h in data["heads"]}
         self.chosen = self.looks[LAYER, HEAD]
+        config = presets["smollm2-135m"]
+        self.vocabulary, self.root = config.vocab_size, round(config.head_dim**0.5)
         self.layers, self.width, self.embedding = data["layers"], data["d_model"], data["embedding"]
 
     # -- places --------------------------------------------------------------------------
@@ -98,11 +107,11 @@ class TokensToAttention(CourseScene):
 
     def name(self, text: str, y: float) -> Label:
         """A row's name."""
-        return Label(text, "small", MUTED, "medium").put([-FRAME, y, 0], LEFT)
+        return Label(text, 0.22, MUTED, "medium").put([-FRAME, y, 0], LEFT)
 
     def remark(self, text: str, y: float) -> Label:
         """What a row means, right of it."""
-        return Label(text, "small", INK).put([SIDE, y, 0], LEFT)
+        return Label(text, "body", INK).put([SIDE, y, 0], LEFT)
 
     # -- text to vectors -----------------------------------------------------------------
     def cut(self):
@@ -110,27 +119,30 @@ class TokensToAttention(CourseScene):
         heading = Label("One token at a time", "title", NAVY, "bold").put([-FRAME, TITLE, 0], LEFT)
         self.phase = Note("From text to numbers", [-FRAME, PHASE, 0])
         self.say("A model reads numbers. So your text is cut into tokens.", "cut")
-        big, gap, chips = 2.1, 0.14, []
-        for i, token in enumerate(self.tokens):
-            chips.append(Chip(token, WIDE, cap=0.24).scale(big))
-        line = VGroup(*chips).arrange(RIGHT, buff=gap).move_to(WHOLE * UP)
-        words = VGroup(*[c[1] for c in chips])
-        boxes = VGroup(*[c.box for c in chips])
+        self.chips = [self.chip(t, i) for i, t in enumerate(self.tokens)]
+        words = VGroup(*[Label(t.strip(), BIG, NAVY, "medium", MONO) for t in self.tokens])
+        words.arrange(RIGHT, buff=SPACE, aligned_edge=DOWN).move_to(0.3 * UP)
+        words.set_z_index(1)
+        big = BIG / CHIP
+        boxes = [c.box.copy().scale(big).move_to(0.3 * UP) for c in self.chips]
+        VGroup(*boxes).arrange(RIGHT, buff=0.2).move_to(0.3 * UP)
         self.move(FadeIn(heading, self.phase, shift=0.1 * UP), FadeIn(words), seconds=BRISK)
-        self.rest()
-        self.move(LaggedStart(*[FadeIn(b) for b in boxes], lag_ratio=0.4), seconds=MOVE)
-        self.remove(words, boxes)
-        self.chips = chips
-        self.add(*chips)
+        self.rest(0.4)
+        apart = [w.animate.put(b) for w, b in zip(words, boxes)]
+        self.move(*apart, seconds=BRISK)
+        self.move(LaggedStart(*[FadeIn(b) for b in boxes], lag_ratio=0.3), seconds=BRISK)
+        wholes = [VGroup(b, w) for b, w in zip(boxes, words)]
         self.names = {"tokens": self.name("tokens", CHIPS)}
         self.move(
-            *[
-                c.animate.scale(1 / big).move_to(self.spot(i, CHIPS))
-                for i, c in enumerate(self.chips)
-            ],
+            *[w.animate.scale(1 / big).move_to(c) for w, c in zip(wholes, self.chips)],
             seconds=MOVE,
         )
+        self.remove(*wholes)
+        self.add(*self.chips)
         self.move(FadeIn(self.names["tokens"]), seconds=QUICK)
+
+    def chip(self, token: str, column: int, y: float = CHIPS) -> Chip:
+        return Chip(token, WIDE, cap=CHIP).move_to(self.spot(column, y))
 
     def strip(self, i: int, y: float) -> VGroup:
         """Token i's vector, as its first numbers: the darker, the larger."""
@@ -140,7 +152,7 @@ class TokensToAttention(CourseScene):
         for j, value in enumerate(self.embedding[i][:PARTS]):
             cell = Cell("done", wide - 0.03, 0.34).move_to(self.spot(i, y))
             cell.shift((j - (PARTS - 1) / 2) * wide * RIGHT).set_stroke(width=1)
-            cells.add(cell.set_fill(NAVY, 0.06 + 0.8 * abs(value) / top))
+            cells.add(cell.set_fill(interpolate_color(SKY, NAVY, 0.9 * abs(value) / top)))
         return cells
 
     def vectors(self):
@@ -198,7 +210,7 @@ class TokensToAttention(CourseScene):
 
     def ask(self):
         """The last token's query meets every key; each dot product is a score."""
-        self.say("The last token's query asks. Its dot product with a key is a score.", "ask")
+        self.say("The newest query asks. Its dot product with each key is a score.", "ask")
         self.query = Query(self.spot(len(self.tokens) - 1, QUERY))
         self.name_row("query", f"what “{self.tokens[-1].strip()}” looks for", QUERY)
         self.move(self.query.appear(), *self.row_names("query"), seconds=BRISK)
@@ -206,7 +218,7 @@ class TokensToAttention(CourseScene):
             Label(f"{s:.1f}".replace("-", "−"), "body", NAVY, "semibold").put(self.spot(i, SCORES))
             for i, s in enumerate(self.chosen["scores"])
         ]
-        self.name_row("scores", "query · key", SCORES)
+        self.name_row("scores", f"query · key / {self.root}", SCORES)
         self.move(
             self.query.read(self.key),
             LaggedStart(
@@ -222,10 +234,10 @@ class TokensToAttention(CourseScene):
         self.bars = []
         for i, share in enumerate(self.chosen["shares"]):
             bar = dress(Rectangle(width=WIDE * share, height=0.18), "stored")
-            bar.move_to(self.spot(i, SHARES - 0.24) - WIDE / 2 * RIGHT, LEFT)
-            text = Label(f"{share:.0%}", "head", NAVY, "bold").put(self.spot(i, SHARES + 0.08))
+            bar.move_to(self.spot(i, SHARES - 0.33) - WIDE / 2 * RIGHT, LEFT)
+            text = Label(f"{share:.0%}", "head", NAVY, "bold").put(self.spot(i, SHARES))
             self.bars.append(VGroup(text, bar))
-        self.name_row("shares", "softmax of the scores", SHARES + 0.08)
+        self.name_row("shares", "softmax of the scores", SHARES)
         self.move(
             *self.row_names("shares"),
             LaggedStart(*[FadeIn(b, shift=0.1 * DOWN) for b in self.bars], lag_ratio=0.3),
@@ -235,20 +247,22 @@ class TokensToAttention(CourseScene):
 
     def mix(self):
         """The values become one, each with a part as large as its share."""
-        self.say("Mix the values by these shares. That mix is what attention returns.", "mix")
-        self.move(self.query.leave(), FadeOut(self.about["values"]), seconds=QUICK)
-        left, parts, moves = SIDE, [c.copy().set_z_index(1) for c in self.value], []
-        for part, share in zip(parts, self.chosen["shares"]):
-            wide = share * MIX
-            goal = Rectangle(width=wide, height=0.34).move_to([left, VALUES, 0], LEFT)
+        self.say("Mix the values by these shares: that is attention's answer.", "mix")
+        asked = (self.names.pop("query"), self.about.pop("query"), self.about.pop("values"))
+        self.move(self.query.leave(), FadeOut(*asked), seconds=QUICK)
+        left, parts, moves, words = SIDE, [c.copy().set_z_index(1) for c in self.value], [], []
+        for part, token, share in zip(parts, self.tokens, self.chosen["shares"]):
+            goal = Rectangle(width=share * MIX, height=0.46).move_to([left, VALUES, 0], LEFT)
             moves.append(part.animate.become(dress(goal, "active").set_z_index(1)))
-            left += wide
+            word = Label(token.strip(), "small", NAVY, "medium", MONO).put(goal).set_z_index(2)
+            words += [word] if word.width + 0.16 < goal.width else []
+            left += goal.width
         self.move(LaggedStart(*moves, lag_ratio=0.2), seconds=1.8 * MOVE)
-        self.about["mix"] = Label("the mix", "small", NAVY, "semibold").put(
-            [SIDE + MIX + 0.2, VALUES, 0], LEFT
+        self.about["mix"] = Label("the mix", "body", NAVY, "semibold").put(
+            [SIDE + MIX + 0.25, VALUES, 0], LEFT
         )
-        self.move(FadeIn(self.about["mix"]), seconds=QUICK)
-        self.parts = VGroup(*parts)
+        self.move(FadeIn(self.about["mix"], *words), seconds=QUICK)
+        self.parts = VGroup(*parts, *words)
         self.rest()
 
     def heads(self):
@@ -263,21 +277,22 @@ class TokensToAttention(CourseScene):
         grid = VGroup()
         for (layer, head), look in self.looks.items():
             at_first = max(look["shares"]) == look["shares"][0]
-            cell = Cell("stored" if at_first else "done", 0.165, 0.165)
+            cell = dress(Rectangle(width=0.15, height=0.15), "stored" if at_first else "done")
             cell.set_stroke(width=1)
             grid.add(cell.move_to([SIDE + (layer - 0.5) * DOT, MAP - (head - 0.5) * DOT, 0]))
             if (layer, head) == (LAYER, HEAD):
                 self.mine = cell
         figure = Label(f"{count} of {of} heads", "head", NAVY, "bold").put(
-            [SIDE, MAP + 0.95, 0], LEFT
+            [SIDE, MAP + 0.98, 0], LEFT
         )
         first_word = self.tokens[0].strip()
-        line = Label(f"give “{first_word}” their largest share", "small", INK).put(
-            [SIDE, MAP + 0.45, 0], LEFT
+        asks = self.tokens[-1].strip()
+        line = Label(f"look most at “{first_word}” when “{asks}” asks", "body", INK).put(
+            [SIDE, MAP + 0.42, 0], LEFT
         )
         legend = Legend(
-            {"stored": f"“{first_word}”", "done": "another word", "active": "the head at the left"},
-            np.array([SIDE, MAP - 9 * DOT - 0.3, 0]),
+            {"stored": f"“{first_word}”", "done": "another word", "active": "this one"},
+            np.array([SIDE, MAP - 9 * DOT - 0.32, 0]),
         )
         self.map = VGroup(grid, figure, line, legend)
         columns = [grid[i : i + 9] for i in range(0, of, 9)]
@@ -286,49 +301,54 @@ class TokensToAttention(CourseScene):
             FadeIn(figure, line),
             seconds=1.4 * MOVE,
         )
-        self.move(dress(self.mine, "active").animate.scale(1.0), FadeIn(legend), seconds=QUICK)
+        mine = dress(self.mine.copy(), "active").scale(1.25).set_z_index(1)
+        self.map.add(mine)
+        self.move(FadeIn(legend, mine), seconds=QUICK)
         self.rest()
 
     # -- the next token ------------------------------------------------------------------
     def next_token(self):
         """Every token has a probability; the likeliest is written."""
         self.say(
-            f"After {self.layers} layers, each token of the vocabulary has a probability.", "next"
+            f"After {self.layers} layers, each of {self.vocabulary:,} tokens has a probability.",
+            "next",
         )
         gone = [n for r, n in self.names.items() if r != "tokens"]
         rows = VGroup(*self.key, *self.value, *self.score, *self.bars, *self.strips)
+        last, high = len(self.tokens), (STACK - LAST) / self.layers
         self.move(
             FadeOut(*gone, rows, self.about["ids"], self.map),
             self.phase.change("The next token"),
-            seconds=BRISK,
+            seconds=QUICK,
         )
-        last = len(self.tokens)
-        box = LayerBox(f"{self.layers} layers", last * GAP - 0.16, 2.9)
-        box.move_to(self.spot((last - 1) / 2, -0.35))
-        self.move(FadeIn(box), seconds=QUICK)
+        middle = self.spot((last - 1) / 2, STACK)
+        stack = VGroup(
+            *[
+                dress(Rectangle(width=last * GAP - 0.16, height=0.6 * high), "layer")
+                .set_stroke(width=1)
+                .move_to(middle + (i + 0.5) * high * DOWN)
+                for i in range(self.layers)
+            ]
+        )
+        name = self.name(f"{self.layers} layers", (STACK + LAST) / 2)
+        self.move(FadeIn(stack, name), seconds=QUICK)
+        pulse = dress(stack[0].copy(), "active").set_z_index(1)
+        self.move(pulse.animate(rate_func=linear).move_to(stack[-1]), seconds=MOVE)
         candidates, bars = [], []
         for i, (token, share) in enumerate(self.next):
-            y = 0.85 - 0.6 * i
-            chip = Chip(token, WIDE, cap=0.24).move_to(self.spot(last, y))
-            wide = 3.2 * share / self.next[0][1]
-            bar = dress(Rectangle(width=wide, height=0.24), "stored")
+            y = STACK - 0.26 - CANDIDATE * i
+            candidates.append(self.chip(token, last, y))
+            bar = dress(Rectangle(width=3.2 * share / self.next[0][1], height=0.24), "stored")
             bar.move_to(self.spot(last + 0.55, y), LEFT)
             text = Label(f"{share:.0%}", "body", NAVY, "semibold").beside(bar, RIGHT, 0.15)
-            candidates.append(chip)
             bars.append(VGroup(bar, text))
-        self.move(
-            LaggedStart(
-                *[FadeIn(c, b, shift=0.1 * RIGHT) for c, b in zip(candidates, bars)],
-                lag_ratio=0.3,
-            ),
-            seconds=1.4 * MOVE,
-        )
-        self.rest()
+        shown = [FadeIn(c, b, shift=0.1 * RIGHT) for c, b in zip(candidates, bars)]
+        self.move(FadeOut(pulse), LaggedStart(*shown, lag_ratio=0.3), seconds=1.2 * MOVE)
         self.say("The likeliest is written, and joins the text.", "write")
         best, *others = candidates
         self.move(best.animate.look("active"), FadeOut(*others, *bars[1:]), seconds=BRISK)
         self.move(FadeOut(bars[0]), best.animate.move_to(self.spot(last, CHIPS)), seconds=MOVE)
-        self.move(best.animate.look("plain"), FadeOut(box), seconds=QUICK)
+        self.move(best.animate.look("plain"), FadeOut(stack, name), seconds=QUICK)
         self.chips.append(best)
 
     def passes(self):
@@ -339,24 +359,27 @@ class TokensToAttention(CourseScene):
         self.move(self.phase.change("The loop"), FadeIn(model), seconds=BRISK)
         known = len(self.tokens)
         self.go(0, 0, known, 1.2 * MOVE)
-        prefill = Label("prefill: all at once", "body", NAVY, "semibold")
-        self.move(FadeIn(prefill.put(self.spot(known - 0.4, PASSES), LEFT)), seconds=QUICK)
-        self.say("From now on, only the newest token goes in. That is decode.", "decode")
-        decode = Label("decode: one token a pass", "body", NAVY, "semibold")
-        decode.put(self.spot(known + 0.6, PASSES - PASS), LEFT)
+        middle = (known - 1) / 2
+        prefill, decode = (
+            Label(text, "body", NAVY, "semibold").put(self.spot(middle, PASSES - row * PASS))
+            for text, row in (("prefill: all at once", 0), ("decode: one token a pass", 2))
+        )
+        self.move(FadeIn(prefill), seconds=QUICK)
+        self.say(
+            "Its keys and values are kept. So only the newest token goes in: decode.", "decode"
+        )
         for i, token in enumerate(self.written[1:], 1):
-            pace = 1.0 if i == 1 else 0.7
+            pace = 1.0 if i == 1 else 0.6
             self.go(i, known + i - 1, 1, pace)
-            chip = Chip(token, WIDE, cap=0.24).move_to(self.spot(known + i, CHIPS))
-            self.chips.append(chip)
+            self.chips.append(self.chip(token, known + i))
             others = [FadeIn(decode)] if i == 1 else []
-            self.move(FadeIn(chip, shift=0.2 * UP), *others, seconds=BRISK * pace)
-        self.rest()
+            self.move(FadeIn(self.chips[-1], shift=0.2 * UP), *others, seconds=BRISK * pace)
+        self.rest(0.3)
 
     def go(self, i: int, column: int, tokens: int, seconds: float):
         """Pass i: these tokens go through the model, and a cell of the ledger is left."""
         middle = column + (tokens - 1) / 2
-        cell = Cell("active", tokens * GAP - 0.16, 0.36).move_to(self.spot(middle, CHIPS))
+        cell = Cell("active", tokens * GAP - 0.16, 0.44).move_to(self.spot(middle, CHIPS))
         cell.set_z_index(-1)
         name = self.name(f"pass {i + 1}", PASSES - i * PASS)
         self.move(
