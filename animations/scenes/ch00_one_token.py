@@ -47,7 +47,7 @@ BIG, SPACE = 0.5, 0.42  # the text before it is cut: a capital's height, the spa
 # heights of the rows
 TITLE, PHASE = 3.4, 2.85
 CHIPS, IDS, VECTORS = 2.0, 1.38, 0.88
-QUERY, KEYS, SCORES, SHARES, VALUES = 0.22, -0.45, -0.98, -1.52, -2.4
+QUERY, KEYS, SCORES, SHARES, VALUES = 0.22, -0.45, -0.98, -1.53, -2.45
 MIX = 4.0  # length of the mixed value
 DOT, MAP = 0.206, 0.3  # the map of heads: a cell's pitch, its upper edge
 STACK, LAST = 1.3, -1.9  # the layers: their upper and lower edge
@@ -127,7 +127,7 @@ class TokensToAttention(CourseScene):
         boxes = [c.box.copy().scale(big).move_to(0.3 * UP) for c in self.chips]
         VGroup(*boxes).arrange(RIGHT, buff=0.2).move_to(0.3 * UP)
         self.move(FadeIn(heading, self.phase, shift=0.1 * UP), FadeIn(words), seconds=BRISK)
-        self.rest(0.4)
+        self.rest(0.3)
         apart = [w.animate.put(b) for w, b in zip(words, boxes)]
         self.move(*apart, seconds=BRISK)
         self.move(LaggedStart(*[FadeIn(b) for b in boxes], lag_ratio=0.3), seconds=BRISK)
@@ -158,7 +158,7 @@ class TokensToAttention(CourseScene):
     def vectors(self):
         """Each token's number, and the row of the table that it picks."""
         self.say("Each token is a number, and each number picks a vector.", "vectors")
-        self.names["ids"] = self.name("numbers", IDS)
+        self.names["ids"] = self.name("ids", IDS)
         ids = [Label(n, "body", NAVY, "medium", MONO) for n in self.ids]
         ids = VGroup(*[label.put(self.spot(i, IDS)) for i, label in enumerate(ids)])
         self.move(
@@ -233,10 +233,11 @@ class TokensToAttention(CourseScene):
         self.say("Softmax turns the scores into shares that add up to one.", "shares")
         self.bars = []
         for i, share in enumerate(self.chosen["shares"]):
-            bar = dress(Rectangle(width=WIDE * share, height=0.18), "stored")
-            bar.move_to(self.spot(i, SHARES - 0.33) - WIDE / 2 * RIGHT, LEFT)
+            bar = dress(Rectangle(width=WIDE * share, height=0.16), "stored")
+            bar.move_to(self.spot(i, SHARES - 0.36) - WIDE / 2 * RIGHT, LEFT)
             text = Label(f"{share:.0%}", "head", NAVY, "bold").put(self.spot(i, SHARES))
-            self.bars.append(VGroup(text, bar))
+            whole = dress(Rectangle(width=WIDE, height=0.16), "empty").move_to(bar, LEFT)
+            self.bars.append(VGroup(text, whole.set_stroke(width=1), bar))
         self.name_row("shares", "softmax of the scores", SHARES)
         self.move(
             *self.row_names("shares"),
@@ -250,14 +251,17 @@ class TokensToAttention(CourseScene):
         self.say("Mix the values by these shares: that is attention's answer.", "mix")
         asked = (self.names.pop("query"), self.about.pop("query"), self.about.pop("values"))
         self.move(self.query.leave(), FadeOut(*asked), seconds=QUICK)
-        left, parts, moves, words = SIDE, [c.copy().set_z_index(1) for c in self.value], [], []
-        for part, token, share in zip(parts, self.tokens, self.chosen["shares"]):
+        left, parts, moves, words = SIDE, [], [], []
+        for value, token, share in zip(self.value, self.tokens, self.chosen["shares"]):
+            part = dress(Rectangle(width=share * WIDE, height=value.height), "active")
+            parts.append(part.move_to(value, LEFT).set_z_index(1))
             goal = Rectangle(width=share * MIX, height=0.46).move_to([left, VALUES, 0], LEFT)
             moves.append(part.animate.become(dress(goal, "active").set_z_index(1)))
             word = Label(token.strip(), "small", NAVY, "medium", MONO).put(goal).set_z_index(2)
             words += [word] if word.width + 0.16 < goal.width else []
             left += goal.width
-        self.move(LaggedStart(*moves, lag_ratio=0.2), seconds=1.8 * MOVE)
+        self.move(*[FadeIn(part) for part in parts], seconds=BRISK)
+        self.move(LaggedStart(*moves, lag_ratio=0.15), seconds=1.4 * MOVE)
         self.about["mix"] = Label("the mix", "body", NAVY, "semibold").put(
             [SIDE + MIX + 0.25, VALUES, 0], LEFT
         )
@@ -269,9 +273,7 @@ class TokensToAttention(CourseScene):
         """All heads at once: for whom is the largest share?"""
         first = [max(h["shares"]) == h["shares"][0] for h in self.looks.values()]
         count, of = sum(first), len(first)
-        self.say(
-            f"That was one head of {of}. In {count} of them the first word gets the most.", "heads"
-        )
+        self.say(f"That was one of {of} heads. In {count}, the first word gets the most.", "heads")
         gone = [a for n, a in self.about.items() if n != "ids"]
         self.move(FadeOut(*gone, self.parts), seconds=QUICK)
         grid = VGroup()
@@ -332,7 +334,8 @@ class TokensToAttention(CourseScene):
         )
         name = self.name(f"{self.layers} layers", (STACK + LAST) / 2)
         self.move(FadeIn(stack, name), seconds=QUICK)
-        pulse = dress(stack[0].copy(), "active").set_z_index(1)
+        pulse = dress(Rectangle(width=stack[0].width, height=0.16), "active")
+        pulse.move_to(stack[0]).set_z_index(1)
         self.move(pulse.animate(rate_func=linear).move_to(stack[-1]), seconds=MOVE)
         candidates, bars = [], []
         for i, (token, share) in enumerate(self.next):
@@ -369,7 +372,7 @@ class TokensToAttention(CourseScene):
             "Its keys and values are kept. So only the newest token goes in: decode.", "decode"
         )
         for i, token in enumerate(self.written[1:], 1):
-            pace = 1.0 if i == 1 else 0.6
+            pace = 0.9 if i == 1 else 0.5
             self.go(i, known + i - 1, 1, pace)
             self.chips.append(self.chip(token, known + i))
             others = [FadeIn(decode)] if i == 1 else []
