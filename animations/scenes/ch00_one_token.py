@@ -35,7 +35,6 @@ from animations.stage.style import (
 from labkit import results
 from labkit.published import presets
 
-LAYER, HEAD = 10, 5  # the head that is shown, counted from 1
 NAMES = 1.6  # room for the rows' names, left of the columns
 COLUMNS = 7
 CHIP = 0.24  # a capital's height in a chip
@@ -63,15 +62,15 @@ class TokensToAttention(CourseScene):
     clip_name = "tokens_to_attention"
     title = "From tokens to attention, and to the next token"
     alt = (
-        "The text “the cat sat” is cut into three tokens, each with its number and its vector. Every"
+        "The text “the cat sat” is cut into three tokens, each with its id and its vector. Every"
         " vector gives a key and a value. The query of “sat” meets the three keys; three scores"
-        " become three shares, most of it for “cat”, and the values are mixed by them. A map of all"
-        " the model's heads shows that most give their largest share to the first word. Then the"
-        " likeliest next token is written, and the text grows: the prompt in one pass, then one"
-        " token a pass."
+        " become three shares, the largest for “cat”, and the values are mixed by them. A map of"
+        " all heads of the model shows that most look at the first word. Then the likeliest of"
+        " five candidates is written, and the text grows: the prompt in one pass through the"
+        " model, then one token a pass."
     )
     poster_at = "mix"
-    reads = ("ch00/attention.*.json", "machines.json")
+    reads = ("ch00/attention.*.json", "ch00/sentence.*.json", "machines.json")
 
     def construct(self):
         self.load()
@@ -88,16 +87,44 @@ class TokensToAttention(CourseScene):
 
     def load(self):
         """What SmolLM2 did with the sentence."""
-        import json  # placeholder
-
-        data = json.load(open("/tmp/c00_placeholder.json"))
-        self.tokens, self.ids = data["tokens"], data["ids"]
-        self.written, self.next = data["written"], data["next"]
-        self.looks = {(h["layer"], h["head"]): h for h in data["heads"]}
-        self.chosen = self.looks[LAYER, HEAD]
+        rows = results.load("ch00/sentence")["rows"]
+        known, likely, written = (
+            [r for r in rows if r["what"] == what] for what in ("token", "candidate", "written")
+        )
+        self.tokens, self.ids = [r["text"] for r in known], [r["id"] for r in known]
+        self.vector = [r["vector"][:PARTS] for r in known]
+        self.scores, self.share = ([r[k] for r in known] for k in ("score", "share"))
+        self.layer, self.head = known[0]["layer"], known[0]["head"]
+        self.candidates = [(r["text"], r["share"]) for r in likely]
+        self.written = [r["text"] for r in written]
+        self.looks = {  # (layer, head) -> the shares that the last token gives
+            (r["layer"], head): queries[-1]
+            for r in results.load("ch00/attention")["rows"]
+            if r["what"] == "".join(self.tokens)
+            for head, queries in enumerate(r["weights"])
+        }
         config = presets["smollm2-135m"]
-        self.vocabulary, self.root = config.vocab_size, round(config.head_dim**0.5)
-        self.layers, self.width, self.embedding = data["layers"], data["d_model"], data["embedding"]
+        self.layers, self.width, self.vocabulary = (
+            config.n_layers,
+            config.d_model,
+            config.vocab_size,
+        )
+        self.root = round(config.head_dim**0.5)
+        self.check()
+
+    def check(self):
+        """ValueError if the two results do not belong together, or can't be shown."""
+        seen = self.looks.get((self.layer, self.head), [])
+        if len(seen) != len(self.share) or not np.allclose(seen, self.share, atol=1e-3):
+            raise ValueError(
+                f"ch00/sentence has shares of {self.share} in layer {self.layer}, head {self.head},"
+                f" and ch00/attention {seen}"
+            )
+        if len(self.tokens) != 3 or len(self.written) != COLUMNS - 3:
+            raise ValueError(
+                f"the clip has room for 3 tokens and {COLUMNS - 3} more, not for"
+                f" {len(self.tokens)} and {len(self.written)}"
+            )
 
     # -- places --------------------------------------------------------------------------
     @staticmethod
@@ -147,9 +174,9 @@ class TokensToAttention(CourseScene):
     def strip(self, i: int, y: float) -> VGroup:
         """Token i's vector, as its first numbers: the darker, the larger."""
         wide = WIDE / PARTS
-        top = max(abs(v) for vector in self.embedding for v in vector[:PARTS])
+        top = max(abs(v) for vector in self.vector for v in vector)
         cells = VGroup()
-        for j, value in enumerate(self.embedding[i][:PARTS]):
+        for j, value in enumerate(self.vector[i]):
             cell = Cell("done", wide - 0.03, 0.34).move_to(self.spot(i, y))
             cell.shift((j - (PARTS - 1) / 2) * wide * RIGHT).set_stroke(width=1)
             cells.add(cell.set_fill(interpolate_color(SKY, NAVY, 0.9 * abs(value) / top)))
@@ -181,7 +208,7 @@ class TokensToAttention(CourseScene):
     def keys(self):
         """A key and a value from every vector."""
         self.say("Each vector makes a key, which advertises, and a value, which gives.", "keys")
-        head = f"Attention: layer {LAYER}, head {HEAD} of SmolLM2"
+        head = f"Attention in SmolLM2: layer {self.layer}, head {self.head}, counted from 0"
         self.move(self.phase.change(head), seconds=BRISK)
         everywhere = range(len(self.tokens))
         self.key, self.value = (
@@ -216,7 +243,7 @@ class TokensToAttention(CourseScene):
         self.move(self.query.appear(), *self.row_names("query"), seconds=BRISK)
         self.score = [
             Label(f"{s:.1f}".replace("-", "−"), "body", NAVY, "semibold").put(self.spot(i, SCORES))
-            for i, s in enumerate(self.chosen["scores"])
+            for i, s in enumerate(self.scores)
         ]
         self.name_row("scores", f"query · key / {self.root}", SCORES)
         self.move(
@@ -232,7 +259,7 @@ class TokensToAttention(CourseScene):
         """The scores as shares of one."""
         self.say("Softmax turns the scores into shares that add up to one.", "shares")
         self.bars = []
-        for i, share in enumerate(self.chosen["shares"]):
+        for i, share in enumerate(self.share):
             bar = dress(Rectangle(width=WIDE * share, height=0.16), "stored")
             bar.move_to(self.spot(i, SHARES - 0.36) - WIDE / 2 * RIGHT, LEFT)
             text = Label(f"{share:.0%}", "head", NAVY, "bold").put(self.spot(i, SHARES))
@@ -252,7 +279,7 @@ class TokensToAttention(CourseScene):
         asked = (self.names.pop("query"), self.about.pop("query"), self.about.pop("values"))
         self.move(self.query.leave(), FadeOut(*asked), seconds=QUICK)
         left, parts, moves, words = SIDE, [], [], []
-        for value, token, share in zip(self.value, self.tokens, self.chosen["shares"]):
+        for value, token, share in zip(self.value, self.tokens, self.share):
             part = dress(Rectangle(width=share * WIDE, height=value.height), "active")
             parts.append(part.move_to(value, LEFT).set_z_index(1))
             goal = Rectangle(width=share * MIX, height=0.46).move_to([left, VALUES, 0], LEFT)
@@ -271,18 +298,17 @@ class TokensToAttention(CourseScene):
 
     def heads(self):
         """All heads at once: for whom is the largest share?"""
-        first = [max(h["shares"]) == h["shares"][0] for h in self.looks.values()]
+        first = [max(shares) == shares[0] for shares in self.looks.values()]
         count, of = sum(first), len(first)
         self.say(f"That was one of {of} heads. In {count}, the first word gets the most.", "heads")
         gone = [a for n, a in self.about.items() if n != "ids"]
         self.move(FadeOut(*gone, self.parts), seconds=QUICK)
         grid = VGroup()
-        for (layer, head), look in self.looks.items():
-            at_first = max(look["shares"]) == look["shares"][0]
+        for (layer, head), at_first in zip(self.looks, first):
             cell = dress(Rectangle(width=0.15, height=0.15), "stored" if at_first else "done")
             cell.set_stroke(width=1)
-            grid.add(cell.move_to([SIDE + (layer - 0.5) * DOT, MAP - (head - 0.5) * DOT, 0]))
-            if (layer, head) == (LAYER, HEAD):
+            grid.add(cell.move_to([SIDE + (layer + 0.5) * DOT, MAP - (head + 0.5) * DOT, 0]))
+            if (layer, head) == (self.layer, self.head):
                 self.mine = cell
         figure = Label(f"{count} of {of} heads", "head", NAVY, "bold").put(
             [SIDE, MAP + 0.98, 0], LEFT
@@ -294,10 +320,10 @@ class TokensToAttention(CourseScene):
         )
         legend = Legend(
             {"stored": f"“{first_word}”", "done": "another word", "active": "this one"},
-            np.array([SIDE, MAP - 9 * DOT - 0.32, 0]),
+            np.array([SIDE, MAP - of // self.layers * DOT - 0.32, 0]),
         )
         self.map = VGroup(grid, figure, line, legend)
-        columns = [grid[i : i + 9] for i in range(0, of, 9)]
+        columns = [grid[i : i + of // self.layers] for i in range(0, of, of // self.layers)]
         self.move(
             LaggedStart(*[FadeIn(c) for c in columns], lag_ratio=0.15),
             FadeIn(figure, line),
@@ -337,18 +363,18 @@ class TokensToAttention(CourseScene):
         pulse = dress(Rectangle(width=stack[0].width, height=0.16), "active")
         pulse.move_to(stack[0]).set_z_index(1)
         self.move(pulse.animate(rate_func=linear).move_to(stack[-1]), seconds=MOVE)
-        candidates, bars = [], []
-        for i, (token, share) in enumerate(self.next):
+        chips, bars = [], []
+        for i, (token, share) in enumerate(self.candidates):
             y = STACK - 0.26 - CANDIDATE * i
-            candidates.append(self.chip(token, last, y))
-            bar = dress(Rectangle(width=3.2 * share / self.next[0][1], height=0.24), "stored")
+            chips.append(self.chip(token, last, y))
+            bar = dress(Rectangle(width=3.2 * share / self.candidates[0][1], height=0.24), "stored")
             bar.move_to(self.spot(last + 0.55, y), LEFT)
             text = Label(f"{share:.0%}", "body", NAVY, "semibold").beside(bar, RIGHT, 0.15)
             bars.append(VGroup(bar, text))
-        shown = [FadeIn(c, b, shift=0.1 * RIGHT) for c, b in zip(candidates, bars)]
+        shown = [FadeIn(c, b, shift=0.1 * RIGHT) for c, b in zip(chips, bars)]
         self.move(FadeOut(pulse), LaggedStart(*shown, lag_ratio=0.3), seconds=1.2 * MOVE)
         self.say("The likeliest is written, and joins the text.", "write")
-        best, *others = candidates
+        best, *others = chips
         self.move(best.animate.look("active"), FadeOut(*others, *bars[1:]), seconds=BRISK)
         self.move(FadeOut(bars[0]), best.animate.move_to(self.spot(last, CHIPS)), seconds=MOVE)
         self.move(best.animate.look("plain"), FadeOut(stack, name), seconds=QUICK)
