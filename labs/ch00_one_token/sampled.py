@@ -198,7 +198,7 @@ LAB = Lab(
     },
     run=run,
     sizes={
-        "full": {"draws": 10_000, "new": 160, "starts": len(STARTS)},
+        "full": {"draws": 10_000, "new": 128, "starts": len(STARTS)},
         "quick": {"draws": 2_000, "new": 64, "starts": 2},
     },
     threads=1,
