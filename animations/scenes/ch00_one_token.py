@@ -195,7 +195,7 @@ class TokensToAttention(CourseScene):
         )
         self.strips = [self.strip(i, VECTORS) for i in range(len(self.tokens))]
         self.names["vectors"] = self.name("vectors", VECTORS)
-        about = self.remark(f"{self.width} numbers each", VECTORS)
+        about = Note(f"{self.width} numbers each", [SIDE, VECTORS, 0], color=INK)
         self.move(
             FadeIn(self.names["vectors"], about),
             LaggedStart(*[FadeIn(s, shift=0.15 * DOWN) for s in self.strips], lag_ratio=0.3),
@@ -209,7 +209,13 @@ class TokensToAttention(CourseScene):
         """A key and a value from every vector."""
         self.say("Each vector makes a key, which advertises, and a value, which gives.", "keys")
         head = f"Attention in SmolLM2: layer {self.layer}, head {self.head}, counted from 0"
-        self.move(self.phase.change(head), seconds=BRISK)
+        self.move(
+            self.phase.change(head),
+            self.about["vectors"].change(f"as they reach layer {self.layer}"),
+            # no longer the table's numbers: the layers before have added to them
+            *[c.animate.set_fill(SKY) for strip in self.strips for c in strip],
+            seconds=BRISK,
+        )
         everywhere = range(len(self.tokens))
         self.key, self.value = (
             [Cell("stored", WIDE, 0.34).move_to(self.spot(i, VECTORS)) for i in everywhere]
