@@ -147,7 +147,8 @@ LAB = Lab(
     title="A token of the NumPy loop",
     objective=(
         "Time one token of the course's own NumPy model by the length of the text, with and without"
-        " its cache, and with one needless 64-bit number taken out."
+        " its cache, and with one needless 64-bit number taken out. NumPy takes all cores, whatever"
+        " the threads of torch."
     ),
     asks=(
         "Are the logits the same in all ways, and does the cache make a token at least twice as"
