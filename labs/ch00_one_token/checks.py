@@ -154,6 +154,12 @@ def top_p(f):
         kept = np.count_nonzero(got)
         due = np.count_nonzero(want)
         expect(kept > 0, f"{said} nothing is left: the first token always stays.")
+        in_place = np.where(np.cumsum(p) - p < limit, p, 0)
+        expect(
+            np.array_equal(in_place > 0, want > 0) or not np.array_equal(got > 0, in_place > 0),
+            f"{said} you take them in the order of the list: the likeliest come first, wherever"
+            " they stand.",
+        )
         expect(
             kept >= due,
             f"{said} you keep {kept}: together they do not reach p. The token that crosses it"

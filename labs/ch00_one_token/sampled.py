@@ -167,8 +167,8 @@ def notice(rows):
     seldom = "below 1e-300" if control == 0 else f"1e{math.log10(control):.0f}"
     return (
         f"{draws[0]['draws']:,} draws by each setting are what its probabilities say (the smallest"
-        f" p-value is {min(r['p_value'] for r in draws):.2f}); held against those of temperature"
-        f" {CONTROL['temperature']} the draws at temperature 1 have a p-value of {seldom}. Greedy"
+        f" p-value is {min(r['p_value'] for r in draws):.2f}); held against those of a higher"
+        f" temperature the draws at temperature 1 have a p-value of {seldom}. Greedy"
         f" text repeats {text('greedy'):.0%} of its groups of {GROUP} tokens, text at temperature 1"
         f" {text('temperature 1'):.0%}, people's prose {text(PEOPLE):.0%}."
     )
