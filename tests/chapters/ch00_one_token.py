@@ -113,8 +113,9 @@ def wrong_answers(right: dict) -> list[tuple]:
 
 
 def overflowing(q, k, v):
-    e = np.exp(k @ q / len(q) ** 0.5)
-    return e / e.sum() @ v
+    with np.errstate(all="ignore"):
+        e = np.exp(k @ q / len(q) ** 0.5)
+        return e / e.sum() @ v
 
 
 def over_tokens(x, weight, bias, eps):
