@@ -169,7 +169,7 @@ LAB = Lab(
         "full": {"contexts": [16, 64, 256], "repeats": 3},
         "quick": {"contexts": [4, 12], "repeats": 1},
     },
-    threads=None,  # of torch, which computes nothing here: NumPy takes all cores
+    threads=1,
     go=go,
     pays=pays,
     plot=plot,
