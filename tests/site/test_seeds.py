@@ -190,6 +190,7 @@ def is_written(chapter) -> bool:
 
 
 OPEN = [*filter(is_written, chapters.opened()), None]  # None: the pages that are no chapter's
+WITHOUT_SLIDES = [c for c in chapters.every() if c.number == "00"]  # the deck begins behind it
 
 
 def covered(items):
@@ -251,7 +252,7 @@ def test_an_open_page_shows_the_lines_of_its_slides(all_seeds, book, sections, c
         for id, place in places.items()
         if not any(id in seeds.placed(book, made) for made in sections(place.docname).values())
     }
-    assert places and absent == set()
+    assert (places or chapter in WITHOUT_SLIDES) and absent == set()
 
 
 def test_what_waits_is_counted_as_waiting(items):

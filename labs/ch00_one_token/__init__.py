@@ -1,0 +1,3 @@
+"""Chapter 00's labs, in the order in which to run them."""
+
+LABS = ("neighbours", "attention", "sentence", "parallel", "sampled", "loop")
