@@ -168,8 +168,8 @@ def queries_in_memory_bound(f):
             f" latents, and the card balances at {ridge:.0f}.",
         )
     return (
-        "1 for DeepSeek-V3 on an H100: with 128 heads on each latent, arithmetic is nearly the limit"
-        " already."
+        "1 for DeepSeek-V3 on an H100: with 128 heads on each latent, arithmetic is nearly the"
+        " limit already."
     )
 
 

@@ -147,7 +147,8 @@ def go(rows):
         if not r["gap"] <= 1e-3:
             return (
                 f"{where_}: differs from absorbed by {r['gap']:.1e} of the largest output:"
-                " the three ways must be one function, so look at scale, mask and the order of the parts"
+                " the three ways must be one function, so look at scale, mask and the"
+                " order of the parts"
             )
         if r["flops"] != costs(LITE, r["new"], r["context"])[r["way"]]:
             return f"{where_}: {r['flops']:,} FLOPs are not what the formula says: count again"
@@ -198,8 +199,8 @@ def notice(rows):
     return (
         "Both ways read the same latents. Re-projecting pays once for each cached token, absorbing"
         f" a little more for each pair of tokens. At {r['context']:,} tokens of context they cost"
-        f" the same FLOPs at {r['derived']:.0f} new tokens; the clocks cross where the ratio passes 1,"
-        f" {found}."
+        f" the same FLOPs at {r['derived']:.0f} new tokens; the clocks cross where the ratio passes"
+        f" 1, {found}."
     )
 
 
