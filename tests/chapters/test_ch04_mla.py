@@ -70,10 +70,22 @@ def test_a_measured_crossing_lies_between_two_counts():
     assert math.isnan(crossover.measured_crossing({1: 0.5, 100: 0.2}))
 
 
-def test_the_crossing_was_measured_where_it_was_derived():
-    """The page says so: within a third of the formula, on both contexts."""
+def test_the_clocks_cross_where_the_measured_speeds_say_and_not_before_the_flops():
+    """The page says both."""
     for r in results.load("ch04/crossover")["rows"]:
-        assert r["derived"] / 1.34 < r["measured"] < r["derived"] * 1.34
+        assert r["derived"] < r["measured"] < 512
+        assert r["by_seconds"] == pytest.approx(r["measured"], rel=0.35)
+
+
+def test_a_crossing_by_seconds_is_making_over_saving():
+    rows = [
+        {"new": new, "way": way, "median": median}
+        for new, times in {1: (1.0, 11.0, 1.0), 10: (5.0, 13.0, 3.0), 90: (9.0, 9.0, 9.0)}.items()
+        for way, median in zip(crossover.WAYS, times)
+    ]
+    assert crossover.crossing_by_seconds(rows) == pytest.approx(10 / ((5 - 3) / 10))
+    slower = [r | {"median": 9.0} if r["way"] == "kept heads" else r for r in rows]
+    assert math.isnan(crossover.crossing_by_seconds(slower))
 
 
 # -- what breaks a latent layer ------------------------------------------------------------
