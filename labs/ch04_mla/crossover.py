@@ -78,10 +78,9 @@ def crossing_by_seconds(rows: list[dict]) -> float:
     """The same sum in seconds, of one context's rows: what making all keys and values takes, over
     what a new token saves by them. NaN where it saves nothing.
     """
-    some = sorted({r["new"] for r in rows})
-    first, many = some[0], some[len(some) // 2]  # where the processor is as busy as it gets
+    few, many = (f(r["new"] for r in rows) for f in (min, max))
     time = lambda way, new: only(rows, way=way, new=new)["median"]
-    making = time("re-projected", first) - time("kept heads", first)
+    making = time("re-projected", few) - time("kept heads", few)
     saved = (time("absorbed", many) - time("kept heads", many)) / many
     return making / saved if saved > 0 else math.nan
 

@@ -74,13 +74,13 @@ def test_the_clocks_cross_where_the_measured_speeds_say_and_not_before_the_flops
     """The page says both."""
     for r in results.load("ch04/crossover")["rows"]:
         assert r["derived"] < r["measured"] < 512
-        assert r["by_seconds"] == pytest.approx(r["measured"], rel=0.35)
+        assert r["by_seconds"] == pytest.approx(r["measured"], rel=0.25)
 
 
 def test_a_crossing_by_seconds_is_making_over_saving():
     rows = [
         {"new": new, "way": way, "median": median}
-        for new, times in {1: (1.0, 11.0, 1.0), 10: (5.0, 13.0, 3.0), 90: (9.0, 9.0, 9.0)}.items()
+        for new, times in {1: (1.0, 11.0, 1.0), 5: (9.0, 9.0, 9.0), 10: (5.0, 13.0, 3.0)}.items()
         for way, median in zip(crossover.WAYS, times)
     ]
     assert crossover.crossing_by_seconds(rows) == pytest.approx(10 / ((5 - 3) / 10))
