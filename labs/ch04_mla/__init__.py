@@ -1,3 +1,3 @@
 """Chapter 04's labs, in the order in which to run them."""
 
-LABS = ("absorbed",)
+LABS = ("absorbed", "crossover")

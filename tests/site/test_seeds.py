@@ -316,7 +316,7 @@ def test_the_map_shows_every_item_and_where_it_is_taught(book, all_seeds):
         assert f"- **{item.id}** {page.lower(item.knows)}" in shown, item.id
     assert shown.count("(✓ [") == len(covered(explicit(all_seeds)))
     for line in (
-        r"### Slide 9: MLA.*\n\n04 Multi-head latent attention · 15 waiting",
+        r"### Slide 24: Which alternative, when.*\n\n08 Choosing · 15 waiting",
         r"- \*\*D4\.10\*\* .*\(waits for 08 Choosing\)",
     ):
         assert re.search(f"^{line}$", shown, re.M)
