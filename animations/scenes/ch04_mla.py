@@ -105,10 +105,13 @@ class Small:
     """
 
     def __init__(self, tokens: int):
-        draw = np.random.default_rng(4).standard_normal
-        self.latents, self.turned = draw((tokens, 6)), draw((tokens, 2))
-        self.to_key, self.to_value = draw((4, 6)), draw((5, 6))
-        self.query, self.turned_query = draw((tokens, 4)), draw((tokens, 2))
+        draw = np.random.default_rng(4)
+        self.latents, self.to_value = (
+            draw.exponential(size=(tokens, 6)),
+            draw.exponential(size=(5, 6)),
+        )
+        self.to_key, self.query = draw.normal(size=(4, 6)), draw.normal(size=(tokens, 4))
+        self.turned, self.turned_query = draw.normal(size=(2, tokens, 2))
 
     def both(self, held: int) -> tuple[np.ndarray, np.ndarray]:
         latents, query = self.latents[:held], self.query[held - 1]
@@ -173,14 +176,14 @@ class Moved(Query):
 
 
 class Bars(VGroup):
-    """Numbers as bars that stand on a line, at these places; below zero they hang from it."""
+    """Numbers above zero as bars that stand at these places."""
 
     def __init__(self, values, places, width: float, height: float, look="done"):
-        tall = height / np.abs(values).max()
+        tall = height / max(values)
         super().__init__()
         for value, place in zip(values, places):
-            bar = dress(Rectangle(width=width, height=max(0.03, abs(value) * tall)), look)
-            self.add(bar.move_to(place, DOWN if value >= 0 else UP))
+            bar = dress(Rectangle(width=width, height=max(0.03, value * tall)), look)
+            self.add(bar.move_to(place, DOWN))
 
     def grow(self) -> Animation:
         return LaggedStart(*[GrowFromEdge(b, DOWN) for b in self], lag_ratio=0.05)
@@ -261,7 +264,6 @@ class CompressStoreAbsorb(CourseScene):
         label = Label(f"latent: {C} numbers", "small", INK, "medium").beside(
             self.latent, RIGHT, 0.3
         )
-        self.move(self.vector.animate.look("active"), seconds=QUICK)
         self.press(
             self.latent,
             *[FadeOut(b.mesh) for b in self.heads],
@@ -286,7 +288,6 @@ class CompressStoreAbsorb(CourseScene):
         self.move(FadeIn(self.dial.hand, label), seconds=QUICK)
         self.move(
             self.dial.animate.look("stored"),
-            self.vector.animate.look("plain"),
             FadeIn(total),
             seconds=QUICK,
         )
@@ -361,7 +362,7 @@ class CompressStoreAbsorb(CourseScene):
         ).move_to(column(HELD / 2, UP_PROJECTION))
         self.rows += [
             self.name(n, y)
-            for n, y in (("keys", KEYS), ("values", VALUES), ("weights", SHARES + 0.2))
+            for n, y in (("keys", KEYS), ("values", VALUES), ("shares", SHARES + 0.2))
         ]
         self.exit = Note("output", [OUT, KEYS, 0], ORIGIN, "small", MUTED, "medium")
         self.move(
@@ -372,47 +373,51 @@ class CompressStoreAbsorb(CourseScene):
 
     def attend(self, held: int, seconds: float):
         """A whole step of way 1, from latents to an output."""
+        keys, self.values = (
+            [Heads("again", WIDE, HIGH).move_to(column(i, y)) for i in range(held)]
+            for y in (KEYS, VALUES)
+        )
         self.made = [
-            VGroup(
-                Heads("again", WIDE, HIGH).move_to(column(i, KEYS)),
-                Heads("again", WIDE, HIGH).move_to(column(i, VALUES)),
-                Dial(i, 0.12).move_to(column(i, KEYS) + (WIDE / 2 + 0.15) * RIGHT),
-            )
-            for i in range(held)
+            VGroup(key, Dial(i, 0.12).next_to(key, RIGHT, 0.03)) for i, key in enumerate(keys)
         ]
         self.move(
             LaggedStart(*[self.expand(i) for i in range(held)], lag_ratio=0.2),
             self.score.to(held, 0),
             seconds=1.6 * seconds,
         )
-        self.move(relit(self.query.disc, "active"), seconds=0.3 * seconds)
-        self.move(self.query.read([m[0] for m in self.made], lag=0.3), seconds=0.7 * seconds)
+        self.move(relit(self.query.disc, "active"), self.hand.animate.look("active"), seconds=QUICK)
+        self.move(self.query.read(keys, lag=0.3), seconds=0.7 * seconds)
         self.weigh(held, self.query, seconds)
-        self.pour([m[1] for m in self.made], [OUT, VALUES, 0], seconds)
-        self.move(self.out.grow(), relit(self.query.disc, "plain"), seconds=0.4 * seconds)
+        self.pour(self.values, [OUT, VALUES, 0], seconds)
+        self.move(
+            self.out.grow(),
+            relit(self.query.disc, "plain"),
+            self.hand.animate.look("plain"),
+            seconds=0.4 * seconds,
+        )
 
     def expand(self, i: int) -> Animation:
         """A latent goes up through the matrix and comes out as keys and values."""
-        pulse = Cell("active", WIDE, HIGH).move_to(column(i, LATENTS)).set_z_index(1)
+        pulse = Cell("stored", WIDE, HIGH).move_to(column(i, LATENTS)).set_z_index(1)
         return LaggedStart(
-            pulse.animate(remover=True).move_to(column(i, UP_PROJECTION)),
-            FadeIn(self.made[i], shift=0.3 * UP),
+            pulse.animate(remover=True).look("active").move_to(column(i, UP_PROJECTION)),
+            FadeIn(self.made[i], self.values[i], shift=0.3 * UP),
             lag_ratio=0.7,
         )
 
     def weigh(self, held: int, query: Query, seconds: float):
-        """What was read becomes a weight for each token."""
-        weights, out = self.small.both(held)
-        self.weights = Bars(weights, [column(i, SHARES) for i in range(held)], 0.36, 0.62)
-        places = [[OUT + 0.26 * (i - 2), VALUES - 0.1, 0] for i in range(len(out))]
-        self.out = Bars(out, places, 0.18, 0.3)
-        self.move(FadeOut(query.comb), self.weights.grow(), seconds=0.6 * seconds)
+        """What was read becomes a share of each token."""
+        shares, out = self.small.both(held)
+        self.shares = Bars(shares, [column(i, SHARES) for i in range(held)], 0.36, 0.62)
+        places = [[OUT + 0.28 * (i - 2), 0.42, 0] for i in range(len(out))]
+        self.out = Bars(out, places, 0.2, 0.46)
+        self.move(FadeOut(query.comb), self.shares.grow(), seconds=0.6 * seconds)
 
     def pour(self, parts: list[VMobject], point, seconds: float):
-        """Copies of what was weighed run together at a point."""
+        """What was weighed runs together at a point."""
         self.move(
             LaggedStart(
-                *[p.copy().animate(remover=True).move_to(point) for p in reversed(parts)],
+                *[p.animate(remover=True).move_to(point) for p in reversed(parts)],
                 lag_ratio=0.06,
             ),
             seconds=0.9 * seconds,
@@ -422,7 +427,7 @@ class CompressStoreAbsorb(CourseScene):
         """The next token, and everything is made again."""
         self.say("The next step does it all again, and for one token more.", "more")
         self.move(
-            FadeOut(*self.made, self.weights, self.out),
+            FadeOut(*self.made, self.shares, self.out),
             FadeOut(self.query, self.hand, shift=0.15 * UP),
             self.score.to(0, 0),
             seconds=QUICK,
@@ -439,10 +444,10 @@ class CompressStoreAbsorb(CourseScene):
         x = self.query.disc.get_x()
         self.inward = LayerBox("Wₖ", 0.7).move_to([x, INWARD, 0])
         self.outward = LayerBox("Wᵥ", 0.7).move_to([OUT, UP_PROJECTION, 0])
-        self.before = VGroup(self.weights, self.out)
+        self.before = VGroup(self.shares, self.out)
         self.move(
             FadeOut(*self.made, *self.rows[2:4], self.matrix[1]),
-            self.phase.change("Way 2: absorb"),
+            self.phase.change("Way 2: absorb. The rotary part passes by"),
             *[b.animate.look("empty") for b in self.before],
             seconds=BRISK,
         )
@@ -457,19 +462,26 @@ class CompressStoreAbsorb(CourseScene):
         self.moved = Moved([x, MOVED, 0])
         self.move(
             FadeIn(self.moved, shift=0.5 * DOWN),
-            self.hand.animate.set_y(MOVED),
+            self.hand.animate.look("active").set_y(MOVED),
             self.score.to(HELD + 1, 1),
             seconds=BRISK,
         )
 
     def same(self):
         """Scores on the latents, their sum, and one product at the end."""
-        self.say("It reads the latents as they are. Their sum goes out by one product.", "same")
+        self.say(
+            "It reads what is stored, as it is. The latents' sum goes out by one product.", "same"
+        )
         self.move(self.moved.read(self.latents, lag=0.3), seconds=MOVE)
         self.weigh(HELD + 1, self.moved, MOVE)
-        self.pour(self.latents, [OUT, LATENTS, 0], MOVE)
+        self.pour([latent.copy() for latent in self.latents], [OUT, LATENTS, 0], MOVE)
         total = Cell("active", WIDE, HIGH).move_to([OUT, LATENTS, 0])
-        self.move(relit(self.moved.disc, "done"), FadeIn(total), seconds=0.2)
+        self.move(
+            relit(self.moved.disc, "done"),
+            self.hand.animate.look("plain"),
+            FadeIn(total),
+            seconds=0.2,
+        )
         self.move(total.animate(remover=True).move_to(self.outward), seconds=QUICK)
         self.move(self.out.grow(), self.exit.change("same output"), seconds=BRISK)
         self.rest(2 * PAUSE)
@@ -479,8 +491,8 @@ class CompressStoreAbsorb(CourseScene):
         """Two lines over the number of queries."""
         at = crossing()
         self.say(
-            f"A prompt has many queries, and all share one expansion: from {math.ceil(at)} on,"
-            " re-project.",
+            "A prompt has many queries, and all share one expansion: re-project from"
+            f" {math.ceil(at)} new tokens on.",
             "many",
         )
         stage = VGroup(
@@ -492,7 +504,7 @@ class CompressStoreAbsorb(CourseScene):
             self.query,
             self.moved,
         )
-        stage.add(self.inward, self.outward, self.before, self.weights, self.out, self.score)
+        stage.add(self.inward, self.outward, self.before, self.shares, self.out, self.score)
         self.move(
             FadeOut(stage, self.exit),
             self.phase.change(f"{NAME}: arithmetic for each cached token"),
@@ -522,8 +534,12 @@ class CompressStoreAbsorb(CourseScene):
         cross = spot(at, over_latents(at))
         drop = Line(cross, spot(at, 0), color=MIST, stroke_width=3)
         dot = dress(Circle(0.14), "active").move_to(cross)
+        verdicts = [
+            Label(text, "small", MUTED).put(spot(at, 0) + 0.27 * UP + 0.2 * side, -side)
+            for text, side in (("absorb is cheaper", LEFT), ("re-project is cheaper", RIGHT))
+        ]
         number = Label(math.ceil(at), "head", NAVY, "bold").put(spot(at, 0) + 0.4 * DOWN)
-        self.move(FadeIn(drop, dot, number), seconds=BRISK)
+        self.move(FadeIn(drop, dot, number, *verdicts), seconds=BRISK)
         self.rest(2 * PAUSE)
 
 
