@@ -105,12 +105,12 @@ class Small:
     """
 
     def __init__(self, tokens: int):
-        draw = np.random.default_rng(4)
+        draw = np.random.default_rng(0)
         self.latents, self.to_value = (
             draw.exponential(size=(tokens, 6)),
             draw.exponential(size=(5, 6)),
         )
-        self.to_key, self.query = draw.normal(size=(4, 6)), draw.normal(size=(tokens, 4))
+        self.to_key, self.query = draw.normal(0, 0.6, (4, 6)), draw.normal(size=(tokens, 4))
         self.turned, self.turned_query = draw.normal(size=(2, tokens, 2))
 
     def both(self, held: int) -> tuple[np.ndarray, np.ndarray]:
@@ -231,7 +231,7 @@ class CompressStoreAbsorb(CourseScene):
         """What full heads would store of a token."""
         heading = Label("Compress, store, absorb", "title", NAVY, "bold")
         heading.put([-FRAME, TITLE, 0], LEFT)
-        self.phase = Note(f"One token in one layer of {NAME}; areas to scale", [-FRAME, PHASE, 0])
+        self.phase = Note(f"One token in one layer of {NAME}; boxes to scale", [-FRAME, PHASE, 0])
         size = MODEL.d_model / AREA
         self.vector = Cell("plain", size / 0.4, 0.4).move_to([-FRAME, VECTOR, 0], LEFT)
         name = Label(f"the token's vector: {MODEL.d_model:,} numbers", "small", INK, "medium")
@@ -398,9 +398,9 @@ class CompressStoreAbsorb(CourseScene):
 
     def expand(self, i: int) -> Animation:
         """A latent goes up through the matrix and comes out as keys and values."""
-        pulse = Cell("stored", WIDE, HIGH).move_to(column(i, LATENTS)).set_z_index(1)
+        pulse = Cell("active", WIDE, HIGH).move_to(column(i, LATENTS)).set_z_index(-1)
         return LaggedStart(
-            pulse.animate(remover=True).look("active").move_to(column(i, UP_PROJECTION)),
+            pulse.animate(remover=True).move_to(column(i, UP_PROJECTION)).scale(0.6),
             FadeIn(self.made[i], self.values[i], shift=0.3 * UP),
             lag_ratio=0.7,
         )
