@@ -104,7 +104,11 @@ def wrong_answers(right: dict) -> list[tuple]:
         ("01.5", lambda m: 1 / measured(m), "Divide the old one's time"),
         ("01.5", lambda m: measured(m, repeats=40, in_turn=False), "must take turns"),
         ("01.5", lambda m: measured(m, repeats=15, in_turn=False), "must take turns"),
-        ("01.5", lambda m: measured(m, middle=statistics.mean), "a few long runs decide"),
+        (
+            "01.5",
+            lambda m: measured(m, middle=lambda t: statistics.mean(t[1:])),
+            "a few long runs decide",
+        ),
         ("01.5", lambda m: [measured(m), 1.25][1], "measure, don't recall"),
     ]
 
