@@ -37,7 +37,7 @@ def rows() -> list[dict]:
         "new_tokens": ("fixed, no early stop", "32, no early stop"),
         "batch": ("", 1),
         "warm_up": ("runs thrown away, and what the first took", f"1, {cold['median']:.3f} s"),
-        "repeats": ("and in which order", f"{prefill['n']}, in turn"),
+        "repeats": ("and in which order", f"{prefill['n']}, one after the other: one version"),
         "ttft": ("median and quartiles", spread(prefill)),
         "tpot": ("median and quartiles", spread(decode)),
         "ceilings": (

@@ -1,7 +1,9 @@
 """What the tests of every chapter need to know about chapter 01."""
 
 import math
+import statistics
 
+from labkit import formulas
 from tests.cases import LabCase
 
 LABS = {
@@ -56,10 +58,18 @@ def wrong_answers(right: dict) -> list[tuple]:
         ("01.1", lambda c, t: right["01.1"](c, t) // 2, "half of it"),
         (
             "01.1",
-            lambda c, t: (
-                right["01.1"](c, t) + (0 if c.tie_embeddings else 2 * c.vocab_size * c.d_model)
-            ),
+            lambda c, t: right["01.1"](c, t) + 2 * c.vocab_size * c.d_model,
             "counts the embedding",
+        ),
+        ("01.1", lambda c, t: 2 * formulas.parameters(c), "the rule of thumb"),
+        ("01.1", lambda c, t: right["01.1"](c, t) - pairs(c, t) // 2, "pays once for each key"),
+        (
+            "01.1",
+            lambda c, t: (
+                right["01.1"](c, t)
+                + 4 * c.n_layers * c.d_model * c.head_dim * (c.n_heads - c.n_kv_heads)
+            ),
+            "have their own",
         ),
         (
             "01.1",
@@ -70,6 +80,7 @@ def wrong_answers(right: dict) -> list[tuple]:
         ),
         ("01.2", lambda f, w, c, b: f / (b * (w + c)), "reads the weights 64 times"),
         ("01.2", lambda f, w, c, b: f / (w + c), "Each has its own"),
+        ("01.2", lambda f, w, c, b: b * f / (w + b * c), "counts the requests twice"),
         ("01.2", lambda f, w, c, b: f / w, "leaves the caches out"),
         ("01.2", lambda f, w, c, b: (w + b * c) / f, "turn it over"),
         ("01.4", lambda f, r, n, *m: "arithmetic" if f > r else "memory", "Compare seconds"),
@@ -92,11 +103,19 @@ def wrong_answers(right: dict) -> list[tuple]:
         ("01.5", lambda m: measured(m, warmup=0, repeats=15, pick=0), "is cold and counts"),
         ("01.5", lambda m: 1 / measured(m), "Divide the old one's time"),
         ("01.5", lambda m: measured(m, repeats=40, in_turn=False), "must take turns"),
+        ("01.5", lambda m: measured(m, repeats=15, in_turn=False), "must take turns"),
+        (
+            "01.5",
+            lambda m: measured(m, middle=lambda t: statistics.mean(t[1:])),
+            "a few long runs decide",
+        ),
         ("01.5", lambda m: [measured(m), 1.25][1], "measure, don't recall"),
     ]
 
 
-def measured(machine, warmup=1, repeats=15, waits=True, in_turn=True, pick=None) -> float:
+def measured(
+    machine, warmup=1, repeats=15, waits=True, in_turn=True, pick=None, middle=statistics.median
+) -> float:
     """How many times as fast, with a rule broken."""
     times = {"old": [], "new": []}
 
@@ -110,5 +129,5 @@ def measured(machine, warmup=1, repeats=15, waits=True, in_turn=True, pick=None)
     order = ["old", "new"] * repeats if in_turn else ["old"] * repeats + ["new"] * repeats
     for version in ["old", "new"] * warmup + order:
         run(version)
-    middle = {v: sorted(t)[len(t) // 2] if pick is None else t[pick] for v, t in times.items()}
-    return middle["old"] / middle["new"]
+    one = {v: middle(t) if pick is None else t[pick] for v, t in times.items()}
+    return one["old"] / one["new"]

@@ -119,6 +119,35 @@ def test_counting_leaves_no_profiler_behind():
     assert partial(launch.into_c, seen)(sys._getframe(), "call", None) is None and seen == [0]
 
 
+def test_the_control_asks_as_often_as_smollm2_and_has_hardly_a_byte_to_read():
+    asked, gained = {}, {}
+    for name in (launch.DEEP, "smollm2-135m"):
+        asked[name] = [row["calls"] for row in stored_launches(name)]
+        gained[name] = stored_launches(name)[1]["multiple"]
+    assert asked[launch.DEEP] == asked["smollm2-135m"]
+    assert gained[launch.DEEP] > 3 * gained["smollm2-135m"]
+    sizes = [formulas.parameters(c) for c in (deep(), presets["smollm2-135m"])]
+    assert 80 * sizes[0] < sizes[1]
+
+
+def deep():
+    return presets["tiny"].replace(n_layers=30)
+
+
+def stored_launches(name) -> list[dict]:
+    """Both ways' rows of a decode step for one request."""
+    rows = results.load("ch01/launch")["rows"]
+    return [r for r in rows if r["model"] == name and r.get("batch") == 1]
+
+
+def test_busy_does_not_tell_waiting_from_work():
+    rows = results.load("ch01/roofline")["rows"]
+    steps = [r for r in rows if r["what"] != "ceilings"]
+    assert all(r["busy"] > 0.98 for r in steps)
+    shares = [r["mfu"] for r in steps]
+    assert max(shares) > 10 * min(shares)
+
+
 # -- what the page says --------------------------------------------------------------------------
 
 
