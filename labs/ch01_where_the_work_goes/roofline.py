@@ -170,43 +170,53 @@ def plot(rows):
     peak, speed, ridge = (
         ceiling[key] for key in ("flops_per_second", "bytes_per_second", "intensity")
     )
-    ax = plotting.axes(
-        x_label="FLOPs for each byte read", y_label="GFLOP/s", log_x=True, log_y=True
-    )
     points = [r for r in rows if r["what"] != "ceilings"]
     low = min(r["intensity"] for r in points) / 1.5
     high = max(r["intensity"] for r in points) * 1.5
     xs = [low, ridge, high]
     ys = [formulas.symbols.attainable_flops(x, peak, speed) / 1e9 for x in xs]
-    ax.plot(xs, ys, color=plotting.LIGHT["muted"], linewidth=2)
     groups = {
         f"decode, {context:,} tokens each": where(rows, what="decode", context=context)
         for context in sorted({r["context"] for r in decoded(rows)})
     } | {"prefill": where(rows, what="prefill")}
-    for (name, group), marker in zip(groups.items(), "os^Dv"):
-        colour = plotting.SERIES[list(groups).index(name) % len(plotting.SERIES)]
-        ax.plot(
-            [r["intensity"] for r in group],
-            [r["flops_per_second"] / 1e9 for r in group],
-            color=colour,
-            marker=marker,
-            markersize=6,
-            linewidth=1,
-            label=name,
+
+    @plotting.twice
+    def draw(*, width):
+        ax = plotting.axes(
+            width,
+            3.4 + 1.1 * (width < plotting.WIDE),
+            x_label="FLOPs for each byte read",
+            y_label="GFLOP/s",
+            log_x=True,
+            log_y=True,
         )
-    family = [plotting.palette.SANS, "DejaVu Sans"]
-    ax.legend(
-        frameon=False, loc="lower right", labelcolor=plotting.LIGHT["ink"], prop={"family": family}
-    )
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter("{x:,g}")
-    ax.minorticks_off()
+        ax.plot(xs, ys, color=plotting.LIGHT["muted"], linewidth=2)
+        for (name, group), marker in zip(groups.items(), "os^Dv"):
+            colour = plotting.SERIES[list(groups).index(name) % len(plotting.SERIES)]
+            ax.plot(
+                [r["intensity"] for r in group],
+                [r["flops_per_second"] / 1e9 for r in group],
+                color=colour,
+                marker=marker,
+                markersize=6,
+                linewidth=1,
+                label=name,
+            )
+        # a phone has no room for names beside the points
+        box, place = (
+            (ax, "lower right") if width >= plotting.WIDE else (ax.figure, "outside upper left")
+        )
+        box.legend(frameon=False, loc=place, labelcolor=plotting.LIGHT["ink"])
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter("{x:,g}")
+        ax.minorticks_off()
+        return ax.figure
+
     one = only(rows, what="decode", batch=1, context=min(r["context"] for r in decoded(rows)))
     most = max(decoded(rows), key=lambda r: r["flops_per_second"])
-    return plotting.Chart(
-        ax.figure,
-        f"Roofline of this machine: {peak / 1e9:.0f} GFLOP/s from {ridge:.1f} FLOPs a byte on, and"
-        f" {speed / 1e9:.1f} GB/s below. Decode for one request reaches"
+    return draw(
+        alt=f"Roofline of this machine: {peak / 1e9:.0f} GFLOP/s from {ridge:.1f} FLOPs a byte on,"
+        f" and {speed / 1e9:.1f} GB/s below. Decode for one request reaches"
         f" {one['flops_per_second'] / 1e9:.1f} GFLOP/s; for {most['batch']} requests at"
         f" {most['context']:,} tokens {most['flops_per_second'] / 1e9:.0f}.",
     )

@@ -6,11 +6,12 @@ import subprocess
 import pytest
 from manim import UP, FadeIn
 
+from animations.scenes.ch01_where_the_work_goes import WeightsStream
 from animations.scenes.ch02_kv_cache import KVCacheLoop
 from animations.stage.audit import inspect
 from animations.stage.clock import LINE, NarrationClock, fold
 from animations.stage.mobjects import Cell
-from animations.stage.render import main, render
+from animations.stage.render import main, render, sources
 from labkit import results
 from tests.cases import report
 from tests.site.test_animations import gallery, scene
@@ -132,3 +133,13 @@ def test_the_command_says_what_is_wrong_in_one_line(capsys, tmp_path, monkeypatc
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
     assert main(["KVCacheLoop", "--out", str(tmp_path / "out")]) == 2
     assert len(capsys.readouterr().err.strip().split("\n")) == 1
+
+
+def test_a_clip_is_made_of_its_formulas_presets_and_tables():
+    """When one changes it is drawn again; not when what measured or loads its numbers does."""
+    made_of = {path.name for path in sources(WeightsStream)}
+    assert {"ch01_where_the_work_goes.py", "style.py", "palette.py"} <= made_of
+    assert {"costs.py", "published.py", "gpus.json"} <= made_of
+    assert not made_of & {"ch02_kv_cache.py", "results.py", "plan.c"}
+    measured = {path.name for path in sources(KVCacheLoop)}
+    assert "decode_cached.trace.json" in measured and "costs.py" not in measured
