@@ -12,7 +12,9 @@ from labkit.checks import call, expect
 def cosine(f):
     """00.1: how far two vectors point the same way, whatever their lengths."""
     a, b = np.array([3.0, 4.0]), np.array([4.0, 3.0])
-    got = float(call(f, a, b))
+    got = call(f, a, b)
+    expect(np.size(got) == 1, f"{np.size(got)} numbers: a dot product adds its products up.")
+    got = float(got)
     expect(
         not np.isclose(got, 24),
         "24 is the dot product of (3, 4) and (4, 3): it grows with the lengths. Divide by both.",
@@ -61,7 +63,14 @@ def attend(f):
         not np.allclose(got, right(1 / 16)),
         "scaled too much: the root of how many numbers a key has, not the number.",
     )
-    expect(np.allclose(got, right(1 / 4)), "match, scale, softmax, weigh, add: one is missing.")
+    expect(
+        not np.allclose(got, right(5**-0.5)),
+        "scaled by the number of keys: what counts is how many numbers a key has.",
+    )
+    expect(
+        np.allclose(got, right(1 / 4)),
+        "match, scale, softmax, weigh, add, in this order: one is missing, or out of its place.",
+    )
     large = np.asarray(call(f, 1e4 * q, k, v))
     expect(
         np.isfinite(large).all(),
@@ -120,6 +129,10 @@ def losses(f):
         "six losses for six tokens: nothing predicts the first token, and the last prediction has"
         " no token here.",
     )
+    expect(
+        got.shape != (5, 5),
+        "five rows against five tokens each make 25: a row is held against one token.",
+    )
     expect(got.shape == (5,), f"six tokens make five predictions, not {got.shape}.")
     own = -np.log(p[np.arange(1, 6), ids[1:]])
     want = -np.log(p[np.arange(5), ids[1:]])
@@ -145,7 +158,7 @@ def top_p(f):
         ([0.5, 0.3, 0.15, 0.05], 0.9, [10 / 19, 6 / 19, 3 / 19, 0]),
         ([0.05, 0.5, 0.15, 0.3], 0.9, [0, 10 / 19, 3 / 19, 6 / 19]),
         ([0.5, 0.3, 0.15, 0.05], 0.4, [1, 0, 0, 0]),
-        ([0.25, 0.125, 0.5, 0.125], 0.75, [1 / 3, 0, 2 / 3, 0]),
+        ([0.125, 0.25, 0.125, 0.5], 0.75, [0, 1 / 3, 0, 2 / 3]),
     ):
         p, want = np.array(p), np.array(want)
         got = np.asarray(call(f, p.copy(), limit), float)
@@ -154,6 +167,11 @@ def top_p(f):
         kept = np.count_nonzero(got)
         due = np.count_nonzero(want)
         expect(kept > 0, f"{said} nothing is left: the first token always stays.")
+        expect(
+            np.array_equal(got > 0, want > 0) or not np.allclose(np.sort(got), np.sort(want)),
+            f"{said} the numbers are right, in falling order: each must stand where its token stood"
+            " in p.",
+        )
         in_place = np.where(np.cumsum(p) - p < limit, p, 0)
         expect(
             np.array_equal(in_place > 0, want > 0) or not np.array_equal(got > 0, in_place > 0),

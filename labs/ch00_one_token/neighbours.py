@@ -158,6 +158,12 @@ def go(rows):
             f"in the shuffled table {kinds(CONTROL):.0%} of a word's nearest are of its kind:"
             " look whether each row has an order of its own"
         )
+    for r in where(rows, what="direction", table=CONTROL):
+        if abs(r["cosine"]) > 0.2:
+            return (
+                f"in the shuffled table {r['of']!r} has a cosine of {r['cosine']:.2f} with pairs"
+                f" of {r['asked']!r}: look whether each row has an order of its own"
+            )
     for r in where(rows, what="direction", table="SmolLM2"):
         same = r["of"] == r["asked"]
         if same and r["cosine"] < 0.2:

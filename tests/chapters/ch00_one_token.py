@@ -20,6 +20,11 @@ LABS = {
                 {"cosine": 0.4},
                 "two directions",
             ),
+            (
+                {"what": "direction", "table": "shuffled", "of": "female", "asked": "female"},
+                {"cosine": 0.4},
+                "in the shuffled table",
+            ),
         ],
     ),
     "attention": LabCase(
@@ -28,6 +33,8 @@ LABS = {
         doctored=[
             ({"what": "model"}, {"over_half_reordered": 20}, "not the place"),
             ({"what": "model"}, {"second_over_half": 100}, "read by query"),
+            ({"what": "model"}, {"from_it_reordered": 0.95}, "were moved"),
+            ({"what": "model"}, {"from_was": 0.4}, "tells the two apart"),
             ({"what": "the cat sat", "layer": 3}, {"weights": [[[0.5]]]}, "sum to 0.500"),
         ],
     ),
@@ -83,6 +90,8 @@ def wrong_answers(right: dict) -> list[tuple]:
         ("00.1", lambda a, b: a @ b, "grows with the lengths"),
         ("00.1", lambda a, b: a @ b / length(a), "one length"),
         ("00.1", lambda a, b: abs(right["00.1"](a, b)), "the sign"),
+        ("00.1", lambda a, b: a * b / (length(a) * length(b)), "adds its products up"),
+        ("00.2", lambda q, k, v: softmax(k @ q / len(k) ** 0.5) @ v, "the number of keys"),
         ("00.2", lambda q, k, v: softmax(k @ q / len(q) ** 0.5), "are the weights"),
         ("00.2", lambda q, k, v: k @ q / len(q) ** 0.5 @ v, "are no shares"),
         ("00.2", lambda q, k, v: softmax(k @ q) @ v, "not scaled"),
@@ -103,9 +112,12 @@ def wrong_answers(right: dict) -> list[tuple]:
             lambda logits, ids: -np.log(softmax(logits)[np.arange(1, len(ids)), ids[1:]]),
             "its own token",
         ),
+        ("00.4", lambda logits, ids: -np.log(softmax(logits)[:-1, ids[1:]]), "make 25"),
         ("00.4", lambda logits, ids: -logits[np.arange(len(ids) - 1), ids[1:]], "softmax"),
         ("00.4", lambda logits, ids: -right["00.4"](logits, ids), "the sign"),
         ("00.5", without_the_crossing, "crosses it"),
+        ("00.5", in_falling_order, "where its token stood"),
+        ("00.5", one_too_many, "2 reach p already"),
         ("00.5", in_their_order, "wherever they stand"),
         ("00.5", lambda p, limit: np.where(right["00.5"](p, limit) > 0, p, 0), "sums to"),
         ("00.5", lambda p, limit: p, "reach p already"),
@@ -133,6 +145,19 @@ def without_the_crossing(p, limit):
     keep[0] = True
     kept = np.zeros_like(p)
     kept[order[keep]] = p[order[keep]]
+    return kept / kept.sum()
+
+
+def in_falling_order(p, limit):
+    p = np.sort(p)[::-1]
+    return in_their_order(p, limit)
+
+
+def one_too_many(p, limit):
+    order = np.argsort(-p)
+    keep = order[np.cumsum(p[order]) - p[order] <= limit]
+    kept = np.zeros_like(p)
+    kept[keep] = p[keep]
     return kept / kept.sum()
 
 
