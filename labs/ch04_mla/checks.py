@@ -45,6 +45,14 @@ def latent_bytes(f):
             got != want * c.n_heads,
             f"{where}: {got:,} gives each head its own. All heads read the same numbers.",
         )
+        expect(
+            got != L * c.n_heads * (c.qk_nope_head_dim + Er + c.v_head_dim) * tokens * size,
+            f"{where}: {got:,} is what keys and values would take. Nothing of a head is stored.",
+        )
+        expect(
+            got != L * (C + c.n_heads * Er) * tokens * size,
+            f"{where}: {got:,} gives each head a rotated key. One serves all heads.",
+        )
         expect(got * L != want, f"{where}: {got:,} is one layer of {L}.")
         expect(got == want, f"{where}: {got:,} bytes, expected {want:,}.")
     return "one latent and one rotated key a token and layer: 70,272 bytes for DeepSeek-V3."
@@ -90,6 +98,14 @@ def absorbed_scores(f):
             not np.allclose(got * math.sqrt(C + Er), content + position),
             f"{where}: scaled by the length of what is compared, C + Er. The model was trained with"
             " another length, that of a head's query.",
+        )
+        expect(
+            not np.allclose(got * math.sqrt(En), content + position),
+            f"{where}: scaled by the part without position alone. A head's query is longer.",
+        )
+        expect(
+            not np.allclose(got, content / math.sqrt(En + Er) + position),
+            f"{where}: only one of two parts is scaled. A score is their sum, scaled once.",
         )
         expect(
             not np.allclose(got, content + position), f"{where}: these scores are not scaled yet."
@@ -140,7 +156,7 @@ def first_reprojected(f):
 
 def queries_in_memory_bound(f):
     """04.4: the most new tokens for which absorbed attention is still bound by memory."""
-    for name, gpu in (("deepseek-v3", "H100"), ("DeepSeek-V2-Lite's layer", "H100"),
+    for name, gpu in (("DeepSeek-V2-Lite's layer", "H100"), ("deepseek-v3", "H100"),
                       ("DeepSeek-V2-Lite's layer", "H200")):  # fmt: skip
         c, ceilings = MODELS[name], gpus.named(gpu).ceilings
         ridge = ceilings.flops_per_second / ceilings.bytes_per_second
@@ -157,6 +173,14 @@ def queries_in_memory_bound(f):
         expect(
             got != int(ridge / one / 2) or want == int(ridge / one / 2),
             f"{where}: {got} takes a number for one byte; bf16 has two.",
+        )
+        expect(
+            got != math.ceil(ridge / one),
+            f"{where}: {got} is rounded up: with so many arithmetic is the limit already.",
+        )
+        expect(
+            got != int(ridge / c.n_heads),
+            f"{where}: {got} meets a latent once. It serves the score and the sum.",
         )
         expect(
             got != int(ridge),
@@ -210,8 +234,8 @@ def to_halves(f):
         )
         expect(
             np.allclose(got, want),
-            f"({E}, {D}): scores are off by {np.abs(got - want).max():.2g}. Row 2i must stand at i,"
-            " row 2i + 1 half a head behind it.",
+            f"({E}, {D}): scores are off by {np.abs(got - want).max():.2g}. Which two rows did the"
+            " model learn to turn together, which comes first, and where does `rope` seek them?",
         )
     return "the scores of the neighbours' RoPE, from the halves' RoPE, at every distance."
 

@@ -59,6 +59,16 @@ def wrong_answers(right: dict) -> list[tuple]:
         ("04.1", lambda c, t, b: 2 * right["04.1"](c, t, b), "stores everything twice"),
         ("04.1", lambda c, t, b: c.n_heads * right["04.1"](c, t, b), "each head its own"),
         ("04.1", lambda c, t, b: right["04.1"](c, t, b) // c.n_layers, "one layer of"),
+        (
+            "04.1",
+            lambda c, t, b: c.n_layers * c.n_heads * (size(c) + c.qk_rope_head_dim) * t * b,
+            "Nothing of a head",
+        ),
+        (
+            "04.1",
+            lambda c, t, b: c.n_layers * (c.kv_lora_rank + c.n_heads * c.qk_rope_head_dim) * t * b,
+            "One serves all heads",
+        ),
         ("04.2", expanded, "a key of 6 numbers was made"),
         (
             "04.2",
@@ -71,6 +81,14 @@ def wrong_answers(right: dict) -> list[tuple]:
             "nothing of positions",
         ),
         ("04.2", lambda q, r, lat, k, up: scores(q, r, lat, k, up, 1), "not scaled yet"),
+        ("04.2", lambda q, r, lat, k, up: scores(q, r, lat, k, up, len(q)), "query is longer"),
+        (
+            "04.2",
+            lambda q, r, lat, k, up: scores(
+                q, r, lat, k, up, len(q) + len(r), (len(q) + len(r)) ** 0.5
+            ),
+            "only one of two parts",
+        ),
         ("04.2", lambda q, r, lat, k, up: lat @ lat.T, "one score a token"),
         ("04.3", lambda c, S: 171 if size(c) == 256 else 0, "endless context"),
         ("04.3", lambda c, S: right["04.3"](c, S) - 1, "round the other way"),
@@ -82,6 +100,8 @@ def wrong_answers(right: dict) -> list[tuple]:
         ("04.3", lambda c, S: right["04.3"](c, S) + 0.5, "tokens come whole"),
         ("04.4", lambda c, f, b: int(f / b / one(c)), "is for one head"),
         ("04.4", lambda c, f, b: int(f / b), "one FLOP a byte"),
+        ("04.4", lambda c, f, b: int(f / b / c.n_heads), "meets a latent once"),
+        ("04.4", lambda c, f, b: right["04.4"](c, f, b) + 1, "rounded up"),
         ("04.4", lambda c, f, b: int(f / b / one(c) / c.n_heads / 2), "bf16 has two"),
         ("04.4", lambda c, f, b: f / b / one(c) / c.n_heads, "tokens come whole"),
         ("04.5", lambda w: w, "as before"),
