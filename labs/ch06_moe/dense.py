@@ -169,7 +169,7 @@ def plot(rows):
         log_x=True,
         log_y=True,
         x_label="tokens",
-        y_label="times the speed of the dense layer of its capacity",
+        y_label="times the large dense layer",
         alt=f"FFN speed at {tokens[0]} to {tokens[-1]} tokens, in times that of the"
         " capacity-matched dense layer: "
         + "; ".join(f"{name} {', '.join(f'{x:.2f}' for x in xs)}" for name, xs in times.items()),
