@@ -6,7 +6,7 @@ lab: the same two dense layers beside it, the same three executions, the same cl
 
 from labkit import ModelConfig, presets
 from labkit.lab import Lab
-from labkit.tables import only, where
+from labkit.tables import only
 from labkit_labs.ch06_moe import dense
 
 NAME = "qwen3-30b-a3b"
@@ -29,13 +29,13 @@ def run(device, *, experts, tokens, repeats):
 
 def notice(rows):
     many = max(r["tokens"] for r in rows)
-    one = {r["variant"]: r for r in where(rows, tokens=1)}
+    one, small = (only(rows, variant=name, tokens=1) for name in (dense.LOOP, dense.ACTIVE))
     loop, gather, grouped = (only(rows, variant=name, tokens=many) for name in dense.EXECUTIONS)
     active = only(rows, variant=dense.ACTIVE, tokens=many)
     return (
-        f"For one token the loop is {one[dense.LOOP]['multiple']:.1f} times as fast as the dense"
+        f"For one token the loop is {one['multiple']:.1f} times as fast as the dense"
         f" layer of its capacity, and the dense layer of its active size"
-        f" {one[dense.ACTIVE]['multiple']:.1f} times. {many} tokens touch"
+        f" {small['multiple']:.1f} times. {many} tokens touch"
         f" {loop['experts_touched']} of {loop['experts']} experts: the loop is left with"
         f" {loop['multiple']:.1f} times, the grouped product with {grouped['multiple']:.1f}, the"
         f" gather with {gather['multiple']:.2f}; the active-matched dense layer has"

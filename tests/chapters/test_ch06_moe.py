@@ -69,6 +69,11 @@ def test_the_real_size_is_the_models():
 def test_the_correction_goes_up_where_an_expert_got_less_than_its_part():
     load = torch.tensor([6, 2, 4, 4])
     assert balance.moved(torch.zeros(4), load, 0.5).tolist() == [-0.5, 0.5, 0, 0]
+    space = {"np": np}
+    exec(cell("def moved"), space)
+    assert np.allclose(
+        space["moved"](np.zeros(4), load.numpy()), balance.moved(torch.zeros(4), load)
+    )
 
 
 def test_the_auxiliary_loss_is_one_where_all_is_even_and_more_where_the_favoured_are_chosen():
