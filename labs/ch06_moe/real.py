@@ -6,7 +6,7 @@ lab: the same two dense layers beside it, the same three executions, the same cl
 
 from labkit import ModelConfig, presets
 from labkit.lab import Lab
-from labkit.tables import only
+from labkit.tables import only, where
 from labkit_labs.ch06_moe import dense
 
 NAME = "qwen3-30b-a3b"
@@ -29,7 +29,8 @@ def run(device, *, experts, tokens, repeats):
 
 def notice(rows):
     many = max(r["tokens"] for r in rows)
-    one, small = (only(rows, variant=name, tokens=1) for name in (dense.LOOP, dense.ACTIVE))
+    first = where(rows, tokens=1)
+    one, small = (only(first, variant=name) for name in (dense.LOOP, dense.ACTIVE))
     loop, gather, grouped = (only(rows, variant=name, tokens=many) for name in dense.EXECUTIONS)
     active = only(rows, variant=dense.ACTIVE, tokens=many)
     return (
