@@ -1,3 +1,3 @@
 """Chapter 06's labs, in the order in which to run them."""
 
-LABS = ("dense", "union", "route")
+LABS = ("dense", "real", "union", "route", "balance")

@@ -11,7 +11,7 @@ from functools import partial
 
 from labkit import ModelConfig, bench, formulas, plotting
 from labkit.lab import Lab
-from labkit.tables import only, progress, where
+from labkit.tables import only, progress, series, where
 
 MOE = ModelConfig(
     vocab_size=1024,
@@ -27,48 +27,49 @@ MOE = ModelConfig(
     d_expert=256,
 )
 ACTIVE, CAPACITY = "dense, active-matched", "dense, capacity-matched"
-DENSE = {  # and its feed-forward size
-    ACTIVE: MOE.n_active_experts * MOE.d_expert,
-    CAPACITY: MOE.n_experts * MOE.d_expert,
-}
+DENSE = (ACTIVE, CAPACITY)
 LOOP, GATHER, GROUPED = EXECUTIONS = ("MoE, loop", "MoE, gather", "MoE, grouped")
 CONTEXT = 512
 
 
-def layers(device: str, dtype) -> dict:
+def width(name: str, config: ModelConfig) -> int:
+    """The feed-forward size of a dense twin: of all experts, or of those that a token uses."""
+    return config.d_expert * {ACTIVE: config.n_active_experts, CAPACITY: config.n_experts}[name]
+
+
+def layers(config: ModelConfig, device: str, dtype) -> dict:
     """name -> a block; the three executions share one set of experts."""
     import torch
 
     from labkit.model import Block
 
     torch.manual_seed(0)
-    made = {name: Block(MOE.replace(n_experts=0, d_ff=d_ff), 0) for name, d_ff in DENSE.items()}
-    experts = Block(MOE, 0)
+    make = lambda config: Block(config, 0).to(device, dtype).eval()
+    made = {name: make(config.replace(n_experts=0, d_ff=width(name, config))) for name in DENSE}
+    experts = make(config)
     for name in EXECUTIONS:
-        made[name] = copy.deepcopy(experts)
+        made[name] = copy.deepcopy(experts, {id(p): p for p in experts.parameters()})
         made[name].ffn.execution = name.removeprefix("MoE, ")
-    for block in made.values():
-        block.to(device, dtype).eval()
     return made
 
 
-def sizes_of(name: str, touched: int) -> dict:
+def sizes_of(name: str, config: ModelConfig, touched: int) -> dict:
     """Parameters that an FFN holds, uses for one token, and reads where so many experts are
     touched.
     """
     if name in DENSE:
-        held = 3 * MOE.d_model * DENSE[name]
+        held = 3 * config.d_model * width(name, config)
         return {"held": held, "active": held, "read": held}
-    one = 3 * MOE.d_model * MOE.d_expert
-    router = MOE.d_model * MOE.n_experts
+    one = 3 * config.d_model * config.d_expert
+    router = config.d_model * config.n_experts
     return {
-        "held": MOE.n_experts * one + router,
-        "active": MOE.n_active_experts * one + router,
+        "held": config.n_experts * one + router,
+        "active": config.n_active_experts * one + router,
         "read": touched * one + router,
     }
 
 
-def run(device, *, tokens, repeats):
+def measured(config: ModelConfig, device: str, tokens, repeats: int) -> list[dict]:
     """A row for each number of tokens and each FFN."""
     import torch
 
@@ -79,7 +80,7 @@ def run(device, *, tokens, repeats):
     # grouped products on a GPU want bf16
     dtype = "bf16" if device.startswith("cuda") else "fp32"
     kind = {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
-    blocks = layers(device, kind)
+    blocks = layers(config, device, kind)
 
     @torch.inference_mode()
     def ffn(block, x):
@@ -93,12 +94,12 @@ def run(device, *, tokens, repeats):
     rows = []
     for N in progress(tokens, "tokens"):
         generator = torch.Generator().manual_seed(1)
-        x = torch.randn(N, MOE.d_model, generator=generator).to(device, kind)
+        x = torch.randn(N, config.d_model, generator=generator).to(device, kind)
         outs = {name: ffn(block, x).float() for name, block in blocks.items()}
         scale = outs[LOOP].abs().max().item()
         with torch.inference_mode():
             experts, _ = blocks[LOOP].ffn.router(x)
-            touched = int((expert_load(experts, MOE.n_experts) > 0).sum())
+            touched = int((expert_load(experts, config.n_experts) > 0).sum())
             # all attend alike, so one cache serves all
             cache = layer.full_cache(blocks[LOOP].mixer, CONTEXT, batch=N)
         timed = partial(bench.interleave, warmup=2, repeats=repeats, device=device)
@@ -106,7 +107,7 @@ def run(device, *, tokens, repeats):
         wholes = timed({name: partial(whole, block, x, cache) for name, block in blocks.items()})
         for name, m in ffns.items():
             moe = name in EXECUTIONS
-            sizes = sizes_of(name, touched)
+            sizes = sizes_of(name, config, touched)
             gap = (outs[name] - outs[LOOP]).abs().max().item() / scale
             rows.append(
                 m.to_row(
@@ -125,6 +126,11 @@ def run(device, *, tokens, repeats):
                 )
             )
     return rows
+
+
+def run(device, *, tokens, repeats):
+    """A row for each number of tokens and each FFN, at the lab's own small size."""
+    return measured(MOE, device, tokens, repeats)
 
 
 def go(rows):
@@ -155,14 +161,18 @@ def pays(rows):
 
 
 def plot(rows):
-    many = max(r["tokens"] for r in rows)
-    milliseconds = {r["variant"]: 1e3 * r["median"] for r in where(rows, tokens=many)}
-    return plotting.bars(
-        milliseconds,
-        x_label=f"milliseconds of the FFN, {many} tokens",
-        form="{:,.2f}",
-        alt=f"FFN time for {many} tokens: "
-        + ", ".join(f"{name} {ms:.2f} ms" for name, ms in milliseconds.items()),
+    tokens = sorted({r["tokens"] for r in rows})
+    times = series(rows, "variant", "multiple")
+    return plotting.lines(
+        tokens,
+        times,
+        log_x=True,
+        log_y=True,
+        x_label="tokens",
+        y_label="times the large dense layer",
+        alt=f"FFN speed at {tokens[0]} to {tokens[-1]} tokens, in times that of the"
+        " capacity-matched dense layer: "
+        + "; ".join(f"{name} {', '.join(f'{x:.2f}' for x in xs)}" for name, xs in times.items()),
     )
 
 
@@ -214,12 +224,12 @@ LAB = Lab(
     },
     run=run,
     sizes={
-        "full": {"tokens": (1, 256), "repeats": 15},
+        "full": {"tokens": (1, 4, 16, 64, 256), "repeats": 15},
         "quick": {"tokens": (1, 32), "repeats": 5},
     },
     threads=1,
     go=go,
     pays=pays,
     plot=plot,
-    minutes=0.5,
+    minutes=1,
 )
