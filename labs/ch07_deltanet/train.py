@@ -1,0 +1,165 @@
+"""CH07-TRAIN: is a state too small, or was it trained too short?
+
+CH08-QUALITY stops every training at the same step. Here a state of 4 matrices of 16 by 16, one of
+four times that size, the small one with a full layer on top, and full attention learn on, from the
+same seeds and data. The rate falls at the end of each training, so a longer one is a training of
+its own, and each is a point of the curve.
+
+Every training is kept as soon as it is done: stopped half-way, the same command goes on.
+"""
+
+import statistics
+
+from labkit import formulas, plotting
+from labkit.lab import Lab
+from labkit.tables import only, series, where
+
+VARIANTS = ("MHA", "DeltaNet", "DeltaNet wide", "DeltaNet hybrid")
+LENGTHS = (1000, 3000)  # steps of the trainings that are compared
+STATES = ("DeltaNet", "DeltaNet wide")  # these are trained on
+LEARNED = 0.95
+
+
+def learn(variant: str, seed: int, steps: int) -> dict:
+    """Train a variant of the recall task so long, and what it recalls: {pairs: share}."""
+    from labkit_labs.common import recall
+
+    model, _ = recall.train(recall.variants()[variant], seed, steps, every=steps + 1)
+    return {str(pairs): recall.recall(model, pairs) for pairs in recall.PAIRS}
+
+
+def run(device, *, lengths, seeds=3):
+    """A row for each variant and length of training; what keeps every token is trained for the
+    first length only. seeds: trainings of each.
+    """
+    from labkit_labs.common import recall
+    from labkit_labs.common.pieces import each
+
+    configs = recall.variants()
+    trainings = [
+        (name, steps)
+        for steps in lengths
+        for name in VARIANTS
+        if name in STATES or steps == lengths[0]
+    ]
+    jobs = {
+        (name, steps, seed): (name, seed, steps)
+        for seed in range(seeds)
+        for name, steps in trainings
+    }
+    made = each("ch07-train", learn, jobs)
+    context = 3 * recall.MAIN
+    rows = []
+    for name, steps in sorted(trainings, key=lambda each: VARIANTS.index(each[0])):
+        runs = [made[name, steps, seed] for seed in range(seeds)]
+        scores = [r[str(recall.MAIN)] for r in runs]
+        config = configs[name]
+        rows.append(
+            {
+                "variant": name,
+                "steps": steps,
+                "pairs": recall.MAIN,
+                "recall": statistics.median(scores),
+                "recall_min": min(scores),
+                "recall_max": max(scores),
+                **{f"recall_{n}": statistics.median(r[str(n)] for r in runs) for n in recall.PAIRS},
+                "parameters": formulas.parameters(config),
+                "state_bytes": formulas.kv_cache_bytes(config, context, 1, "fp32"),
+                "context": context,
+                "seeds": seeds,
+                "ranked": lengths[0] >= LENGTHS[0],
+            }
+        )
+    return rows
+
+
+def go(rows):
+    most = max(r["parameters"] for r in rows)
+    for r in rows:
+        if r["parameters"] < 0.99 * most:
+            return (
+                f"{r['variant']} has {r['parameters']:,} parameters and another {most:,}: match"
+                " them before you compare what they recall"
+            )
+    if not rows[0]["ranked"]:
+        return None
+    whole = only(rows, variant="MHA")
+    if whole["recall_min"] <= LEARNED:
+        return (
+            f"MHA recalls {whole['recall_min']:.0%} from one seed: look at the training before you"
+            " judge a state"
+        )
+    for name in STATES:
+        first, *_, last = where(rows, variant=name)
+        if last["recall"] < first["recall"] - 0.1:
+            return (
+                f"{name} recalls {last['recall']:.0%} after {last['steps']:,} steps and"
+                f" {first['recall']:.0%} after {first['steps']:,}: a longer training must not"
+                " unlearn, so look at the rate"
+            )
+
+
+def plot(rows):
+    trained = {name: where(rows, variant=name) for name in STATES}
+    recalls = {name: [r["recall"] for r in each] for name, each in trained.items()}
+    chart = plotting.lines(
+        [r["steps"] for r in trained[STATES[0]]],
+        recalls,
+        x_label="steps of training",
+        y_label=f"recall of {rows[0]['pairs']} pairs",
+        marks={"MHA": only(rows, variant="MHA")["recall"]},
+        alt=f"Recall of {rows[0]['pairs']} pairs by steps of training: "
+        + "; ".join(f"{n} {', '.join(f'{y:.0%}' for y in ys)}" for n, ys in recalls.items()),
+    )
+    return chart
+
+
+def notice(rows):
+    if not rows[0]["ranked"]:
+        return f"After {rows[0]['steps']} of {LENGTHS[0]} steps nothing is judged."
+    first, *_, last = where(rows, variant="DeltaNet")
+    wide, *_, wide_last = where(rows, variant="DeltaNet wide")
+    by_pairs = series(where(rows, variant="DeltaNet"), "steps", "recall_64")
+    before, after = (by_pairs[r["steps"]][0] for r in (first, last))
+    return (
+        f"After {first['steps']:,} steps the small state recalls {first['recall']:.0%} of"
+        f" {first['pairs']} pairs, after {last['steps']:,} {last['recall']:.0%}; of 64 pairs"
+        f" {before:.0%} and {after:.0%}. Four times the state recalls {wide['recall']:.0%} and"
+        f" {wide_last['recall']:.0%} of {first['pairs']}, and {wide['recall_64']:.0%} and"
+        f" {wide_last['recall_64']:.0%} of 64. What a longer training closes was patience; what"
+        " stays open is room."
+    )
+
+
+LAB = Lab(
+    title="Too small, or trained too short",
+    objective=(
+        "Train states of two sizes three times as long, and see which part of what they forget was"
+        " a lack of training."
+    ),
+    asks="Are the parameters matched, has full attention learned, and does no training unlearn?",
+    notice=notice,
+    columns={
+        "variant": "variant",
+        "steps": "steps",
+        "recall_8": "8 pairs|.2f",
+        "recall_16": "16 pairs|.2f",
+        "recall": "32 pairs|.2f",
+        "recall_min": "worst seed|.2f",
+        "recall_max": "best seed|.2f",
+        "recall_64": "64 pairs|.2f",
+        "state_bytes": "cache bytes",
+        "parameters": "parameters",
+        "seeds": "seeds",
+    },
+    run=run,
+    sizes={
+        "full": {"lengths": list(LENGTHS)},
+        "quick": {"lengths": [1, 2], "seeds": 1},
+    },
+    threads=1,
+    go=go,
+    plot=plot,
+    minutes=25,
+    cpu_only=True,
+)
