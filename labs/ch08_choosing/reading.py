@@ -7,6 +7,8 @@ the same characters in the same order.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,6 +44,12 @@ def matched(config: ModelConfig) -> ModelConfig:
     return config.replace(**{size: min(range(1, 4 * SHELL.d_ff), key=apart)})
 
 
+@cache
+def texts() -> list[Tensor]:
+    """The characters' numbers: [what is trained on, what is held out]."""
+    return [torch.tensor(character.encode(text)) for text in novels.split()]
+
+
 def pieces(ids: Tensor, generator: torch.Generator) -> Tensor:
     """Pieces from anywhere in the text, each with the character after it."""
     at = torch.randint(len(ids) - CHARACTERS, (PIECES,), generator=generator)
@@ -65,7 +73,7 @@ def trained(name: str, seed: int, steps: int) -> GPT:
     torch.manual_seed(seed + 100 * (name == TWIN))
     model = GPT(variants()[name])
     data = torch.Generator().manual_seed(1000 + seed + 100 * (name == TWIN))
-    ids = torch.tensor(character.encode(novels.split()[0]))
+    ids, _ = texts()
     optimiser = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.0)
     for done in range(steps):
         for group in optimiser.param_groups:
@@ -83,7 +91,7 @@ def held_out(model: GPT, n: int) -> dict:
     """Nats of a character of n held-out pieces: {"nats": of all, "to_8": of the first 8, "to_16":
     of those behind them, …}.
     """
-    ids = torch.tensor(character.encode(novels.split()[1]))
+    _, ids = texts()
     apart = (len(ids) - CHARACTERS - 1) // n
     some = ids[torch.arange(n)[:, None] * apart + torch.arange(CHARACTERS + 1)]
     nats = torch.cat([losses(model, few) for few in some.split(32)]).mean(0)
