@@ -16,7 +16,7 @@ from labkit.tables import listed, only, where
 from labkit_labs.ch05_swa import sinks
 
 SINKS = sinks.SINKS
-STEPS = 500  # of a training after which windows are compared
+STEPS = 400  # of a training after which windows are compared
 RATE = 6e-3
 LEARNED = 0.95
 

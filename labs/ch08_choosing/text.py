@@ -14,7 +14,7 @@ from labkit import formulas, plotting
 from labkit.lab import Lab
 from labkit.tables import listed, only, where
 
-STEPS = 600  # of a training after which variants are compared
+STEPS = 400  # of a training after which variants are compared
 AGAIN = "MHA again"
 APART = 0.02  # how far apart the parameters at work may be
 
