@@ -13,23 +13,11 @@ import statistics
 from labkit import formulas, plotting
 from labkit.lab import Lab
 from labkit.tables import listed, only, where
-from labkit_labs.ch05_swa import sinks
 
-SINKS = sinks.SINKS
+SINKS = 4
 STEPS = 400  # of a training after which windows are compared
 RATE = 6e-3
 LEARNED = 0.95
-
-
-def seen(tokens: int, after: int, window: int | None, kept: int) -> dict:
-    """SmolLM2's loss on the prose from token `after` on, through a window and the first `kept`."""
-    from labkit.weights import smollm2
-    from labkit_labs.common import corpus
-
-    model, tokenizer = smollm2("fp32", "cpu")
-    text = corpus.prose(tokenizer, tokens)
-    with sinks.seen_through(model, sinks.visible(tokens, window, kept)):
-        return {"nll": corpus.losses(model, text)[after:].mean().item()}
 
 
 def run(device, *, tokens, windows, small, seeds=3, steps=STEPS):
@@ -38,11 +26,12 @@ def run(device, *, tokens, windows, small, seeds=3, steps=STEPS):
     tokens: of the prose; the loss is that of the part that the largest window has left behind.
     windows: of SmolLM2. small: of the trained ones. seeds: trainings of each, of `steps` steps.
     """
+    from labkit_labs.ch05_swa import views as through
     from labkit_labs.common.pieces import each
 
     views = [(None, 0)] + [(window, kept) for window in windows for kept in (0, SINKS)]
     after = max(windows)
-    losses = each("ch05-windows", seen, {view: (tokens, after, *view) for view in views})
+    losses = each("ch05-windows", through.loss, {view: (tokens, after, *view) for view in views})
     rows = []
     for window, kept in views:
         nll = losses[window, kept]["nll"]

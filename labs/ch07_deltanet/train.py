@@ -19,18 +19,11 @@ TRAINED_ON = "DeltaNet"  # the others have nothing left to learn after the first
 LEARNED = 0.95
 
 
-def learn(variant: str, seed: int, steps: int) -> dict:
-    """Train a variant of the recall task so long, and what it recalls: {pairs: share}."""
-    from labkit_labs.common import recall
-
-    model, _ = recall.train(recall.variants()[variant], seed, steps, every=steps + 1)
-    return {str(pairs): recall.recall(model, pairs) for pairs in recall.PAIRS}
-
-
 def run(device, *, lengths, seeds=3):
     """A row for each variant and length of training; what keeps every token is trained for the
     first length only. seeds: trainings of each.
     """
+    from labkit_labs.ch07_deltanet import longer
     from labkit_labs.common import recall
     from labkit_labs.common.pieces import each
 
@@ -46,7 +39,7 @@ def run(device, *, lengths, seeds=3):
         for seed in range(seeds)
         for name, steps in trainings
     }
-    made = each("ch07-train", learn, jobs)
+    made = each("ch07-train", longer.learn, jobs)
     context = 3 * recall.MAIN
     rows = []
     for name, steps in sorted(trainings, key=lambda each: VARIANTS.index(each[0])):
