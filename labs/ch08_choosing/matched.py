@@ -179,8 +179,7 @@ def run(device, *, contexts, repeats, narrower=1):
             "parameters": formulas.parameters(configs[name]),
             "active_parameters": formulas.active_parameters(configs[name]),
             "own_lines": sum(
-                differing(type(getattr(plain, part)), type(getattr(block, part)))
-                for block in model.blocks[:1]
+                differing(type(getattr(plain, part)), type(getattr(model.blocks[0], part)))
                 for part in ("mixer", "ffn")
             ),
             "does_not": [service for service, done in does.items() if not done],
