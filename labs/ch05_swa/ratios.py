@@ -104,7 +104,10 @@ def plot(rows):
 
 def notice(rows):
     if not rows[0]["ranked"]:
-        return f"After {rows[0]['steps']} of {STEPS} steps no pattern is judged."
+        return (
+            f"After {rows[0]['steps']} of {STEPS} steps no pattern is judged: six full layers"
+            f" recall {rows[0]['recall']:.0%} of {rows[0]['pairs']} pairs."
+        )
     full, alone = (only(rows, pattern=name) for name in ("all full", "all sliding"))
     mixed = [r for r in rows if r not in (full, alone)]
     said = listed(

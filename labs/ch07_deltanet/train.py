@@ -109,7 +109,10 @@ def plot(rows):
 
 def notice(rows):
     if not rows[0]["ranked"]:
-        return f"After {rows[0]['steps']} of {LENGTHS[0]} steps nothing is judged."
+        return (
+            f"After {rows[0]['steps']} of {LENGTHS[0]} steps nothing is judged: MHA recalls"
+            f" {rows[0]['recall']:.0%} of {rows[0]['pairs']} pairs."
+        )
     first, *_, last = where(rows, variant=TRAINED_ON)
     wide = only(rows, variant="DeltaNet wide")
     return (

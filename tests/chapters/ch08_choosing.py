@@ -71,4 +71,22 @@ LABS = {
         ],
         doctored=[({}, {"meets": False}, "change the target before you train")],
     ),
+    "text": LabCase(
+        rows=[
+            {"variant": name, "active_parameters": 91_968, "nats": 1.5} | {"verdict": verdict}
+            for name, verdict in {
+                "MHA": "not told apart",
+                "MHA again": "not told apart",
+                "GQA": "not told apart",
+                "MLA": "worse",
+                "DeltaNet": "better",
+            }.items()
+        ],
+        doctored=[
+            ({"variant": "MLA"}, {"active_parameters": 99_000}, "match them before you compare"),
+            ({"variant": "GQA"}, {"nats": 2.5}, "which is no reading yet"),
+            ({"variant": "DeltaNet"}, {"nats": 0.3}, "shows it what comes next"),
+            ({"variant": "MHA again"}, {"verdict": "worse"}, "are the same design"),
+        ],
+    ),
 }
