@@ -25,4 +25,21 @@ LABS = {
             ({"told": 2, "memory": "delta rule"}, {"error": 9.0}, "must be the value less the"),
         ],
     ),
+    "train": LabCase(
+        rows=[
+            {"variant": "MHA", "steps": 1000, "recall": 1.0, "recall_min": 1.0}
+            | {"parameters": 102_720, "ranked": True},
+            {"variant": "DeltaNet wide", "steps": 1000, "recall": 1.0, "recall_min": 0.9}
+            | {"parameters": 102_852, "ranked": True},
+            {"variant": "DeltaNet", "steps": 1000, "recall": 0.8, "recall_min": 0.5}
+            | {"parameters": 102_768, "ranked": True},
+            {"variant": "DeltaNet", "steps": 3000, "recall": 0.9, "recall_min": 0.8}
+            | {"parameters": 102_768, "ranked": True},
+        ],
+        doctored=[
+            ({"variant": "DeltaNet wide"}, {"parameters": 90_000}, "match them"),
+            ({"variant": "MHA"}, {"recall_min": 0.5}, "before you judge a state"),
+            ({"variant": "DeltaNet", "steps": 3000}, {"recall": 0.1}, "must not unlearn"),
+        ],
+    ),
 }

@@ -35,6 +35,20 @@ LABS = {
             ({"variant": "SWA"}, {"recall_max": 0.9}, "look for a leak"),
         ],
     ),
+    "matched": LabCase(
+        calm=[({}, {"multiple": 2.0}), ({"variant": "MHA again"}, {"multiple": 1.0})],
+        doctored=[
+            ({"variant": "MLA"}, {"active_parameters": 1}, "match them before you compare"),
+            ({"variant": "SWA"}, {"cache_bytes": 1}, "look at what its cache keeps"),
+            ({"variant": "MHA"}, {"does_not": ["prefix reuse"]}, "mend the engine"),
+            (
+                {"variant": "MHA again", "context": 1024},
+                {"multiple": 2.0},
+                "the machine is busy",
+            ),
+            ({"variant": "SWA", "context": 1024}, {"multiple": 1.0}, "look at what is read"),
+        ],
+    ),
     "order": LabCase(
         steady=True,
         doctored=[
@@ -56,5 +70,23 @@ LABS = {
             }
         ],
         doctored=[({}, {"meets": False}, "change the target before you train")],
+    ),
+    "text": LabCase(
+        rows=[
+            {"variant": name, "active_parameters": 91_968, "nats": 1.5} | {"verdict": verdict}
+            for name, verdict in {
+                "MHA": "not told apart",
+                "MHA again": "not told apart",
+                "GQA": "not told apart",
+                "MLA": "worse",
+                "DeltaNet": "better",
+            }.items()
+        ],
+        doctored=[
+            ({"variant": "MLA"}, {"active_parameters": 99_000}, "match them before you compare"),
+            ({"variant": "GQA"}, {"nats": 2.5}, "which is no reading yet"),
+            ({"variant": "DeltaNet"}, {"nats": 0.3}, "shows it what comes next"),
+            ({"variant": "MHA again"}, {"verdict": "worse"}, "are the same design"),
+        ],
     ),
 }

@@ -4,8 +4,8 @@ import torch
 
 import labkit
 from labkit import presets
-from labkit_labs.ch05_swa import sinks
-from labkit_labs.common import corpus
+from labkit_labs.ch05_swa import learning, ratios, sinks
+from labkit_labs.common import corpus, recall
 
 TINY = presets["tiny"]
 
@@ -33,3 +33,23 @@ def test_a_mask_around_the_mixers_is_a_window_inside_them():
         [1, 0, 0, 1, 1, 0],
         [1, 0, 0, 0, 1, 1],
     ]
+
+
+def shell_of(kind: str, layers: int, window: int | None = None):
+    return recall.SHELL.replace(n_layers=layers, layer_types=(kind,) * layers, window=window)
+
+
+def test_a_window_that_hides_nothing_trains_to_the_same_model():
+    seen = learning.trained(shell_of("full", 2), 0, 3, 6e-3)
+    wide = learning.trained(shell_of("sliding", 2, 500), 0, 3, 6e-3)
+    small = learning.trained(shell_of("sliding", 2, 4), 0, 3, 6e-3)
+    ours, same, other = (m.state_dict()["embed.weight"] for m in (seen, wide, small))
+    assert (ours - other).abs().mean() > 30 * (ours - same).abs().mean()
+
+
+def test_the_patterns_have_the_ratios_they_are_called_after():
+    full = {name: types.count("full") for name, types in ratios.PATTERNS.items()}
+    assert list(full.values()) == [6, 3, 1, 1, 0]
+    assert {len(types) for types in ratios.PATTERNS.values()} == {6}
+    # no full layer may stand below three sliding ones, or it is no longer 3 to 1
+    assert ratios.PATTERNS["3 sliding : 1 full"][:4] == ("sliding",) * 3 + ("full",)

@@ -6,7 +6,7 @@ import torch
 import labkit
 from labkit import formulas, results
 from labkit.lab import labs
-from labkit_labs.ch08_choosing import fair, pretraining, quality, shell
+from labkit_labs.ch08_choosing import fair, matched, pretraining, quality, reading, shell, text
 from labkit_labs.common import recall
 from tests.cases import quick_rows
 
@@ -87,3 +87,55 @@ def test_what_a_thousand_steps_came_to():
 )
 def test_a_verdict_needs_every_seed_and_every_step(scores, steps, says):
     assert quality.verdict(scores, steps, recall.LEARNED) == says
+
+
+# -- what each makes of text ---------------------------------------------------------------
+
+
+def test_every_reader_works_with_as_many_parameters_and_the_twin_is_the_same_design():
+    configs = reading.variants()
+    active = [formulas.active_parameters(config) for config in configs.values()]
+    assert max(active) < 1.005 * min(active)
+    assert configs[reading.TWIN] == configs["MHA"] and reading.TWIN == text.AGAIN
+    assert set(configs) == {reading.TWIN, *recall.INSIDES} - {"DeltaNet wide"}
+
+
+def test_a_readers_loss_by_position_adds_up_to_its_loss(monkeypatch):
+    monkeypatch.setattr(reading, "texts", lambda: [torch.arange(3000) % 76] * 2)
+    torch.manual_seed(0)
+    model = labkit.GPT(reading.variants()["SWA"]).eval()
+    found = reading.held_out(model, 40)
+    sizes = [b - a for a, b in zip((0, *reading.BLOCKS), reading.BLOCKS)]
+    parts = sum(n * found[f"to_{b}"] for n, b in zip(sizes, reading.BLOCKS))
+    assert parts / reading.CHARACTERS == pytest.approx(found["nats"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "says"),
+    [
+        ([1.50, 1.55, 1.60], "not told apart"),  # one seed is as the controls are
+        ([1.60, 1.61, 1.62], "worse"),
+        ([1.40, 1.41, 1.42], "better"),
+        # on one side of both, but no further off than these are from each other
+        ([1.531, 1.532, 1.533], "not told apart"),
+    ],
+)
+def test_a_variant_is_ranked_only_beyond_what_twins_differ_by(seeds, says):
+    def row(seeds):
+        return {"nats": seeds[1], "least": seeds[0], "most": seeds[2]}
+
+    controls = [row([1.50, 1.51, 1.52]), row([1.49, 1.52, 1.53])]
+    assert text.verdict(row(seeds), controls, text.STEPS) == says
+    assert text.verdict(row(seeds), controls, 2) == f"not ranked: 2 of {text.STEPS} steps"
+
+
+# -- what an engine does for each ----------------------------------------------------------
+
+
+def test_the_engine_says_what_it_does_without():
+    assert all(matched.served("MHA").values()) and all(matched.served("MLA").values())
+    without = {
+        name: [k for k, v in matched.served(name).items() if not v] for name in recall.INSIDES
+    }
+    assert without["SWA"] == without["SWA hybrid"] == ["freeing what no layer sees"]
+    assert without["DeltaNet hybrid"] == ["prefix reuse", "checked drafts", "going back"]
