@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 
 from root import ROOT
@@ -44,10 +45,12 @@ def draw(name: str) -> str:
 
 
 def tidy(scenes: list[type]) -> None:
-    """Remove the clips that no scene makes any more."""
+    """Remove the clips that no scene makes any more, and what a stopped render left."""
     known = {scene.clip_name for scene in scenes}
     for path in OUT.iterdir():
-        if path.stem not in known:
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.stem not in known:
             path.unlink()
 
 
