@@ -19,6 +19,7 @@ from labkit.lab import Lab
 from labkit.tables import table
 
 PAGE = "book/labs"
+MOST = 12  # rows of a table that the page of all labs shows
 NOTHING = "No result of this lab is stored yet."
 # Inside an image no typeface of the page is at hand; others of Inter's width come first.
 TYPEFACES = "Inter, Arial, 'Liberation Sans', sans-serif"
@@ -60,7 +61,7 @@ class Labs(Block):
         for each in those:
             head += self.section(anchor(each), each.title)
             if self.config.course_chapter in ("", each.chapter):
-                head[-1] += make("div", *body(each, folded_drawing), classes=["lab"])
+                head[-1] += make("div", *body(each, folded_drawing, MOST), classes=["lab"])
         return head
 
     def section(self, name: str, title: str) -> nodes.section:
@@ -125,6 +126,13 @@ def facts(shown: Lab) -> list[str]:
     return [minutes, *first]
 
 
+def left_out(rows: list[dict], most: int | None) -> str:
+    """What is said of rows that a table does not show."""
+    if most is None or len(rows) <= most:
+        return ""
+    return f" The first {most} of {len(rows)} rows; the file in labs/results has all."
+
+
 def measured(doc: dict) -> str:
     old = ", before the code changed" if results.stale(doc) else ""
     return f"Measured on {results.where(doc)}, {doc['date']}{old}."
@@ -133,8 +141,8 @@ def measured(doc: dict) -> str:
 # -- on the site -----------------------------------------------------------------------------------
 
 
-def body(shown: Lab, draw) -> list[nodes.Node]:
-    """All but its title; `draw` places the plot."""
+def body(shown: Lab, draw, most: int | None = None) -> list[nodes.Node]:
+    """All but its title; `draw` places the plot. most: rows of the table, None for all."""
     command = nodes.literal("", f"labkit lab {shown.id}")
     said = nodes.Text(f", {', '.join(facts(shown))}")
     asked = [
@@ -149,8 +157,8 @@ def body(shown: Lab, draw) -> list[nodes.Node]:
     return [
         *asked,
         *(draw(shown, rows) if shown.plot else []),
-        html(table(rows, shown.columns).html),
-        make("p", nodes.Text(measured(doc)), classes=["measured"]),
+        html(table(rows[:most], shown.columns).html),
+        make("p", nodes.Text(measured(doc) + left_out(rows, most)), classes=["measured"]),
         notice,
     ]
 
