@@ -53,7 +53,7 @@ CHAIN = (
 
 def test_labs_run_by_chapter_in_the_order_that_each_folder_states():
     order = [lab.id for lab in in_order()]
-    assert order == list(labs()) and order[0] == "CH01-FLOPS"
+    assert order == list(labs()) and order[0] == "CH00-NEIGHBOURS"
     for lab in in_order():
         assert all(order.index(need) < order.index(lab.id) for need in lab.needs)
 
