@@ -8,14 +8,12 @@ expert got. Of the corrected model two more readings are taken: with its correct
 the correction weighing too.
 """
 
-import hashlib
-import json
 import statistics
-from pathlib import Path
 
-from labkit import ModelConfig, formulas, paths, plotting
+from labkit import ModelConfig, formulas, plotting
 from labkit.lab import Lab
-from labkit.tables import only, progress
+from labkit.tables import only
+from labkit_labs.common import pieces
 from labkit_labs.common.novels import ALPHABET
 
 NOTHING, LOSS, BIAS, MIXED = TRAINED = (
@@ -158,10 +156,18 @@ def weighing(model):
     return model
 
 
-def readings(text, unseen, balance: str, steps: int, seed: int) -> dict:
-    """variant -> what one trained model, and what is read of it besides, comes out at."""
+def readings(balance: str, steps: int, seed: int, characters: int) -> dict:
+    """variant -> what one trained model, and what is read of it besides, comes out at on so many
+    held-out characters.
+    """
     import copy
 
+    import torch
+
+    from labkit_labs.common import character, novels
+
+    text, held_out = (torch.tensor(character.encode(part)) for part in novels.split())
+    unseen = held_out[:characters]
     model = trained(text, balance, steps, seed)
     found = {balance: read(model, unseen)}
     if balance == BIAS:
@@ -170,31 +176,18 @@ def readings(text, unseen, balance: str, steps: int, seed: int) -> dict:
     return found
 
 
-def kept(balance: str, steps: int, seed: int, characters: int):
-    """Where the readings of one training are kept: a run that was cut off goes on behind them."""
-    said = f"{Path(__file__).read_text()} {balance} {steps} {seed} {characters}"
-    name = hashlib.sha256(said.encode()).hexdigest()[:16]
-    return paths.cache_folder() / "ch06-balance" / f"{name}.json"
-
-
 def run(device, *, steps, seeds, characters):
     """A row for each way to balance, the median of its seeds. steps: of training, from each seed.
     characters: of text that was held out.
     """
-    import torch
-
-    from labkit_labs.common import character, novels
-
-    text, held_out = (torch.tensor(character.encode(part)) for part in novels.split())
+    jobs = {
+        (balance, seed): (balance, steps, seed, characters)
+        for seed in range(seeds)
+        for balance in TRAINED
+    }
     found = {}
-    todo = [(balance, seed) for seed in range(seeds) for balance in TRAINED]
-    for balance, seed in progress(todo, "trainings"):
-        file = kept(balance, steps, seed, characters)
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            made = readings(text, held_out[:characters], balance, steps, seed)
-            file.write_text(json.dumps(made))
-        for name, reading in json.loads(file.read_text()).items():
+    for made in pieces.each("ch06-balance", readings, jobs).values():
+        for name, reading in made.items():
             found.setdefault(name, []).append(reading)
     return [
         {

@@ -125,7 +125,7 @@ def test_a_training_that_was_done_is_not_done_again(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
     sizes = {"steps": 1, "seeds": 1, "characters": 400}
     first = balance.run("cpu", **sizes)
-    kept = sorted(tmp_path.glob("ch06-balance/*.json"))
+    kept = sorted(tmp_path.glob("pieces/ch06-balance-*.json"))
     assert len(kept) == len(balance.TRAINED)
     monkeypatch.setattr(balance, "readings", lambda *_: pytest.fail("trained again"))
     assert balance.run("cpu", **sizes) == first

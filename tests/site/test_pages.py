@@ -83,6 +83,17 @@ def test_a_chart_is_drawn_for_a_phone_too():
     assert "\n" in bars.narrow.axes[0].get_yticklabels()[0].get_text()
 
 
+def test_a_slim_drawing_lacks_nothing_that_it_points_to():
+    """Every clip and marker that is used is defined; names of what nobody points to are gone."""
+    chart = plotting.lines([1, 2, 3], {"a": [1, 2, 3], "b": [3, 2, 1]}, alt="two")
+    for narrow in (False, True):
+        svg = chart.svg(narrow)
+        used = set(re.findall(r'url\(#(\w+)\)|href="#(\w+)"', svg))
+        used = {one or other for one, other in used}
+        assert len(used) > 2 and used == set(re.findall(r' id="(\w+)"', svg))
+        assert svg.count("<g") == svg.count("</g>") and not re.search(r"\.\d{3}", svg)
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_names_at_line_ends_keep_apart(log):
     # 0 has no place on a log axis

@@ -328,10 +328,11 @@ def test_a_page_that_fails_says_why_and_is_not_tested(steps, capsys):
     assert not any("pytest" in command for command in steps.ran)
 
 
-def test_a_planned_chapter_has_its_labs_checked(steps, capsys):
-    assert check.one("05") == 0
+@pytest.mark.parametrize("number", ["05", "06"])  # no page; a draft of one
+def test_a_planned_chapter_has_its_labs_checked(steps, capsys, number):
+    assert check.one(number) == 0
     assert len(steps.ran) == 1 and "pytest" in steps.ran[0]
-    assert "chapter 05 has no page yet; only its labs are checked" in capsys.readouterr().out
+    assert f"chapter {number} is not open; only its labs are checked" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -379,6 +380,16 @@ def test_a_clip_is_current_until_its_sources_change(one_clip):
     assert render.current(one_clip.scene)
     one_clip.source.write_text("second")
     assert not render.current(one_clip.scene)
+
+
+def test_a_stopped_render_leaves_nothing_that_stops_the_next(one_clip):
+    half = render.OUT / "tmp123"
+    half.mkdir()
+    (half / "demo.mp4").write_text("half of it")
+    (render.OUT / "gone.mp4").write_text("of a scene that is no more")
+    render.tidy([one_clip.scene])
+    assert not half.exists() and not (render.OUT / "gone.mp4").exists()
+    assert render.current(one_clip.scene)
 
 
 @pytest.mark.parametrize("kind", render.KINDS)

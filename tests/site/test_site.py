@@ -15,6 +15,8 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
+from course.blocks.lab import MOST
+from labkit import results
 from labkit.lab import labs
 from tests.cases import is_begun
 from tests.conftest import PHONE, ROOT, pages
@@ -268,6 +270,11 @@ def test_the_labs_page_shows_every_lab_with_what_it_measured(visit, html):
             assert "No result of this lab is stored yet" in text and not section.select("table")
             continue
         assert section.select("table") and "Measured on" in text and "What to notice." in text
+        rows = len(results.load(lab.result)["rows"])
+        assert len(section.select("tbody tr")) == min(rows, MOST), (
+            "a long table is cut, and says so"
+        )
+        assert (f"The first {MOST} of {rows} rows" in text) == (rows > MOST)
         assert len(section.select("img.drawing")) == bool(lab.plot)
     seen = visit()
     shown = seen.open("book/labs").locator("#ch02-flash details")
