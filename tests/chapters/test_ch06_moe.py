@@ -127,7 +127,7 @@ def test_a_training_that_was_done_is_not_done_again(monkeypatch, tmp_path):
     first = balance.run("cpu", **sizes)
     kept = sorted(tmp_path.glob("pieces/ch06-balance-*.json"))
     assert len(kept) == len(balance.TRAINED)
-    monkeypatch.setattr(balance, "readings", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(balance, "trained", lambda *_: pytest.fail("trained again"))
     assert balance.run("cpu", **sizes) == first
     kept[0].unlink()
     with pytest.raises(pytest.fail.Exception, match="trained again"):
