@@ -160,46 +160,56 @@ def go(rows):
 def plot(rows):
     """Recall against cache bytes, each variant by name; a bar spans the seeds."""
     light = plotting.LIGHT
-    ax = plotting.axes(
-        height=4.2,
-        log_x=True,
-        x_label=f"cache of {rows[0]['context']} tokens, fp32",
-        y_label=f"recall of {rows[0]['pairs']} pairs",
-    )
-    named = []  # (x, y, level) of the names so far: neighbours' names are stacked
-    for r in sorted(rows, key=lambda r: r["cache_bytes"]):
-        x = r["cache_bytes"]
-        y = r["recall"]
-        colour = light["series"][family(r["variant"])]
-        taken = {
-            level for near_x, near_y, level in named if x / near_x < 1.75 and abs(y - near_y) < 0.25
-        }
-        level = min(set(range(len(rows))) - taken)
-        named.append((x, y, level))
-        ax.plot([x, x], [r["recall_min"], r["recall_max"]], color=colour, linewidth=1.5)
-        ax.plot(x, y, "o", color=colour, markersize=7)
-        ax.annotate(
-            r["variant"],
-            (x, y),
-            xytext=(0, 13 + 16 * level),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            color=colour,
-            fontweight="bold",
-            arrowprops={"arrowstyle": "-", "color": light["line"], "shrinkB": 5} if level else None,
+
+    @plotting.twice
+    def draw(*, width):
+        ax = plotting.axes(
+            width,
+            4.2,
+            log_x=True,
+            x_label=f"cache of {rows[0]['context']} tokens, fp32",
+            y_label=f"recall of {rows[0]['pairs']} pairs",
         )
-    ax.set_ylim(-0.03, 1.45)
-    ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    smallest = min(x for x, *_ in named)
-    largest = max(x for x, *_ in named)
-    powers = [2**n for n in range(10, 24)]
-    ticks = [n for n in powers if smallest / 1.5 < n < 1.5 * largest]
-    ax.set_xticks(ticks, [f"{n // 1024} KiB" for n in ticks])
-    ax.minorticks_off()
-    ax.margins(x=0.12)
+        named = []  # (x, y, level) of the names so far: neighbours' names are stacked
+        for r in sorted(rows, key=lambda r: r["cache_bytes"]):
+            x = r["cache_bytes"]
+            y = r["recall"]
+            colour = light["series"][family(r["variant"])]
+            taken = {
+                level
+                for near_x, near_y, level in named
+                if x / near_x < 1.75 and abs(y - near_y) < 0.25
+            }
+            level = min(set(range(len(rows))) - taken)
+            named.append((x, y, level))
+            ax.plot([x, x], [r["recall_min"], r["recall_max"]], color=colour, linewidth=1.5)
+            ax.plot(x, y, "o", color=colour, markersize=7)
+            ax.annotate(
+                r["variant"],
+                (x, y),
+                xytext=(0, 13 + 16 * level),
+                textcoords="offset points",
+                ha="center",
+                va="center",
+                color=colour,
+                fontweight="bold",
+                arrowprops={"arrowstyle": "-", "color": light["line"], "shrinkB": 5}
+                if level
+                else None,
+            )
+        ax.set_ylim(-0.03, 1.45)
+        ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        smallest = min(x for x, *_ in named)
+        largest = max(x for x, *_ in named)
+        powers = [2**n for n in range(10, 24)]
+        ticks = [n for n in powers if smallest / 1.5 < n < 1.5 * largest]
+        ax.set_xticks(ticks, [f"{n // 1024} KiB" for n in ticks])
+        ax.minorticks_off()
+        ax.margins(x=0.12)
+        return ax.figure
+
     said = (f"{r['variant']} {r['recall']:.0%} in {r['cache_bytes']:,}" for r in rows)
-    return plotting.Chart(ax.figure, f"Recall by bytes of cache: {', '.join(said)}")
+    return draw(alt=f"Recall by bytes of cache: {', '.join(said)}")
 
 
 def family(variant: str) -> int:

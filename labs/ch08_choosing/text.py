@@ -106,25 +106,30 @@ def go(rows):
 def plot(rows):
     """Each variant's seeds beside those of the MHA and its twin."""
     light = plotting.LIGHT
-    ax = plotting.axes(height=0.42 * len(rows) + 0.9, x_label="nats a character, held-out text")
-    controls = [only(rows, variant=name) for name in ("MHA", AGAIN)]
-    ax.axvspan(
-        min(r["least"] for r in controls),
-        max(r["most"] for r in controls),
-        color=light["line"],
-        alpha=0.6,
-        linewidth=0,
-    )
-    for i, r in enumerate(rows):
-        ax.plot([r["least"], r["most"]], [i, i], color=light["series"][0], linewidth=2)
-        ax.plot(r["nats"], i, "o", color=light["series"][0], markersize=7)
-    ax.set_yticks(range(len(rows)), [r["variant"] for r in rows], color=light["ink"])
-    ax.invert_yaxis()
-    ax.grid(axis="x")
-    ax.grid(axis="y", visible=False)
-    ax.tick_params(axis="y", length=0)
+
+    @plotting.twice
+    def draw(*, width):
+        ax = plotting.axes(width, 0.42 * len(rows) + 0.9, x_label="nats a character, held-out text")
+        controls = [only(rows, variant=name) for name in ("MHA", AGAIN)]
+        ax.axvspan(
+            min(r["least"] for r in controls),
+            max(r["most"] for r in controls),
+            color=light["line"],
+            alpha=0.6,
+            linewidth=0,
+        )
+        for i, r in enumerate(rows):
+            ax.plot([r["least"], r["most"]], [i, i], color=light["series"][0], linewidth=2)
+            ax.plot(r["nats"], i, "o", color=light["series"][0], markersize=7)
+        ax.set_yticks(range(len(rows)), [r["variant"] for r in rows], color=light["ink"])
+        ax.invert_yaxis()
+        ax.grid(axis="x")
+        ax.grid(axis="y", visible=False)
+        ax.tick_params(axis="y", length=0)
+        return ax.figure
+
     said = (f"{r['variant']} {r['nats']:.3f} ({r['least']:.3f} to {r['most']:.3f})" for r in rows)
-    return plotting.Chart(ax.figure, f"Nats a character on held-out text: {', '.join(said)}")
+    return draw(alt=f"Nats a character on held-out text: {', '.join(said)}")
 
 
 def plot_positions(rows, names=("MHA", "SWA", "SWA hybrid", "DeltaNet", "DeltaNet hybrid")):

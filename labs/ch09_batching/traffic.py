@@ -270,25 +270,30 @@ def go(rows):
 
 
 def plot(rows):
-    ax = plotting.axes(x_label="tokens per second", y_label="TTFT, 99th percentile, s", log_y=True)
-    best = {}
-    for colour, seats in zip(plotting.LIGHT["series"], SEATS):
-        points = where(rows, what="frontier", max_batch=seats)
-        speeds = [r["tokens_per_second"] for r in points]
-        waits = [r["ttft_p99"] for r in points]
-        best[seats] = max(speeds)
-        ax.plot(speeds, waits, color=colour, linewidth=2.2, marker="o", markersize=5)
-        ax.annotate(
-            f"{seats} slots" if seats > 1 else "1 slot",
-            (speeds[-1], waits[-1]),
-            xytext=(6, 6),
-            textcoords="offset points",
-            color=colour,
+    points = {seats: where(rows, what="frontier", max_batch=seats) for seats in SEATS}
+    best = {seats: max(r["tokens_per_second"] for r in points[seats]) for seats in SEATS}
+
+    @plotting.twice
+    def draw(*, width):
+        ax = plotting.axes(
+            width, x_label="tokens per second", y_label="TTFT, 99th percentile, s", log_y=True
         )
-    return plotting.Chart(
-        ax.figure,
-        "Throughput against the wait for the first token, a curve per batch size: each ends in a"
-        " wall, at "
+        for colour, seats in zip(plotting.LIGHT["series"], SEATS):
+            speeds = [r["tokens_per_second"] for r in points[seats]]
+            waits = [r["ttft_p99"] for r in points[seats]]
+            ax.plot(speeds, waits, color=colour, linewidth=2.2, marker="o", markersize=5)
+            ax.annotate(
+                f"{seats} slots" if seats > 1 else "1 slot",
+                (speeds[-1], waits[-1]),
+                xytext=(6, 6),
+                textcoords="offset points",
+                color=colour,
+            )
+        return ax.figure
+
+    return draw(
+        alt="Throughput against the wait for the first token, a curve per batch size: each ends in"
+        " a wall, at "
         + ", ".join(f"{speed:.0f} tokens per second with {seats}" for seats, speed in best.items())
         + " slots.",
     )

@@ -29,18 +29,16 @@ PHONE = "(max-width: 40rem)"
 class Chart:
     """A drawn figure. Notebooks and the book show it as SVG; `save` writes SVG, PNG or PDF.
 
-    figure: for a page. narrow: the same for a phone, if it was drawn.
+    figure: for a page. narrow: the same for a phone.
     """
 
-    def __init__(self, figure, alt: str, narrow=None):
+    def __init__(self, figure, narrow, alt: str):
         self.figure = figure
-        self.alt = alt
         self.narrow = narrow
+        self.alt = alt
 
     def _repr_html_(self) -> str:
         style = palette.rules()
-        if self.narrow is None:
-            return f"<style>{style}</style>{self.svg()}"
         style += f".lk-narrow{{display:none}}@media {PHONE}{{.lk-wide{{display:none}}"
         style += ".lk-narrow{display:block}}"
         return f"<style>{style}</style>{self.svg()}{self.svg(narrow=True)}"
@@ -141,7 +139,7 @@ def twice(draw):
     def wrapped(*args, alt: str, **kwargs) -> Chart:
         with _style():
             wide, narrow = (draw(*args, width=w, **kwargs) for w in (WIDE, NARROW))
-        return Chart(wide, alt, narrow)
+        return Chart(wide, narrow, alt)
 
     return wrapped
 
@@ -264,8 +262,8 @@ def bars(
 ):
     """Horizontal bars, each with its number; `highlight` is drawn gold with a navy outline."""
     names = [name if width >= WIDE else textwrap.fill(name, SHORT) for name in map(str, values)]
-    lines = max((name.count("\n") for name in names), default=0)
-    ax = axes(width, (0.55 + 0.12 * lines) * len(values) + 0.7, x_label=x_label)
+    folds = max((name.count("\n") for name in names), default=0)
+    ax = axes(width, (0.55 + 0.12 * folds) * len(values) + 0.7, x_label=x_label)
     for i, (name, value) in enumerate(values.items()):
         fill = LIGHT["active"] if name == highlight else SERIES[0]
         ax.barh(i, value, height=0.62, color=fill, edgecolor=SERIES[0], linewidth=1.5)

@@ -182,33 +182,28 @@ def folded_drawing(shown: Lab, rows: list[dict]) -> list[nodes.Node]:
     page.
     """
     chart = shown.plot(rows)
-    narrow = standalone(chart.svg(narrow=True)) if chart.narrow else None
-    svg = standalone(chart.svg())
+    svg, narrow = standalone(chart.svg()), standalone(chart.svg(narrow=True))
     picture = drawing("", name=anchor(shown), svg=svg, narrow=narrow, alt=chart.alt)
     return [fold([nodes.Text("The plot")], [picture])]
 
 
 class drawing(nodes.General, nodes.Element):
-    """An SVG that becomes a file of its own beside the site's images: `name`, `svg`, `alt`; for a
-    phone `narrow`, another one.
+    """An SVG, and a `narrow` one for a phone, that become files beside the site's images: `name`,
+    `svg`, `alt`.
     """
 
 
 def visit_drawing(self, node):
     folder = Path(self.builder.outdir) / self.builder.imagedir
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = {"": node["svg"], "-narrow": node["narrow"]}
-    address = {}
-    for width, svg in drawn.items():
-        if svg:
-            file = f"lab-{node['name']}{width}.svg"
-            (folder / file).write_text(svg)
-            address[width] = f"{self.builder.imgpath}/{file}"
-    picture = f'<img class="drawing" src="{address[""]}" alt="{escape(node["alt"])}">'
-    if "-narrow" in address:
-        source = f'<source media="{plotting.PHONE}" srcset="{address["-narrow"]}">'
-        picture = f"<picture>{source}{picture}</picture>"
-    self.body.append(picture)
+    wide, narrow = f"lab-{node['name']}.svg", f"lab-{node['name']}-narrow.svg"
+    (folder / wide).write_text(node["svg"])
+    (folder / narrow).write_text(node["narrow"])
+    at = self.builder.imgpath
+    self.body.append(
+        f'<picture><source media="{plotting.PHONE}" srcset="{at}/{narrow}">'
+        f'<img class="drawing" src="{at}/{wide}" alt="{escape(node["alt"])}"></picture>'
+    )
     raise nodes.SkipNode
 
 
