@@ -290,8 +290,8 @@ class KVCacheLoop(CourseScene):
         )
         lines = [
             Label(speeds, "head", INK, "semibold"),
-            Label(f"SmolLM2-135M, {context} tokens read, {new} written", "small", MUTED),
-            Label(f"measured on {machine}{threads}", "small", MUTED),
+            Label(f"SmolLM2-135M, {context} tokens read, {new} written{threads}", "small", MUTED),
+            Label(f"measured on {machine}", "small", MUTED),
         ]
         for label, drop in zip(lines, (-0.37, 0.06, 0.4)):
             label.put([-0.9, FIGURE_LAST - drop, 0], LEFT)
