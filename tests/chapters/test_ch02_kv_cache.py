@@ -42,7 +42,8 @@ def stored(folder, prompt, new, multiple=7.25):
     path = results.save("ch02/baseline", rows, into=folder)
     # a long name wherever this runs: on a machine of a shorter one no line would be too long
     document = json.loads(path.read_text())
-    document["env"] |= {"cpu": "Intel(R) Xeon(R) Processor", "cores": 2, "capability": "AVX512"}
+    cpu = {"cpu": "Intel(R) Xeon(R) Processor", "cores": 2, "capability": "AVX512", "threads": 1}
+    document["env"] |= cpu
     path.write_text(json.dumps(document))
 
 
