@@ -4,16 +4,18 @@ Its fields are those that a stored result keeps (`labkit.results`), and the lab 
 them in.
 """
 
-from labkit import results
+from labkit import lab, results
 from labkit.tables import only
 
-LOG = "ch01/protocol"
+LOG = "CH01-PROTOCOL"
 
 
 def rows() -> list[dict]:
     """A row for each field: its name, what belongs there, and ours."""
-    document = results.load(LOG)
+    protocol = lab.find(LOG)
+    document = results.load(protocol.result)
     env, measured = document["env"], document["rows"]
+    new = protocol.sizes["full"]["new"]
     decode = only(measured, what="decode", protocol="warm, median of all")
     prefill = only(measured, what="prefill", protocol="warm, median of all")
     cold = only(measured, what="prefill", protocol="one cold run")
@@ -34,7 +36,7 @@ def rows() -> list[dict]:
         "model": ("name and how it lies in memory", "SmolLM2-135M, packed"),
         "dtype": ("of weights and cache", "fp32, fp32"),
         "prompt_tokens": ("fixed", prefill["context"]),
-        "new_tokens": ("fixed, no early stop", "32, no early stop"),
+        "new_tokens": ("fixed, no early stop", f"{new}, no early stop"),
         "batch": ("", 1),
         "warm_up": ("runs thrown away, and what the first took", f"1, {cold['median']:.3f} s"),
         "repeats": ("and in which order", f"{prefill['n']}, one after the other: one version"),
@@ -46,7 +48,7 @@ def rows() -> list[dict]:
         ),
         "mfu_mbu": ("of decode", f"{decode['mfu']:.0%}, {decode['mbu']:.0%}"),
         "quality": ("that the output is still right", "nothing changed: one version"),
-        "verdict": ("go, or stop and why", "go"),
+        "verdict": ("go, or stop and why", protocol.verdict(measured)),
     }
     return [
         {"field": field, "what belongs there": what or "–", "ours": str(value)}
