@@ -113,7 +113,7 @@ def test_doctor_says_what_is_here(capsys):
         (["estimate", "llama3-8b", "--context", "0"], "context and batch must be at least 1"),
         (["estimate", "llama3-8b", "--dtype", "fp8"], "no dtype is called 'fp8'"),
         (["lab", "CH02-LOPS"], "no lab is called 'CH02-LOPS'; did you mean 'CH02-LOOPS'?"),
-        (["lab", "NOPE"], "no lab is called 'NOPE'; choose from CH01-FLOPS, CH01-PROTOCOL, CH02-"),
+        (["lab", "NOPE"], "no lab is called 'NOPE'; choose from CH00-NEIGHBOURS, CH00-ATTENTION, "),
         (["estimate", "phi3"], "no preset is called 'phi3'; choose from gpt2-124m, smollm2-135m"),
         (["lab", "CH02-BASELINE", "--quick", "--store"], "too small to be stored"),
         (["lab", "CH02-BASELINE", "--plot", "x.docx"], "--plot draws svg, png or pdf"),
