@@ -1,5 +1,8 @@
 """What the tests of every chapter need to know about chapter 05."""
 
+import numpy as np
+
+from labkit_labs.ch05_swa import rings
 from tests.cases import LabCase, stored
 
 LABS = {
@@ -66,3 +69,87 @@ LABS = {
         ],
     ),
 }
+
+
+def wrong_answers(right: dict) -> list[tuple]:
+    """(exercise, a wrong answer, words of the hint), given the right answers."""
+    return [
+        ("05.1", 1024, "enough for decode"),
+        ("05.1", 1536, "one can be spared"),
+        ("05.1", 2048, "so do fewer"),
+        ("05.1", 1279, "overwrites a key"),
+        ("05.1", 1535.0, "whole numbers"),
+        ("05.2", lambda newest, slots: np.arange(slots), "not been written yet"),
+        (
+            "05.2",
+            lambda newest, slots: np.where(np.arange(slots) <= newest, np.arange(slots), -1),
+            "until the ring goes round",
+        ),
+        (
+            "05.2",
+            lambda newest, slots: newest - (newest - np.arange(slots)) % slots,
+            "lies nowhere",
+        ),
+        (
+            "05.2",
+            lambda newest, slots: np.maximum(-1, newest - np.arange(slots)),
+            "in other slots",
+        ),
+        ("05.3", lambda c, tokens: (2 * right["05.3"](c, tokens)[1],) * 2, "at full length"),
+        ("05.3", lambda c, tokens: (right["05.3"](c, tokens)[1],) * 2, "as much as reserved"),
+        ("05.3", lambda c, tokens: tuple(n // 2 for n in right["05.3"](c, tokens)), "half"),
+        (
+            "05.3",
+            lambda c, tokens: tuple(n // c.n_layers for n in right["05.3"](c, tokens)),
+            "one layer",
+        ),
+        ("05.3", always_a_window, "shorter than its window"),
+        ("05.3", lambda c, tokens: right["05.3"](c, tokens)[0], "two numbers"),
+        ("05.4", lambda pairs, layers, window: rings.in_reach(pairs, window), "one layer sees"),
+        (
+            "05.4",
+            lambda pairs, layers, window: rings.in_reach(pairs, layers * window),
+            "twice",
+        ),
+        (
+            "05.4",
+            lambda pairs, layers, window: rings.in_reach(pairs, layers * (window - 1) + 2),
+            "one token too many",
+        ),
+        (
+            "05.4",
+            lambda pairs, layers, window: float(
+                (2 * pairs - 2 * np.arange(pairs) < layers * (window - 1) + 1).mean()
+            ),
+            "first question only",
+        ),
+        ("05.5", lambda p, slots, keep: p % slots, "kept for ever"),
+        (
+            "05.5",
+            lambda p, slots, keep: p if p < keep else (p - keep) % (slots - keep),
+            "kept for ever",
+        ),
+        (
+            "05.5",
+            lambda p, slots, keep: p if p < keep else keep + (p - keep) % slots,
+            "the last one is",
+        ),
+        (
+            "05.5",
+            lambda p, slots, keep: p if p < keep else max(keep, p % slots),
+            "two share a slot",
+        ),
+        ("05.6", lambda reads, longest: True, "right for one token at a time"),
+        ("05.6", lambda reads, longest: reads(longest, longest).all(), "more than once"),
+        ("05.6", lambda reads, longest: reads(3 * longest, 1).all(), "more at once"),
+        ("05.6", lambda reads, longest: reads(3 * longest, longest)[-1], "looks back furthest"),
+        ("05.6", lambda reads, longest: False, "which is right"),
+    ]
+
+
+def always_a_window(config, tokens):
+    """A sliding layer keeps its window, however short the text is."""
+    each = 2 * config.n_kv_heads * config.head_dim * 2
+    kept = {"full": tokens, "sliding": config.window}
+    held = sum(kept[kind] for kind in config.types)
+    return each * held, each * tokens * len(config.types)
