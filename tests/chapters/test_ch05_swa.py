@@ -1,10 +1,15 @@
-"""Chapter 05: what its labs hide is hidden."""
+"""Chapter 05: what its labs hide is hidden, rings break as the page says, and recall is what is in
+reach.
+"""
 
+import numpy as np
+import pytest
 import torch
 
 import labkit
-from labkit import presets
-from labkit_labs.ch05_swa import learning, ratios, sinks
+from labkit import formulas, presets, reference, results
+from labkit.tables import only
+from labkit_labs.ch05_swa import breakages, learning, ratios, rings, sinks
 from labkit_labs.common import corpus, recall
 
 TINY = presets["tiny"]
@@ -53,3 +58,112 @@ def test_the_patterns_have_the_ratios_they_are_called_after():
     assert {len(types) for types in ratios.PATTERNS.values()} == {6}
     # no full layer may stand below three sliding ones, or it is no longer 3 to 1
     assert ratios.PATTERNS["3 sliding : 1 full"][:4] == ("sliding",) * 3 + ("full",)
+
+
+# -- rings ---------------------------------------------------------------------------------
+
+
+def given(tokens: int):
+    draw = np.random.default_rng(tokens).standard_normal
+    q = draw((tokens, 4, 8))
+    k, v = draw((2, tokens, 2, 8))
+    return q, k, v, np.arange(tokens)
+
+
+@pytest.mark.parametrize("window", [1, 3, 8])
+@pytest.mark.parametrize("longest", [1, 2, 8])
+def test_a_ring_needs_the_window_and_the_longest_step_less_one(window, longest):
+    q, k, v, pos = given((window + 3) * longest + window)
+    whole = reference.attention(q, k, v, pos, pos, window)
+    chunks = [longest] * (window + 3) + [1] * window
+
+    def right(slots: int) -> bool:
+        with np.errstate(invalid="ignore"):
+            return np.allclose(rings.fed(rings.Ring(slots, 2, 8), q, k, v, chunks, window), whole)
+
+    needed = window + longest - 1
+    assert right(needed) and right(needed + 1)
+    assert needed == 1 or not right(needed - 1)
+
+
+@pytest.mark.parametrize(("slots", "window"), [(4, 4), (6, 4), (9, 3)])
+def test_a_ring_goes_back_by_what_it_has_to_spare(slots, window):
+    q, k, v, pos = given(30)
+    whole = reference.attention(q, k, v, pos, pos, window)
+
+    def returns(back: int) -> bool:
+        ring = rings.Ring(slots, 2, 8)
+        rings.fed(ring, q, k, v, [1] * 30, window)
+        out = [ring.attend(q[[p]], k[[p]], v[[p]], pos[[p]], window) for p in pos[-back:]]
+        return np.allclose(np.concatenate(out), whole[-back:])
+
+    assert returns(slots - window + 1) and not returns(slots - window + 2)
+
+
+@pytest.mark.parametrize("types", [("sliding",) * 3, ("sliding", "full", "sliding")])
+def test_the_numpy_model_with_windows_is_the_one_in_torch(types):
+    torch.manual_seed(0)
+    model = labkit.GPT(TINY.replace(n_layers=3, layer_types=types, window=4)).eval()
+    ids = list(range(30))
+    ours = rings.SlidingGPT.of(model).forward(ids)
+    assert np.allclose(ours, labkit.logits(model, ids, [3] * 5 + [1] * 15, "ring"), atol=1e-4)
+    other = reference.TinyGPT.of(model).forward(ids)  # which knows of no window
+    assert not np.allclose(ours, other, atol=1e-2)
+
+
+def test_an_unbroken_ring_passes_every_test():
+    assert all(test(breakages.Layer) for test in breakages.TESTS.values())
+    assert breakages.symptom(breakages.Layer) == "none"
+
+
+@pytest.mark.parametrize(
+    ("fault", "seen", "wrong"),
+    [
+        (breakages.TooSmall, "chunks = whole, chunks = oracle", 3),
+        (breakages.TurnedBySlot, "one by one = whole, chunks = whole, chunks = oracle", 8),
+        (breakages.NumberedBySlot, "one by one = whole, chunks = whole, chunks = oracle", 14),
+        (breakages.AllOfTheRing, "one by one = whole, chunks = whole, chunks = oracle", 14),
+        (breakages.OneMore, "chunks = whole, chunks = oracle", 14),
+        (breakages.OneMoreInStep, "chunks = oracle", 16),
+    ],
+)
+def test_each_fault_is_seen_by_the_tests_the_page_names(fault, seen, wrong):
+    row = next(r for r in breakages.bench() if r["switch"] == fault.switch)
+    assert row["seen by"] == seen
+    assert row["symptom"].startswith(f"{wrong} of 20 tokens wrong")
+
+
+# -- numbers that the page derives ---------------------------------------------------------
+
+
+def test_what_lies_in_reach_is_counted_as_the_task_lays_it_out():
+    draw = torch.Generator().manual_seed(0)
+    for pairs, reach in ((4, 9), (16, 31), (32, 16)):
+        step, asked, _ = recall.batch(pairs, 400, draw)
+        ids, at = step.ids.view(400, -1), (asked % (3 * pairs)).view(400, -1)
+        shown = ids[:, : 2 * pairs : 2]
+        which = (ids.gather(1, at)[:, :, None] == shown[:, None]).int().argmax(2)
+        counted = (at - 2 * which < reach).float().mean().item()
+        assert counted == pytest.approx(rings.in_reach(pairs, reach), abs=0.02)
+
+
+def test_recall_is_what_two_layers_hear_of_and_not_what_one_sees():
+    row = only(results.load("ch08/quality")["rows"], variant="SWA")
+    guessed = lambda pairs, reach: 1 / 32 + rings.in_reach(pairs, reach) * 31 / 32
+    for pairs in (8, 16, 32, 64):
+        assert row[f"recall_{pairs}"] == pytest.approx(guessed(pairs, 31), abs=0.05)
+    for pairs in (8, 16, 32):
+        assert row[f"recall_{pairs}"] > 1.4 * guessed(pairs, 16)
+
+
+def test_what_gpt_oss_holds_and_reserves():
+    model = presets["gpt-oss-20b"]
+    assert formulas.kv_cache_bytes(model, 8192, 32) == 2048 * 32 * (12 * 8192 + 12 * 128)
+    assert formulas.kv_cache_reserved_bytes(model, 8192, 32) == 2048 * 32 * 24 * 8192
+
+
+def test_gemmas_full_layers_outweigh_its_windows_from_the_ratio_times_the_window_on():
+    at = 1024 * 52 / 10
+    for context, more in ((int(at) - 10, "sliding"), (int(at) + 10, "full")):
+        parts = formulas.cache_parts(presets["gemma3-27b"], context)
+        assert max(parts, key=parts.get) == more
