@@ -139,9 +139,9 @@ def wrong_answers(right: dict) -> list[tuple]:
             lambda p, slots, keep: p if p < keep else max(keep, p % slots),
             "two share a slot",
         ),
-        ("05.6", lambda reads, longest: True, "right for one token at a time"),
-        ("05.6", lambda reads, longest: reads(longest, longest).all(), "more than once"),
-        ("05.6", lambda reads, longest: reads(3 * longest, 1).all(), "more at once"),
+        ("05.6", lambda reads, longest: True, "No step that it feeds"),
+        ("05.6", lambda reads, longest: reads(longest, longest).all(), "nothing to lose"),
+        ("05.6", lambda reads, longest: reads(3 * longest, 1).all(), "No step that it feeds"),
         ("05.6", lambda reads, longest: reads(3 * longest, longest)[-1], "looks back furthest"),
         ("05.6", lambda reads, longest: False, "which is right"),
     ]
