@@ -19,7 +19,6 @@ from manim import (
     LaggedStart,
     Line,
     Rectangle,
-    RoundedRectangle,
     VGroup,
     VMobject,
 )
@@ -82,7 +81,7 @@ class Slot(VGroup):
     """A slot of the ring: the word whose key and value lie there."""
 
     def __init__(self, point):
-        self.box, self.word = Cell("empty", WIDE, HIGH).move_to(point), Display(12)
+        self.box, self.word = Cell("empty", WIDE, HIGH).move_to(point), Display(24)
         super().__init__(self.box, self.word)
 
     def look(self, look: str) -> Slot:
@@ -299,20 +298,21 @@ class WindowOverLayers(CourseScene):
             ).set_z_index(2)
             for i in range(n)
         ]
-        loop = Ellipse(2 * ACROSS, 2 * DOWNWARD, color=MIST, stroke_width=4).move_to(MIDDLE)
-        loop.set_z_index(-2)
-        ground = RoundedRectangle(corner_radius=0.1, width=7, height=1.6).move_to(MIDDLE)
-        ground.set_fill(GROUND, 1).set_stroke(GROUND, 0)
+        self.loop = Ellipse(2 * ACROSS, 2 * DOWNWARD, color=MIST, stroke_width=4)
+        self.loop.move_to(MIDDLE).set_z_index(-2)
+        # what goes to a slot passes under the words in the middle
+        self.ground = Rectangle(width=7, height=1.9).move_to(MIDDLE)
+        self.ground.set_fill(GROUND, 1).set_stroke(width=0)
         self.sum = VGroup(
             Label(f"{self.size} + {self.longest} − 1 = {n} slots", LARGE, NAVY, "bold").put(
                 MIDDLE + 0.32 * UP
             ),
             Label("window + longest step − 1", TEXT, MUTED).put(MIDDLE + 0.4 * DOWN),
         )
-        self.loop = VGroup(loop)
-        self.ground = ground
         self.say(f"Their keys and values go into a ring of {n} slots.", "ring")
-        self.move(FadeIn(self.loop, ground), LaggedStart(*map(FadeIn, self.slots), lag_ratio=0.1))
+        self.move(
+            FadeIn(self.loop, self.ground), LaggedStart(*map(FadeIn, self.slots), lag_ratio=0.1)
+        )
         takes = [
             self.put(position, slot, self.looks[position])
             for slot, position in enumerate(self.now.held)
@@ -349,7 +349,8 @@ class WindowOverLayers(CourseScene):
         self.done += 1
         wraps = next(p for p, slot in zip(self.now.fed, self.now.written) if slot == 0)
         self.say(
-            f"It is full: token {wraps + 1} takes the first slot. What lay there is gone.", "full"
+            f"Token {wraps + 1} finds it full and takes the first slot. What lay there is gone.",
+            "full",
         )
         # the first of the step's tokens sees further back than its last
         first = max(0, self.now.fed[0] - self.size + 1)
@@ -390,11 +391,11 @@ class WindowOverLayers(CourseScene):
         self.move(FadeIn(self.counted), seconds=QUICK)
         first = self.done
         while self.done < len(self.steps):
-            pace = max(0.26, 0.7 - 0.12 * (self.done - first))
+            pace = max(0.24, 0.7 - 0.12 * (self.done - first))
             turn = self.turn()
             counts = [t.to(v) for t, v in zip(self.tallies, self.counts())]
             self.move(*turn, *counts, seconds=pace)
-        self.rest()
+        self.rest(0.6 * PAUSE)
 
     def counts(self) -> tuple[int, int, int]:
         """Tokens read so far, overwritten, in the ring."""
@@ -417,8 +418,9 @@ class WindowOverLayers(CourseScene):
             f"{lost} are overwritten. Lost? In one layer the last token sees {self.heard(1)}.",
             "one",
         )
-        ring = [*self.slots, self.loop, self.ground, self.counted, self.span]
-        self.move(FadeOut(*ring), seconds=BRISK)
+        self.move(FadeOut(self.loop, self.span), seconds=QUICK)
+        self.remove(self.ground)
+        self.move(FadeOut(*self.slots, self.counted), seconds=QUICK)
         T = len(self.words)
         self.layers = {0: self.cells} | {
             layer: [
