@@ -1,16 +1,22 @@
-"""Chapter 05: what its labs hide is hidden, rings break as the page says, and recall is what is in
-reach.
+"""Chapter 05: what its labs hide is hidden, rings break as the page says, recall is what is in
+reach, and its clip shows what was recorded and measured.
 """
+
+import json
 
 import numpy as np
 import pytest
 import torch
 
 import labkit
-from labkit import formulas, presets, reference, results
+from animations.scenes.ch05_swa import WindowOverLayers
+from animations.stage.audit import inspect
+from animations.stage.style import NAVY
+from labkit import formulas, presets, reference, results, traces
 from labkit.tables import only
-from labkit_labs.ch05_swa import breakages, learning, ratios, rings, sinks
+from labkit_labs.ch05_swa import breakages, learning, ratios, reach, rings, sinks
 from labkit_labs.common import corpus, recall
+from tests.cases import report
 
 TINY = presets["tiny"]
 
@@ -167,3 +173,138 @@ def test_gemmas_full_layers_outweigh_its_windows_from_the_ratio_times_the_window
     for context, more in ((int(at) - 10, "sliding"), (int(at) + 10, "full")):
         parts = formulas.cache_parts(presets["gemma3-27b"], context)
         assert max(parts, key=parts.get) == more
+
+
+# -- the clip ------------------------------------------------------------------------------
+
+
+def test_the_clip_shows_the_numbers_of_its_trace():
+    trace = traces.stored("ch05/window_ring")
+    seen, made = report(WindowOverLayers).texts, report(WindowOverLayers).scene
+    meta, last, T = trace.meta, trace.steps[-1], len(trace.meta["words"])
+    W, slots = meta["window"], meta["slots"]
+    heard = [T - first for first in last.reach]
+    # its last picture of the ring is the trace's last step
+    assert [slot.word.text for slot in made.slots] == [meta["words"][p] for p in last.held]
+    lost = sum(len(step.lost) for step in trace.steps)
+    assert [tally.value for tally in made.tallies] == [T, lost, slots] == [24, 16, 8]
+    # what the layers hand on is what the formula says, and what was recorded
+    assert heard == [formulas.receptive_field(n, W) for n in (1, 2, 3)] == [6, 11, 16]
+    assert {
+        f"window of {W}",
+        f"{W} + {meta['longest_step']} − 1 = {slots} slots",
+        f"1 layer: {heard[0]} tokens",
+        f"2 layers: 2 × ({W} − 1) + 1 = {heard[1]} tokens",
+        f"3 layers: 3 × ({W} − 1) + 1 = {heard[2]} tokens",
+        f"2 sliding layers, 1 full: {T} tokens",
+        f"in the ring: {slots}",
+        f"overwritten: {heard[2] - slots}",
+    } <= seen
+    said = {moment.name: moment.sentence for moment in made.moments}
+    wrapped = next(s.fed[s.written.index(0)] for s in trace.steps if s.lost)
+    assert said["full"].startswith(f"Token {wrapped + 1} ")
+    for moment, n in zip(("one", "two", "three", "all"), (*heard, T)):
+        assert f" {n}" in said[moment]
+
+
+def test_the_clips_fans_are_the_windows_that_were_recorded():
+    """A line for each token that a query looks at; every token is reached in the end."""
+    trace, made = traces.stored("ch05/window_ring"), report(WindowOverLayers).scene
+    seen = {step.fed[-1]: step.seen for step in trace.steps}
+    T = len(trace.meta["words"])
+    column = lambda x: next(i for i, c in enumerate(made.cells) if abs(c.get_x() - x) < 1e-6)
+    drawn = [
+        (column(fan[0].get_start()[0]), [column(line.get_end()[0]) for line in fan])
+        for fan in made.fans
+    ]
+    assert drawn[:-1] == [(at, seen[at]) for at in (23, 23, 18, 23, 18, 13)]
+    assert drawn[-1] == (T - 1, list(range(T)))
+    assert all(cell.get_fill_color() == NAVY for cell in made.cells)
+
+
+def test_the_clip_shows_the_bytes_and_times_of_its_rows():
+    seen, made = report(WindowOverLayers).texts, report(WindowOverLayers).scene
+    rows = results.load("ch05/ring")["rows"]
+    longest = max(r["context"] for r in rows if r["what"] == "one layer")
+    ring, full = (
+        results.row("ch05/ring", kind=kind, context=longest, what="one layer")
+        for kind in ("ring", "full")
+    )
+    assert [kept.value for kept in made.kept] == [ring["cache_bytes"], full["cache_bytes"]]
+    lengths = [kept.bar.width for kept in made.kept]
+    assert lengths[1] / lengths[0] == pytest.approx(full["cache_bytes"] / ring["cache_bytes"])
+    assert made.context.value == longest
+    assert {
+        f"{longest:,}",
+        f"{ring['cache_bytes'] / 1e6:.1f} MB",
+        f"{full['cache_bytes'] / 1e6:.1f} MB",
+        f"step: {ring['multiple']:.1f}× as long",
+        f"step: {full['multiple']:.1f}× as long",
+    } <= seen
+    assert f" {full['multiple']:.1f} times" in made.moments[-1].sentence
+    # a kind's first row is what its steps are compared with
+    assert f"against a step at {ring['window']:,} tokens, measured on" in seen
+
+
+def kept_elsewhere(folder, monkeypatch, text: str, window: int, chunks: list[int]):
+    """Another recording, and rows of another machine, as the clip reads them."""
+    words = text.split()
+    monkeypatch.setattr(reach, "WORDS", words)
+    monkeypatch.setattr(reach, "CHUNKS", chunks)
+    shell = reach.SHELL.replace(vocab_size=99, max_context=99, window=window)
+    monkeypatch.setattr(reach, "SHELL", shell)
+    trace = reach.watched(("sliding",) * 3, "cpu")
+    trace.save(folder / "ch05/window_ring.trace.json")
+    results.save(
+        "ch05/reach", [{"pattern": "1 full", "layers": 3, "heard": len(words)}], into=folder
+    )
+    rows = [
+        {"what": "one layer", "kind": kind, "window": window, "context": 2000 * n}
+        | {"cache_bytes": 10**6 * (n if kind == "full" else 1), "multiple": float(n)}
+        for kind in ("ring", "full")
+        for n in (1, 3)
+    ]
+    path = results.save("ch05/ring", rows, into=folder)
+    # a long name wherever this runs: on a machine of a shorter one no line would be too long
+    document = json.loads(path.read_text())
+    cpu = {"cpu": "Intel(R) Xeon(R) Processor", "cores": 2, "capability": "AVX512", "threads": 1}
+    document["env"] |= cpu
+    path.write_text(json.dumps(document))
+    monkeypatch.setattr(results, "folder", lambda: folder)
+    return trace
+
+
+def test_the_clip_follows_another_trace(tmp_path, monkeypatch):
+    text = "Über jedem antidisestablishment “Wort” liegt # ein kleines Fenster . Es gleitet weiter"
+    trace = kept_elsewhere(tmp_path, monkeypatch, text, 4, [2] * 3 + [1] * 7)
+    other = inspect(WindowOverLayers)
+    assert other.findings == []
+    assert {
+        "4 + 2 − 1 = 5 slots",
+        "3 layers: 3 × (4 − 1) + 1 = 10 tokens",
+        "overwritten: 5",
+        "Über",
+        "“Wort”",
+        "3.0 MB",
+        "Intel(R) Xeon(R) Processor, 2 cores, AVX512, 1 thread",
+    } <= other.texts
+    assert any(t.endswith("…") for t in other.texts)
+    assert len(other.scene.cells) == len(trace.meta["words"]) == 13
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda d: d["meta"].update(layers=["sliding"] * 2), "just 3 layers"),
+        (lambda d: d["meta"].update(words=["x"] * 25), "at most 24 tokens"),
+        (lambda d: d["meta"]["words"].pop(), "a full layer hears of all 23 tokens, not of 24"),
+    ],
+)
+def test_a_trace_that_the_clip_cannot_show_is_refused(change, message, tmp_path, monkeypatch):
+    kept_elsewhere(tmp_path, monkeypatch, reach.TEXT, 6, reach.CHUNKS)
+    path = tmp_path / "ch05/window_ring.trace.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=message):
+        inspect(WindowOverLayers)
