@@ -144,18 +144,18 @@ def test_each_fault_is_seen_by_the_tests_the_page_names(fault, seen, wrong):
 
 def test_what_lies_in_reach_is_counted_as_the_task_lays_it_out():
     draw = torch.Generator().manual_seed(0)
-    for pairs, reach in ((4, 9), (16, 31), (32, 16)):
+    for pairs, heard in ((4, 9), (16, 31), (32, 16)):
         step, asked, _ = recall.batch(pairs, 400, draw)
         ids, at = step.ids.view(400, -1), (asked % (3 * pairs)).view(400, -1)
         shown = ids[:, : 2 * pairs : 2]
         which = (ids.gather(1, at)[:, :, None] == shown[:, None]).int().argmax(2)
-        counted = (at - 2 * which < reach).float().mean().item()
-        assert counted == pytest.approx(rings.in_reach(pairs, reach), abs=0.02)
+        counted = (at - 2 * which < heard).float().mean().item()
+        assert counted == pytest.approx(rings.in_reach(pairs, heard), abs=0.02)
 
 
 def test_recall_is_what_two_layers_hear_of_and_not_what_one_sees():
     row = only(results.load("ch08/quality")["rows"], variant="SWA")
-    guessed = lambda pairs, reach: 1 / 32 + rings.in_reach(pairs, reach) * 31 / 32
+    guessed = lambda pairs, heard: 1 / 32 + rings.in_reach(pairs, heard) * 31 / 32
     for pairs in (8, 16, 32, 64):
         assert row[f"recall_{pairs}"] == pytest.approx(guessed(pairs, 31), abs=0.05)
     for pairs in (8, 16, 32):
