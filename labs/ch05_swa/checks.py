@@ -112,40 +112,28 @@ def held_and_reserved(f):
     return "gpt-oss-20b at 8,192 tokens, 32 times: 6.54 GB held, 12.88 GB reserved."
 
 
-def share_in_reach(f):
-    """05.4: the share of questions within what some layers hear of."""
-    for pairs, layers, window in ((64, 6, 8), (16, 2, 16), (32, 2, 16), (8, 1, 4), (4, 2, 64)):
-        reach = formulas.receptive_field(layers, window)
-        want = rings.in_reach(pairs, reach)
-        got = float(call(f, pairs, layers, window))
-        where = f"{pairs} pairs, {layers} layers, window {window}"
-        one_more, other = (rings.in_reach(pairs, r) for r in (reach + 1, layers * window))
-        expect(0 <= got <= 1, f"{where}: a share lies between 0 and 1, not at {got:.3g}.")
-        same = abs(got - want) < 1e-9
+def smallest_window(f):
+    """05.4: the smallest window with which layers hear of a token."""
+    for layers, back in ((3, 9), (2, 95), (32, 131_040), (5, 1), (1, 7), (4, 10)):
+        got = call(f, layers, back)
+        where = f"{layers} layers, {back:,} tokens back"
+        expect(got == int(got), f"{where}: a window is a whole number of tokens, not {got}.")
+        heard = lambda window: formulas.receptive_field(layers, window) - 1  # noqa: B023
+        expect(got >= 1, f"{where}: a window holds at least the query's own token, not {got}.")
         expect(
-            same or layers == 1 or abs(got - rings.in_reach(pairs, window)) > 1e-9,
-            f"{where}: {got:.3f} is what one layer sees. Layers hand on what they have heard.",
+            layers == 1 or got != back + 1,
+            f"{where}: {got:,} is what one layer needs alone. Layers hand on what they have heard.",
         )
         expect(
-            same or layers == 1 or abs(got - other) > 1e-9,
-            f"{where}: {got:.3f} counts a token of each further window twice.",
+            heard(got) >= back,
+            f"{where}: with {got:,} a token hears of {heard(got):,} before it. How many does one"
+            " more layer add, and does the window hold the query's own token?",
         )
         expect(
-            same or abs(got - one_more) > 1e-9,
-            f"{where}: {got:.3f} lets one token too many in: the question is one of {reach}.",
+            heard(got - 1) < back,
+            f"{where}: {got:,} reaches, and so does {got - 1:,}.",
         )
-        first = float((2 * pairs - 2 * np.arange(pairs) < reach).mean())
-        expect(
-            same or abs(got - first) > 1e-9,
-            f"{where}: {got:.3f} is right for the first question only. The others stand further"
-            " on.",
-        )
-        expect(
-            same,
-            f"{where}: {got:.3f}, expected {want:.3f}. Key i stands at 2i, question j at"
-            f" 2 × {pairs} + j.",
-        )
-    return "16 pairs and 32, two layers and six, and what lies within reach altogether."
+    return "back to the first of Mistral's 131,041 tokens, and wherever it does not divide."
 
 
 def slot(f):
@@ -240,7 +228,7 @@ CHECKS = {
     "05.1": slots_needed,
     "05.2": positions,
     "05.3": held_and_reserved,
-    "05.4": share_in_reach,
+    "05.4": smallest_window,
     "05.5": slot,
     "05.6": holds,
 }

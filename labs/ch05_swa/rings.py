@@ -43,10 +43,11 @@ def fed(ring, q, k, v, chunks, window):
 
 
 def in_reach(pairs, reach):
-    """The share of questions of the recall task whose pair lies within `reach` tokens.
+    """The share of questions whose key lies within `reach` tokens.
 
-    A text is `pairs` pairs of two tokens, then each of their keys once more in an order of its own.
+    A text of the recall task is `pairs` times a key and its value, then
+    each key once more, in any order.
     """
     key = 2 * np.arange(pairs)
-    asked = 2 * pairs + np.arange(pairs)[:, None]  # any key may be asked at any of these
+    asked = 2 * pairs + np.arange(pairs)[:, None]
     return float((asked - key < reach).mean())

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from labkit_labs.ch05_swa import rings
 from tests.cases import LabCase, stored
 
 LABS = {
@@ -105,24 +104,11 @@ def wrong_answers(right: dict) -> list[tuple]:
         ),
         ("05.3", always_a_window, "shorter than its window"),
         ("05.3", lambda c, tokens: right["05.3"](c, tokens)[0], "two numbers"),
-        ("05.4", lambda pairs, layers, window: rings.in_reach(pairs, window), "one layer sees"),
-        (
-            "05.4",
-            lambda pairs, layers, window: rings.in_reach(pairs, layers * window),
-            "twice",
-        ),
-        (
-            "05.4",
-            lambda pairs, layers, window: rings.in_reach(pairs, layers * (window - 1) + 2),
-            "one token too many",
-        ),
-        (
-            "05.4",
-            lambda pairs, layers, window: float(
-                (2 * pairs - 2 * np.arange(pairs) < layers * (window - 1) + 1).mean()
-            ),
-            "first question only",
-        ),
+        ("05.4", lambda layers, back: back + 1, "one layer needs alone"),
+        ("05.4", lambda layers, back: -(-back // layers), "own token"),
+        ("05.4", lambda layers, back: back // layers + 1, "one more layer add"),
+        ("05.4", lambda layers, back: back / layers + 1, "whole number"),
+        ("05.4", lambda layers, back: -(-back // layers) + 2, "so does"),
         ("05.5", lambda p, slots, keep: p % slots, "kept for ever"),
         (
             "05.5",
