@@ -112,12 +112,13 @@ class ManyExperts(VGroup):
             )
             for i in range(MODEL.n_experts)
         ]
-        self.label = Label(name, TEXT, INK, "semibold").put([left, HEADS, 0], LEFT)
-        self.of = Label(f"of {MODEL.n_experts}", TEXT, INK)
-        self.of.put([left + ACROSS * PITCH, HEADS, 0], RIGHT)
-        self.number = Tally(0, self.of.get_left() + 0.16 * LEFT, RIGHT, TEXT, NAVY)
-        self.number.set_y(HEADS)
-        super().__init__(self.label, self.number, self.of, *self.cells)
+        start, end = np.array([left, HEADS, 0]), np.array([left + ACROSS * PITCH, HEADS, 0])
+        self.tokens = Tally(0, start + 0.66 * RIGHT, RIGHT, TEXT, NAVY)
+        self.label = Label(name, TEXT, INK).put(start + 0.82 * RIGHT, LEFT)
+        self.read = Label("read", TEXT, INK).put(end, RIGHT)
+        before = np.array([self.read.get_left()[0] - 0.16, HEADS, 0])
+        self.number = Tally(0, before, RIGHT, TEXT, NAVY)
+        super().__init__(self.tokens, self.label, self.number, self.read, *self.cells)
 
     def some(self, first: int, last: int, look: str) -> list[Animation]:
         """These experts, in the order of the lot, take a look."""
@@ -131,6 +132,7 @@ class ManyExperts(VGroup):
         return [
             *self.some(smaller, before, "stored"),
             *self.some(before, now, "active"),
+            self.tokens.to(batch),
             self.number.to(now),
         ]
 
@@ -242,27 +244,31 @@ class RoutingABatch(CourseScene):
         step = self.steps[0]
         self.say(f"Only these {self.A} work. Their answers are weighted and added.", "answers")
         frame = Cell("empty", FULL, 0.5).move_to([0, OUTPUT, 0]).set_z_index(-2)
-        name = Label("output", TEXT, MUTED).put(frame.get_left() + 0.3 * LEFT, RIGHT)
+        name = Label("output", TEXT, MUTED).put(frame.get_bottom() + 0.4 * DOWN)
         self.move(FadeIn(frame, name), seconds=QUICK)
         left, parts = frame.get_left(), []
         for expert, weight in zip(step.experts, step.weights):
             part = Cell("active", FULL * weight, 0.5).move_to(left, LEFT).set_z_index(-1)
             left = part.get_right()
             parts.append(part)
-            self.move(TransformFromCopy(self.experts[expert].box, part), seconds=BRISK)
+            self.move(
+                TransformFromCopy(self.experts[expert].box, part),
+                self.experts[expert].animate.look("done"),
+                self.chips[0].animate.look("done"),
+                seconds=BRISK,
+            )
         self.rest(2 * PAUSE)
         self.output = VGroup(frame, name, *parts)
 
     # -- a batch -------------------------------------------------------------------------
     def batch(self):
         """Each token chooses; what any of them chose is read."""
-        T, first = len(self.steps), self.steps[0]
+        T = len(self.steps)
         self.say(f"Now a batch: {T} characters of a text. Each chooses for itself.", "batch")
-        self.uses = Part("a token uses", BARS[0], self.X, "active")
-        self.reads_ = Part("the batch reads", BARS[1], self.X, "stored")
+        self.used = Part("a token uses", BARS[0], self.X, "active")
+        self.read = Part("the batch reads", BARS[1], self.X, "stored")
         self.move(
             FadeOut(self.output, *self.ties, *self.weights),
-            *[self.experts[e].animate.look("done") for e in first.experts],
             self.chips[0].animate.look("plain").move_to(self.chip(0)),
             self.phase.change(f"{T} tokens, {self.X} experts"),
             seconds=BRISK,
@@ -270,17 +276,17 @@ class RoutingABatch(CourseScene):
         self.chips += [self.chip(i) for i in range(1, T)]
         self.move(
             LaggedStart(*[FadeIn(c, shift=0.2 * DOWN) for c in self.chips[1:]], lag_ratio=0.15),
-            FadeIn(self.uses, self.reads_),
+            FadeIn(self.used, self.read),
             seconds=MOVE,
         )
-        self.working = VGroup()
         for i in range(T):
             if i == 2:
                 self.say("What any of them chose must be read.", "union")
             self.route(i, BRISK if i < 2 else QUICK)
-        read = self.steps[-1].touched
         self.say(
-            f"A token still uses {self.A} experts. The batch has read {read} of {self.X}.", "both"
+            f"A token still uses {self.A} experts. The batch has read"
+            f" {self.steps[-1].touched} of {self.X}.",
+            "both",
         )
         self.leave(T - 1)
         self.rest(2 * PAUSE)
@@ -298,8 +304,8 @@ class RoutingABatch(CourseScene):
             chip.animate.look("active"),
             *[self.experts[e].animate.look("active") for e in step.experts],
             FadeIn(self.working),
-            self.uses.to(self.A),
-            self.reads_.to(step.touched),
+            self.used.to(self.A),
+            self.read.to(step.touched),
             seconds=seconds,
         )
         self.rest(seconds - QUICK + 0.05)
@@ -317,22 +323,18 @@ class RoutingABatch(CourseScene):
     def independent(self):
         """As many experts as a published model has, tokens that choose on their own."""
         X, A, most = MODEL.n_experts, MODEL.n_active_experts, BATCHES[-1]
-        old = [m for m in self.mobjects if m is not self.phase][1:]
         self.say(
             f"At {NAME}'s size, {A} of {X}: {most} independent tokens read"
             f" {self.unions['independent'][most]} on average.",
             "independent",
         )
         self.many = [
-            ManyExperts(name, left, self.unions[kind])
-            for kind, name, left in (
-                ("independent", "independent", -FRAME),
-                ("alike", "tokens alike", FRAME - ACROSS * PITCH),
-            )
+            ManyExperts(kind, left, self.unions[kind])
+            for kind, left in (("independent", -FRAME), ("alike", FRAME - ACROSS * PITCH))
         ]
         self.move(
-            FadeOut(*old),
-            self.phase.change(f"{A} of {X} experts a token"),
+            FadeOut(*self.chips, *self.experts, self.used, self.read),
+            self.phase.change(f"{NAME}'s size: a token uses {A} of {X} experts"),
             seconds=BRISK,
         )
         self.move(FadeIn(self.many[0]), seconds=BRISK)
@@ -340,14 +342,8 @@ class RoutingABatch(CourseScene):
 
     def fill(self, many: ManyExperts, seconds: float):
         """A batch grows, and with it what it touches."""
-        X, A = MODEL.n_experts, MODEL.n_active_experts
         for batch in BATCHES:
-            tokens = "1 token" if batch == 1 else f"{batch} tokens"
-            self.move(
-                *many.grow(batch),
-                self.phase.change(f"{tokens}, {A} of {X} experts each"),
-                seconds=seconds,
-            )
+            self.move(*many.grow(batch), seconds=seconds)
             self.rest(seconds - 0.3)
         self.move(*many.settle(), seconds=QUICK)
 
