@@ -361,7 +361,7 @@ class RoutingABatch(CourseScene):
         """Three sizes in one picture: what a token uses, what its batch reads, what is held."""
         most, touched = BATCHES[-1], self.unions["independent"][BATCHES[-1]]
         self.say(
-            "Saved: arithmetic at any batch; reading while tokens are few or alike; memory never.",
+            "Saved: arithmetic always; reading while tokens are few or alike; memory never.",
             "saved",
         )
         for look, x, meaning, phrase in (
