@@ -129,10 +129,10 @@ class ManyExperts(VGroup):
         before, now = self.touched.get(self.batch, 0), self.touched[batch]
         smaller = self.touched.get(self.batch // 2, 0)
         self.batch = batch
+        self.tokens.show(batch)
         return [
             *self.some(smaller, before, "stored"),
             *self.some(before, now, "active"),
-            self.tokens.to(batch),
             self.number.to(now),
         ]
 
@@ -243,10 +243,9 @@ class RoutingABatch(CourseScene):
         """Their answers, weighted, are one output."""
         step = self.steps[0]
         self.say(f"Only these {self.A} work. Their answers are weighted and added.", "answers")
-        frame = Cell("empty", FULL, 0.5).move_to([0, OUTPUT, 0]).set_z_index(-2)
-        name = Label("output", TEXT, MUTED).put(frame.get_bottom() + 0.4 * DOWN)
-        self.move(FadeIn(frame, name), seconds=QUICK)
-        left, parts = frame.get_left(), []
+        name = Label("output", TEXT, MUTED).put([0, OUTPUT - 0.65, 0])
+        self.move(FadeIn(name), seconds=QUICK)
+        left, parts = np.array([-FULL / 2, OUTPUT, 0]), []
         for expert, weight in zip(step.experts, step.weights):
             part = Cell("active", FULL * weight, 0.5).move_to(left, LEFT).set_z_index(-1)
             left = part.get_right()
@@ -258,7 +257,7 @@ class RoutingABatch(CourseScene):
                 seconds=BRISK,
             )
         self.rest(2 * PAUSE)
-        self.output = VGroup(frame, name, *parts)
+        self.output = VGroup(name, *parts)
 
     # -- a batch -------------------------------------------------------------------------
     def batch(self):
