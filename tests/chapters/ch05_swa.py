@@ -30,15 +30,7 @@ LABS = {
     ),
     "windows": LabCase(
         real=True,
-        rows=[
-            {"what": "SmolLM2", "window": None, "sinks": 0, "nll": 3.0, "lost": 0.0},
-            {"what": "SmolLM2", "window": 256, "sinks": 0, "nll": 3.8, "lost": 0.8},
-            {"what": "SmolLM2", "window": 256, "sinks": 4, "nll": 3.1, "lost": 0.1},
-            {"what": "recall", "window": 8, "reach": 15, "recall_32": 0.1, "recall_64": 0.05}
-            | {"ranked": True},
-            {"what": "recall", "window": 128, "reach": 255, "recall_32": 1.0, "recall_64": 0.9}
-            | {"ranked": True},
-        ],
+        rows=stored("ch05/windows"),
         doctored=[
             (
                 {"what": "SmolLM2", "window": 256, "sinks": 4},
