@@ -139,6 +139,12 @@ def test_each_fault_is_seen_by_the_tests_the_page_names(fault, seen, wrong):
     assert row["symptom"].startswith(f"{wrong} of 20 tokens wrong")
 
 
+@pytest.mark.parametrize("window", [0, -1, 2.5, None])
+def test_a_window_that_is_none_is_refused_in_a_sentence(window):
+    with pytest.raises(ValueError, match=r"needs a window of at least 1 token, not"):
+        TINY.replace(layer_types=("sliding",) * 4, window=window)
+
+
 # -- numbers that the page derives ---------------------------------------------------------
 
 
