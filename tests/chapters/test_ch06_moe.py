@@ -143,7 +143,7 @@ def test_a_training_that_was_done_is_not_done_again(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("batch", [1, 32, 256])
 def test_the_pages_step_is_the_floor_of_the_formulas(batch):
-    """W_0 + w X (1 - (1 - A/X)^B) + B S c over beta, or 2 P B over phi."""
+    """W_0 + w X (1 - (1 - A/X)^B) + B S c over beta; B f over pi is never more than that takes."""
     S, card = 1000, gpus.named("H200").ceilings
     X, A = QWEN.n_experts, QWEN.n_active_experts
     parts = formulas.read_parts(QWEN, batch)
@@ -152,7 +152,11 @@ def test_the_pages_step_is_the_floor_of_the_formulas(batch):
     read = W0 + w * X * (1 - (1 - A / X) ** batch) + batch * formulas.kv_cache_bytes(QWEN, S)
     assert read == pytest.approx(formulas.decode_bytes(QWEN, S, batch), rel=1e-6)
     floor = formulas.tpot_floor(QWEN, S, batch, card)
-    assert max(read / card.bytes_per_second, 0) == pytest.approx(floor, rel=1e-6)
+    assert read / card.bytes_per_second == pytest.approx(floor, rel=1e-6)
+    f = 2 * (formulas.active_parameters(QWEN) - QWEN.vocab_size * QWEN.d_model)
+    of_attention = formulas.attention_flops(QWEN, 1, S)
+    assert formulas.decode_flops(QWEN, S) == pytest.approx(f + of_attention, rel=1e-3)
+    assert batch * f / card.flops_per_second < floor
 
 
 def test_the_pages_twins_are_one_request_apart_and_meet_when_all_is_read():
@@ -182,8 +186,9 @@ def test_the_pages_bug_passes_the_sizes_of_its_author(capsys):
     assert presets["gpt-oss-20b"].d_model == presets["gpt-oss-20b"].d_expert == 2880
 
 
-def test_the_pages_grouped_way_is_the_loop_and_the_models_own():
+def test_the_pages_three_ways_are_one_and_the_models_own():
     space = {"np": np, "reference": reference}
+    exec(cell("def gathered"), space)
     exec(cell("def grouped"), space)
     torch.manual_seed(0)
     moe = MoE(dense.MOE.replace(d_model=16, n_experts=8, d_expert=12), "loop")
@@ -196,12 +201,14 @@ def test_the_pages_grouped_way_is_the_loop_and_the_models_own():
         *(p.detach().numpy() for p in (moe.gate_up, moe.down)),
     )
     assert np.allclose(space["grouped"](*given), want, atol=1e-5)
+    assert np.allclose(space["gathered"](*given), want, atol=1e-5)
     assert np.allclose(reference.moe(*given), want, atol=1e-5)
     assert not np.allclose(space["grouped"](*given, put_back=False), want, atol=1e-3)
 
 
 def test_a_single_token_does_not_see_that_answers_are_left_sorted(capsys):
     space = {"np": np, "reference": reference}
+    exec(cell("def gathered"), space)
     exec(cell("def grouped"), space)
     exec(cell("for tokens in (1, 6)"), space)
     assert capsys.readouterr().out.splitlines() == [
