@@ -47,12 +47,7 @@ LABS = {
         ],
     ),
     "ratios": LabCase(
-        rows=[
-            {"pattern": "all full", "recall_min": 0.99, "recall_64": 0.98}
-            | {"reach": 43, "parameters": 267_072, "ranked": True},
-            {"pattern": "all sliding", "recall_min": 0.2, "recall_64": 0.1}
-            | {"reach": 43, "parameters": 267_072, "ranked": True},
-        ],
+        rows=stored("ch05/ratios"),
         doctored=[
             ({"pattern": "all full"}, {"recall_min": 0.5}, "have not learned the task"),
             ({"pattern": "all sliding"}, {"recall_64": 0.9}, "look for a leak"),

@@ -168,6 +168,30 @@ def test_recall_is_what_two_layers_hear_of_and_not_what_one_sees():
         assert row[f"recall_{pairs}"] > 1.4 * guessed(pairs, 16)
 
 
+def test_one_full_layer_of_six_recalls_all_wherever_it_stands_and_windows_alone_do_not():
+    """The page says so, and that both patterns with one hold the same bytes."""
+    rows = {r["pattern"]: r for r in results.load("ch05/ratios")["rows"]}
+    fourth, last, alone = (
+        rows[name] for name in ("3 sliding : 1 full", "5 sliding : 1 full", "all sliding")
+    )
+    assert min(fourth["recall_min"], last["recall_min"]) > 0.99 and alone["recall_max"] < 0.1
+    assert fourth["cache_bytes"] == last["cache_bytes"] and fourth["full_layers"] == 1
+
+
+def test_a_small_window_with_its_sinks_reads_better_than_a_large_one_without():
+    """The page says so, of 64 and 1,024."""
+    large = [r for r in results.load("ch05/windows")["rows"] if r["what"] == "SmolLM2"]
+    assert only(large, window=64, sinks=4)["lost"] < only(large, window=1024, sinks=0)["lost"]
+
+
+def test_after_few_steps_a_window_recalls_what_one_layer_sees():
+    """The page says so, of a window of 64."""
+    row = only(results.load("ch05/windows")["rows"], what="recall", window=64)
+    for pairs in (32, 64):
+        seen, heard = (1 / 32 + rings.in_reach(pairs, n) * 31 / 32 for n in (64, 127))
+        assert abs(row[f"recall_{pairs}"] - seen) < 0.03 < heard - row[f"recall_{pairs}"]
+
+
 def test_what_gpt_oss_holds_and_reserves():
     model = presets["gpt-oss-20b"]
     assert formulas.kv_cache_bytes(model, 8192, 32) == 2048 * 32 * (12 * 8192 + 12 * 128)
