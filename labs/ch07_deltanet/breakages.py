@@ -113,7 +113,7 @@ class Layer:
         return out.reshape(T, -1) @ w["out.weight"].T, (past, S)
 
     def oracle(self, x):
-        """The same by labkit.mixers.GatedDeltaNet, in torch, which shares no line with the above."""
+        """The same by labkit.mixers.GatedDeltaNet, in torch: no line of it is above."""
         cache = make_cache("static", self.torch, 1, len(x))
         with torch.inference_mode():
             out = self.torch(torch.from_numpy(x), Step.of([(0, 0, [0] * len(x))]), cache)

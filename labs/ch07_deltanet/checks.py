@@ -101,8 +101,8 @@ def conv_step(f):
         wrong = [t for t in range(len(x)) if not np.allclose(got[t], want[t])]
         expect(
             not wrong,
-            f"{where}: off from token {min(wrong, default=0)} on. Does the past hold the newest tokens, the"
-            " oldest of them first?",
+            f"{where}: off from token {min(wrong, default=0)} on. Does the past hold the newest"
+            " tokens, the oldest of them first?",
         )
     return "token by token as at once, from two kernels."
 
@@ -179,14 +179,10 @@ def outgrown(f):
             " too many: the newest comes with the token",
             2 * state // token + 1: "a key and no value, or the other way about",
         }
-        if size == 2:
-            half = matrix // 2 + (c.delta_conv - 1) * channels * size
-            wrong[half // token + 1] = (
-                "a matrix in 16 bits. It is summed up over the whole text, and kept in 32"
-            )
-        few = matrix * c.delta_n_key_heads // c.delta_n_value_heads
-        few += (c.delta_conv - 1) * channels * size
-        wrong[few // token + 1] = "a matrix for each key head. Whose are they?"
+        half = matrix // 2 + (c.delta_conv - 1) * channels * size
+        wrong[half // token + 1] = (
+            "half of the matrices' bytes. How many heads keep one, and in how many bits a number"
+        )
         for number, why in wrong.items():
             expect(got != number or number == want, f"{where}: {got:,} counts {why}.")
         expect(
