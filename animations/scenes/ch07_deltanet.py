@@ -38,17 +38,20 @@ from animations.stage.style import (
 from labkit import reference, results
 
 TEXT = 0.32  # cap height of all text: 11 pixels of type where a phone shows the clip
-TITLE, PHASE = 3.4, 2.6  # heights of the lines above all pictures
+TITLE, PHASE = 3.4, 2.75  # heights of the lines above all pictures
 ALIKE = 0.95  # keys of at least this cosine count as the same
 
 # a memory: its matrix, its key to the left, its answer below
-WIDE, HIGH = 0.34, 0.26
-MATRIX, ZERO = 0.75, -1.85  # heights of the matrix's middle and of an answer's zero line
-ABOVE, BELOW = 1.25, 0.75  # room for an answer's bars
-ALONE, LEFTMOST, RIGHTMOST = -1.2, -4.7, 2.1  # where a matrix's middle stands
+WIDE, HIGH = 0.36, 0.29
+MATRIX, ZERO = 0.98, -1.95  # heights of the matrix's middle and of an answer's zero line
+ABOVE, BELOW = 1.5, 0.75  # room for an answer's bars
+ALONE, LEFTMOST, RIGHTMOST = -0.6, -4.56, 2.24  # where a matrix's middle stands
+NAMED, SAID, OFF = 1.7, -1.2, -1.85  # heights of the lines beside a memory
 # the two costs: names, bars and numbers
 BARS, LENGTH = -4.75, 8.9
-SIZES, TIMES = (1.45, 0.8), (-0.95, -1.6)
+SIZES, TIMES = (1.4, 0.82), (-0.92, -1.5)
+MACHINE = -2.65
+KINDS = "state", "cache"
 
 
 def machine(document: dict) -> str:
@@ -92,7 +95,7 @@ class Answer(Counter):
     """Numbers as bars that rise and fall from a zero line; from `feet`, if these are given."""
 
     def __init__(self, values, zero: Line, scale: float, look: str, wide: float, feet=None):
-        self.zero, self.scale_of, self.look, self.wide = zero, scale, look, wide
+        self.zero, self.rise, self.look, self.wide = zero, scale, look, wide
         self.feet = np.zeros(len(values)) if feet is None else feet
         super().__init__(*[Rectangle(width=wide, height=0.1) for _ in values])
         self.show(np.asarray(values, float))
@@ -100,10 +103,10 @@ class Answer(Counter):
     def show(self, values):
         self.value, middle = values, self.zero.get_center()
         for i, (bar, foot, tip) in enumerate(zip(self, self.feet, values)):
-            tall = max(0.02, self.scale_of * abs(tip - foot))
+            tall = max(0.02, self.rise * abs(tip - foot))
             across = (i - (len(values) - 1) / 2) * WIDE
             bar.stretch_to_fit_height(tall).stretch_to_fit_width(self.wide)
-            bar.move_to(middle + np.array([across, self.scale_of * (tip + foot) / 2, 0]))
+            bar.move_to(middle + np.array([across, self.rise * (tip + foot) / 2, 0]))
             dress(bar, self.look)
         return self
 
@@ -112,7 +115,7 @@ class Memory(VGroup):
     """A matrix, the key that asks it, and under it the answer, beside what it should be."""
 
     def __init__(self, state, key, x: float, top: float, scale: float):
-        self.top, self.scale_of = top, scale
+        self.top, self.rise = top, scale
         self.grid = Grid(state, top).move_to([x, MATRIX, 0])
         self.key = Grid(key[:, None], 1.0).next_to(self.grid, LEFT, 0.18)
         half = self.grid.width / 2 + 0.1
@@ -122,13 +125,13 @@ class Memory(VGroup):
 
     def want(self, values) -> Animation:
         """Outlines of what the answer should be, in place of earlier ones."""
-        new = Answer(values, self.zero, self.scale_of, "plain", 0.3)
+        new = Answer(values, self.zero, self.rise, "plain", 0.32)
         old = VGroup(*self.wanted)
         self.wanted.remove(*old).add(*new)
         return LaggedStart(*([FadeOut(old)] if len(old) else []), FadeIn(new), lag_ratio=0)
 
     def bars(self, values, look: str, feet=None) -> Answer:
-        return Answer(values, self.zero, self.scale_of, look, 0.17, feet)
+        return Answer(values, self.zero, self.rise, look, 0.18, feet)
 
     def beside(self, text: str, y: float, color=NAVY, weight="semibold") -> Label:
         """A line to the right of the matrix."""
@@ -229,10 +232,10 @@ class StateThatNeverGrows(CourseScene):
         size = " × ".join(map(str, self.added[0].shape))
         self.phase = Note(f"The memory of one head: {size} numbers", [-FRAME, PHASE, 0], size=TEXT)
         every = [self.keys[1] @ s for s in (*self.added, *self.corrected)] + self.values
-        self.scale_of = min(ABOVE / np.max(every), BELOW / -np.min(every))
+        self.rise = min(ABOVE / np.max(every), BELOW / -np.min(every))
         self.top = max(np.abs(self.added).max(), np.abs(self.corrected).max())
         empty = np.zeros_like(self.added[0])
-        self.plain = Memory(empty, 0 * self.keys[0], ALONE, self.top, self.scale_of)
+        self.plain = Memory(empty, 0 * self.keys[0], ALONE, self.top, self.rise)
         self.say("A head of linear attention keeps no tokens, only one matrix.", "memory")
         self.move(FadeIn(heading, self.phase, shift=0.1 * UP), seconds=BRISK)
         self.move(FadeIn(self.plain.grid), seconds=MOVE)
@@ -258,51 +261,62 @@ class StateThatNeverGrows(CourseScene):
         self.tell(0)
         memory, value = self.plain, self.values[0]
         self.move(*self.heard(0), FadeIn(memory.key, memory.zero), seconds=0.2)
-        self.move(memory.key.to(self.keys[0]), memory.want(value), seconds=QUICK)
+        side = Label(f"key of {self.name}", TEXT, INK, "medium").beside(memory.key)
+        self.said = self.line(memory, f"value of {self.told[0]}")
+        self.around = VGroup(side, self.said)
+        self.move(
+            memory.key.to(self.keys[0]), memory.want(value), FadeIn(self.around), seconds=QUICK
+        )
         self.store(memory, memory.bars(value, "active"), self.added[0])
 
-    def store(self, memory: Memory, bars: Answer, state: np.ndarray):
+    @staticmethod
+    def line(memory: Memory, text: str) -> Note:
+        """What a memory does or says, beside its answer."""
+        place = [memory.grid.get_right()[0] + 0.35, SAID, 0]
+        return Note(text, place, LEFT, TEXT, NAVY, "bold")
+
+    def store(self, memory: Memory, bars: Answer, state: np.ndarray, *come: Note):
         """Gold bars rise into the matrix and are in it."""
-        self.move(FadeIn(bars), seconds=QUICK)
+        self.move(FadeIn(bars, *come), seconds=QUICK)
         self.move(
             FadeOut(bars, shift=(MATRIX - ZERO) * UP), memory.grid.to(state, BRISK), seconds=MOVE
         )
 
-    def ask(self, memory: Memory, key: np.ndarray, seconds=MOVE) -> Answer:
+    def ask(self, memory: Memory, key: np.ndarray, *others: Animation) -> Answer:
         """The key passes over the matrix, and the answer comes out below."""
         pulse = Grid(key[:, None], 1.0, "active").move_to(memory.key)
         right = memory.grid.get_right()[0] - WIDE / 2
         self.add(pulse)
-        self.move(pulse.animate(remover=True).set_x(right), seconds=0.6 * seconds)
+        self.move(pulse.animate(remover=True).set_x(right), seconds=0.6 * MOVE)
         answer = memory.bars(0 * self.values[0], "stored")
         self.add(answer)
-        self.move(answer.to(key @ memory.grid.value), seconds=0.6 * seconds)
+        self.move(answer.to(key @ memory.grid.value), *others, seconds=0.6 * MOVE)
         memory.answer.add(*answer)
         return answer
 
     def read(self):
         """The value comes back."""
         self.say("Ask with the key, and the value comes back.", "read")
-        self.bars = self.ask(self.plain, self.keys[0])
+        self.bars = self.ask(self.plain, self.keys[0], self.said.change(f"answer: {self.told[0]}"))
         self.rest(0.5 * PAUSE)
 
     # -- two memories --------------------------------------------------------------------
     def again(self):
         """The same key gets another value, in both memories."""
         self.say(f"Later “{self.name}” is {self.told[1]}: the same key, a new value.", "again")
-        self.delta = Memory(self.added[0], self.keys[0], ALONE, self.top, self.scale_of)
-        self.move(FadeOut(self.bars, self.plain.wanted), seconds=QUICK)
+        self.delta = Memory(self.added[0], self.keys[0], ALONE, self.top, self.rise)
+        self.move(FadeOut(self.bars, self.plain.wanted, self.around), seconds=QUICK)
         for part in (self.plain.wanted, self.plain.answer):
             part.remove(*part)
         self.add(self.delta)
         self.move(
             self.plain.animate.shift((LEFTMOST - ALONE) * RIGHT),
             self.delta.animate.shift((RIGHTMOST - ALONE) * RIGHT),
-            self.phase.change("Two ways to write it"),
+            self.phase.change("Two ways to write it, in whole steps"),
             seconds=MOVE,
         )
         self.names = [
-            memory.beside(text, 1.5)
+            memory.beside(text, NAMED)
             for memory, text in ((self.plain, "only adds"), (self.delta, "delta rule"))
         ]
         self.tell(1)
@@ -314,47 +328,49 @@ class StateThatNeverGrows(CourseScene):
             seconds=QUICK,
         )
 
-    def off(self, memory: Memory, said: str, answer: np.ndarray) -> VGroup:
-        """What an answer is, and how far from the new value."""
+    def off(self, memory: Memory, answer: Answer) -> Label:
+        """How far an answer is from the new value."""
         value = self.values[1]
-        share = np.linalg.norm(answer - value) / np.linalg.norm(value)
-        return VGroup(
-            memory.beside(said, -1.25, NAVY, "bold"),
-            memory.beside(f"off by {share:.0%}".replace("%", " %"), -1.85, INK, "medium"),
-        )
+        share = np.linalg.norm(answer.value - value) / np.linalg.norm(value)
+        return memory.beside(f"off by {100 * share:.0f} %", OFF, INK, "medium")
 
     def adds(self):
         """The new value is piled on the old one."""
         old, new = self.told
         self.say(f"Plain linear attention adds it on top: {old} and {new} in one answer.", "adds")
-        self.store(self.plain, self.plain.bars(self.values[1], "active"), self.added[1])
-        answer = self.ask(self.plain, self.keys[1])
-        self.verdicts = [self.off(self.plain, f"{old} + {new}", answer.value)]
-        self.move(FadeIn(self.verdicts[0]), seconds=QUICK)
+        said = self.line(self.plain, f"adds {new}")
+        self.store(self.plain, self.plain.bars(self.values[1], "active"), self.added[1], said)
+        answer = self.ask(self.plain, self.keys[1], said.change(f"{old} + {new}"))
+        self.verdicts = [said, self.off(self.plain, answer)]
+        self.move(FadeIn(self.verdicts[-1]), seconds=QUICK)
         self.rest()
 
     def difference(self):
         """Read, subtract, write."""
+        old, new = self.told
         self.say("The delta rule reads first, subtracts, and writes the difference.", "difference")
-        old = self.ask(self.delta, self.keys[1])
-        gap = self.delta.bars(old.value, "active", feet=old.value)
+        said = self.line(self.delta, f"reads {old}")
+        answer = self.ask(self.delta, self.keys[1], FadeIn(said))
+        gap = self.delta.bars(answer.value, "active", feet=answer.value)
         self.add(gap)
-        self.move(gap.to(self.values[1]), seconds=BRISK)
+        self.move(gap.to(self.values[1]), said.change(f"{new} less {old}"), seconds=BRISK)
         self.rest(0.5 * PAUSE)
         self.move(
             FadeOut(gap, shift=(MATRIX - ZERO) * UP),
-            FadeOut(old),
+            FadeOut(answer),
             self.delta.grid.to(self.corrected[1], BRISK),
+            said.change("writes that"),
             seconds=MOVE,
         )
         self.delta.answer.remove(*self.delta.answer)
+        self.verdicts.append(said)
 
     def exact(self):
         """The answer is the new value."""
         self.say(f"Now the answer is {self.told[1]}, and nothing else.", "exact")
-        answer = self.ask(self.delta, self.keys[1])
-        self.verdicts.append(self.off(self.delta, self.told[1], answer.value))
-        self.move(FadeIn(self.verdicts[1]), seconds=QUICK)
+        answer = self.ask(self.delta, self.keys[1], self.verdicts[-1].change(self.told[1]))
+        self.verdicts.append(self.off(self.delta, answer))
+        self.move(FadeIn(self.verdicts[-1]), seconds=QUICK)
         self.rest()
 
     # -- beside a cache ------------------------------------------------------------------
@@ -374,26 +390,28 @@ class StateThatNeverGrows(CourseScene):
         self.tokens = Tally(0, [FRAME - 1.85, TITLE, 0], RIGHT, TEXT, NAVY)
         unit = Label("tokens", TEXT, INK).put([FRAME - 1.65, TITLE, 0], LEFT)
         largest = self.per_token * self.contexts[-1] / 1e6
-        self.sizes = [Cost(name, y, largest, "MB") for name, y in zip(("state", "cache"), SIZES)]
+        self.sizes = [Cost(name, y, largest, "MB") for name, y in zip(KINDS, SIZES)]
+        self.sizes[1].tip.set_opacity(1)  # the newest token
         self.sizes[0].show(self.state_bytes / 1e6)
         self.board = VGroup(
             self.tokens, unit, *self.sizes, self.heading("Kept in memory", SIZES[0])
         )
         self.move(FadeIn(self.board), seconds=QUICK)
         self.grow(at, MOVE)
-        self.equal(f"equal at {at:,.0f} tokens", SIZES[1], self.sizes[1])
+        equal = self.equal(f"equal at {at:,.0f} tokens", SIZES[1], self.sizes[0])
+        self.move(equal, seconds=QUICK)
         self.rest()
 
     def heading(self, text: str, y: float) -> Label:
-        return Label(text, TEXT, INK, "semibold").put([-FRAME, y + 0.6, 0], LEFT)
+        return Label(text, TEXT, INK, "semibold").put([-FRAME, y + 0.58, 0], LEFT)
 
-    def equal(self, text: str, y: float, cost: Cost):
-        """Where both are alike: a tick under the bar, and what it means."""
-        tip = cost.bar.get_corner(DOWN + RIGHT) + 0.06 * DOWN
-        tick = Line(tip, tip + 0.3 * DOWN, color=MUTED, stroke_width=3)
-        label = Label(text, TEXT, MUTED).put([tip[0] + 0.2, y - 0.55, 0], LEFT)
+    def equal(self, text: str, y: float, cost: Cost) -> Animation:
+        """Where both are alike: a tick under the cache's bar, where the state's ends."""
+        foot = np.array([cost.bar.get_right()[0], y - 0.25, 0])
+        tick = Line(foot, foot + 0.4 * DOWN, color=MUTED, stroke_width=3)
+        label = Label(text, TEXT, MUTED).put(foot + 0.2 * RIGHT + 0.26 * DOWN, LEFT)
         self.board.add(tick, label)
-        self.move(FadeIn(tick, label), seconds=QUICK)
+        return FadeIn(tick, label)
 
     def grow(self, tokens: float, seconds: float, *others: Animation):
         """So many tokens are there."""
@@ -412,17 +430,16 @@ class StateThatNeverGrows(CourseScene):
             f" {self.state_ms[0]:.1f}.",
             "short",
         )
-        largest = max(*self.state_ms, *self.cache_ms)
-        self.times = [Cost(name, y, largest, "ms") for name, y in zip(("state", "cache"), TIMES)]
-        where = Label(machine(self.document), TEXT, MUTED).put([-FRAME, -2.6, 0], LEFT)
-        new = VGroup(*self.times, self.heading("One decode step", TIMES[0]), where)
+        both = self.state_ms, self.cache_ms
+        largest = max(map(max, both))
+        self.times = [
+            Cost(name, y, largest, "ms", ms).show(ms[0]) for name, y, ms in zip(KINDS, TIMES, both)
+        ]
+        where = Label(machine(self.document), TEXT, MUTED).put([-FRAME, MACHINE, 0], LEFT)
+        new = VGroup(*self.times, self.heading("One decode step, measured", TIMES[0]), where)
         self.board.add(*new)
-        self.move(FadeIn(new), seconds=QUICK)
-        self.grow(context, BRISK, *self.took(0))
-
-    def took(self, i: int) -> list[Animation]:
-        """What a step takes at the i-th context."""
-        return [cost.to(ms[i]) for cost, ms in zip(self.times, (self.state_ms, self.cache_ms))]
+        self.grow(context, BRISK)
+        self.move(FadeIn(new), seconds=BRISK)
 
     def long(self):
         """And at the longest."""
@@ -431,12 +448,12 @@ class StateThatNeverGrows(CourseScene):
             f" {self.state_ms[-1]:.1f}.",
             "long",
         )
-        for i, context in enumerate(self.contexts[1:], 1):
-            self.grow(context, BRISK, *self.took(i))
         low, high = self.crossing
-        label = Label(f"equal between {low:,} and {high:,} tokens", TEXT, MUTED)
-        self.board.add(label.put([BARS, TIMES[1] - 0.5, 0], LEFT))
-        self.move(FadeIn(label), seconds=QUICK)
+        for context, *ms in list(zip(self.contexts, self.state_ms, self.cache_ms))[1:]:
+            self.grow(context, BRISK, *[cost.to(x) for cost, x in zip(self.times, ms)])
+            if context == high:
+                text = f"equal between {low:,} and {high:,}"
+                self.move(self.equal(text, TIMES[1], self.times[0]), seconds=QUICK)
         self.rest(2 * PAUSE)
 
     # -- and no way back -----------------------------------------------------------------
@@ -444,45 +461,67 @@ class StateThatNeverGrows(CourseScene):
         """The last token is taken back: a cache drops its row, a state has no earlier self."""
         self.say("But what a state has overwritten is gone: it cannot be rewound.", "rewound")
         rows = [
-            VGroup(Chip(f"{self.name} {digit}", 1.3, 0.62, TEXT), Cell("stored", 1.3, 0.5))
+            VGroup(Chip(f"{self.name} {digit}", 1.3, 0.62, TEXT), Cell("stored", 1.3, 0.62))
             for digit in self.told
         ]
-        for row, y in zip(rows, (1.15, 0.35)):
-            row.arrange(RIGHT, buff=0.2).move_to([LEFTMOST - 0.5, y, 0], LEFT)
+        left = self.plain.zero.get_left()[0]
+        for row, y in zip(rows, (1.1, 0.3)):
+            row.arrange(RIGHT, buff=0.12).move_to([left, y, 0], LEFT)
+        old = self.told[0]
+        self.plain.want(self.values[0])
         self.delta.want(self.values[0])
         names = [
-            Label("KV cache", TEXT, NAVY, "semibold").put([rows[0].get_left()[0], 2.0, 0], LEFT),
-            self.delta.beside("state", 1.5),
+            Label("KV cache", TEXT, NAVY, "semibold").put([left, 2.0, 0], LEFT),
+            self.delta.beside("state", NAMED),
         ]
+        read = self.delta.answer
         self.move(FadeOut(self.board), self.phase.change("Take back the last token"), seconds=QUICK)
-        self.move(FadeIn(*rows, *names, self.delta, *self.chips), seconds=BRISK)
+        self.move(
+            FadeIn(*rows, *names, *self.chips, self.plain.zero, self.plain.wanted),
+            FadeIn(*[part for part in self.delta if part is not read]),
+            seconds=BRISK,
+        )
         self.move(*[chip.animate.look("active") for chip in self.chips[2:]], seconds=QUICK)
         self.move(FadeOut(*self.chips[2:], rows[1], shift=0.3 * RIGHT), seconds=BRISK)
-        kept = Label(f"still holds {self.told[0]}", TEXT, NAVY, "bold")
-        kept.put([rows[0].get_left()[0], -1.25, 0], LEFT)
-        lost = self.delta.beside(f"{self.told[0]} is gone", -1.25, NAVY, "bold")
-        self.move(FadeIn(kept, lost), seconds=QUICK)
+        held = self.plain.bars(0 * self.values[0], "stored")
+        self.move(rows[0][1].animate.look("active"), seconds=QUICK)
+        self.add(held)
+        kept = self.plain.beside(f"still has {old}", SAID, NAVY, "bold")
+        self.move(
+            held.to(self.values[0]),
+            FadeIn(kept),
+            rows[0][1].animate.look("stored"),
+            seconds=BRISK,
+        )
+        lost = self.delta.beside(f"{old} is gone", SAID, NAVY, "bold")
+        self.last = self.ask(self.delta, self.keys[0], FadeIn(lost))
         self.rest(2 * PAUSE)
 
 
 class Cost(Counter):
-    """A name, a bar and its number with a unit, in columns of their own."""
+    """A name, a bar and its number with a unit, in columns of their own.
 
-    def __init__(self, name: str, y: float, full: float, unit: str):
-        self.full, self.unit = full, unit
+    measured: only these values are written, never one in between.
+    """
+
+    def __init__(self, name: str, y: float, full: float, unit: str, measured=()):
+        self.full, self.unit, self.measured = full, unit, measured
         self.label = Label(name, TEXT, INK).put([-FRAME, y, 0], LEFT)
-        self.bar = dress(Rectangle(width=LENGTH, height=0.42), "stored")
+        self.bar = dress(Rectangle(width=LENGTH, height=0.38), "stored")
         self.bar.move_to([BARS, y, 0], LEFT)
+        self.tip = dress(Rectangle(width=0.12, height=0.5), "active").set_opacity(0)
         self.number = Note("0", [FRAME, y, 0], RIGHT, TEXT, NAVY, "bold", 12)
-        super().__init__(self.label, self.bar, self.number)
+        super().__init__(self.label, self.bar, self.tip, self.number)
         self.show(0)
 
     def show(self, value):
         self.value = value
         width = max(1e-3, LENGTH * value / self.full)
         self.bar.stretch_to_fit_width(width, about_point=self.bar.get_left())
-        self.number.set(self.number.label(f"{value:.1f} {self.unit}"))
-        return dress(self.bar, "stored") and self
+        self.tip.move_to(self.bar.get_right())
+        if not self.measured or value in self.measured:
+            self.number.set(self.number.label(f"{value:.1f} {self.unit}"))
+        return self
 
 
 def memories(keys, values) -> tuple[np.ndarray, np.ndarray]:
