@@ -148,7 +148,7 @@ class StateThatNeverGrows(CourseScene):
     poster_at = "exact"
     reads = ("ch07/state_recall.trace.json", "ch07/state.*.json", "machines.json")
     alt = (
-        "A square of 8 by 8 numbers is a head's memory. A key and a value are written into it, and"
+        "A square of numbers is a head's memory. A key and a value are written into it, and"
         " asked with the key it answers with the value. Then the same key gets a new value. In a"
         " memory that only adds, the bars of the answer are the old value and the new one together."
         " The delta rule reads the old answer, takes the gap to the new value, writes that gap, and"
@@ -475,7 +475,9 @@ class StateThatNeverGrows(CourseScene):
             self.delta.beside("state", NAMED),
         ]
         read = self.delta.answer
-        self.move(FadeOut(self.board), self.phase.change("Take back the last token"), seconds=QUICK)
+        self.move(
+            FadeOut(self.board), self.phase.change("Take back the last two tokens"), seconds=QUICK
+        )
         self.move(
             FadeIn(*rows, *names, *self.chips, self.plain.zero, self.plain.wanted),
             FadeIn(*[part for part in self.delta if part is not read]),
