@@ -255,7 +255,7 @@ class StateThatNeverGrows(CourseScene):
     def write(self):
         """The first value, under its key."""
         self.say(
-            f"“{self.name}” is {self.told[0]}: a key and a value are written into it.", "write"
+            f"A text says “{self.name}” is {self.told[0]}: its key and value are written.", "write"
         )
         self.chips = []
         self.tell(0)
@@ -444,7 +444,7 @@ class StateThatNeverGrows(CourseScene):
     def long(self):
         """And at the longest."""
         self.say(
-            f"At {self.contexts[-1]:,} it takes {self.cache_ms[-1]:.1f} ms. The state's takes"
+            f"At {self.contexts[-1]:,} the cache's takes {self.cache_ms[-1]:.1f} ms, the state's"
             f" {self.state_ms[-1]:.1f}.",
             "long",
         )
