@@ -57,7 +57,7 @@ def element(soup: BeautifulSoup, tag: str, text: str = "", **attrs: str) -> Tag:
 
 def slim(soup):
     """What would be sent and never seen: spans without a style, the palette again, the same style
-    twice.
+    twice, and in charts the colours for where there is no palette, and spaces.
     """
     for span in soup.select("div.highlight span[class]"):
         if set(span["class"]) <= UNSTYLED:
@@ -70,6 +70,12 @@ def slim(soup):
         else:
             style.string = text
             seen.add(text)
+    for part in soup.select("svg[style], svg [style], svg [d]"):
+        if style := part.get("style"):
+            style = re.sub(r"var\((--lk-\w+), #\w+\)", r"var(\1)", style)
+            part["style"] = re.sub(r"\s*([:;,])\s*", r"\1", style).removesuffix(";")
+        if path := part.get("d"):
+            part["d"] = re.sub(r"\s*([A-Za-z])\s*", r"\1", path)
 
 
 # -- tables and code -------------------------------------------------------------------------------
