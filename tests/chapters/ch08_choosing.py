@@ -90,3 +90,11 @@ LABS = {
         ],
     ),
 }
+
+
+def wrong_answers(right: dict) -> list[tuple]:
+    """(exercise, a wrong answer, words of the hint), given the right answers."""
+    return [
+        ("08.1", 65536, "keys alone"),
+        ("08.1", "many", "whole number"),
+    ]
