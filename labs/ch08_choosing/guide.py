@@ -360,7 +360,7 @@ def _numbers(case: Case, name: str | None) -> list[dict]:
     rows = [
         line("GB of weights", "weight_bytes", ",.1f", 1e9),
         line("GB of cache, all users", "cache_bytes", ",.1f", 1e9),
-        line("users that fit", "largest_batch", ","),
+        line("users that fit", "largest_batch", ",.0f"),
         line("tokens/s a user, at best", "reaches", ",.0f"),
         line("seconds to a first token, at best", "first_token", ",.2f"),
     ]
@@ -369,7 +369,7 @@ def _numbers(case: Case, name: str | None) -> list[dict]:
         recall = only(results.load("ch08/quality")["rows"], variant=name)
         rows += [
             {
-                "what": f"as fast as MHA, {LONGEST:,} tokens",
+                "what": f"times as fast as MHA, {LONGEST:,} tokens, one thread",
                 "now": "–",
                 "then": f"{row['multiple']:.2f}",
                 "from": "CH08-MATCHED",

@@ -68,6 +68,8 @@ class Situation:
                 " user is to get"
             )
         gpus.named(self.gpu)
+        if isinstance(self.model, str) and self.model not in presets:
+            raise UnknownName("model", self.model, presets)
 
     @property
     def config(self) -> ModelConfig:

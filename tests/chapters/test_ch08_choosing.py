@@ -6,9 +6,21 @@ import torch
 import labkit
 from labkit import formulas, results
 from labkit.lab import labs
-from labkit_labs.ch08_choosing import fair, matched, pretraining, quality, reading, shell, text
+from labkit_labs.ch08_choosing import (
+    fair,
+    guide,
+    matched,
+    pretraining,
+    quality,
+    reading,
+    shell,
+    situation,
+    slope,
+    text,
+)
 from labkit_labs.common import recall
-from tests.cases import quick_rows
+from tests.cases import quick_rows, reads_well
+from tests.chapters.ch08_choosing import SITUATIONS
 
 
 @pytest.mark.parametrize("trick", fair.TRICKS)
@@ -139,3 +151,130 @@ def test_the_engine_says_what_it_does_without():
     }
     assert without["SWA"] == without["SWA hybrid"] == ["freeing what no layer sees"]
     assert without["DeltaNet hybrid"] == ["prefix reuse", "checked drafts", "going back"]
+
+
+# -- the guide -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("known", "change", "rule", "said_too"), SITUATIONS)
+def test_the_guide_in_twenty_situations(known, change, rule, said_too):
+    advice = guide.ask(situation.Situation(**known))
+    assert (advice.change, advice.rule) == (change, rule)
+    others = {rule: wish for rule, wish, _ in advice.conflicts}
+    assert said_too.items() <= others.items()
+    assert all(why for *_, why in advice.conflicts)
+    assert reads_well(advice.sentence.replace("**", ""))
+    assert advice.why and advice.price and advice.rollback and advice.numbers
+    if advice.change in situation.DESIGNS:
+        assert "go back if" in advice.rollback and "lines of its own" in advice.price
+
+
+def test_many_of_them_are_conflicts_or_change_nothing_and_every_rule_wins_somewhere():
+    assert len(SITUATIONS) == 20
+    assert sum(bool(others) for *_, others in SITUATIONS) >= 5
+    assert sum(change == "change nothing" for _, change, *_ in SITUATIONS) >= 5
+    # "give up least" is how one of two remedies wins, under that one's name
+    assert {rule for *_, rule, _ in SITUATIONS} == set(guide.RULES) - {"give up least"}
+    assert {c for _, c, *_ in SITUATIONS} >= set(situation.DESIGNS)
+
+
+def test_what_a_remedy_promises_is_what_the_formulas_say():
+    advice = guide.ask(situation.Situation("room"))
+    fewer = labkit.presets["llama3-8b"].replace(n_kv_heads=4)
+    fit = formulas.largest_batch(fewer, 80e9, 32768)
+    assert f"{fit} users fit instead of 13" in advice.why
+    assert {"what": "users that fit", "now": "13", "then": str(fit), "from": "formulas"} in (
+        advice.numbers
+    )
+
+
+def test_a_remedy_that_the_card_cannot_hold_never_wins():
+    for users in (16, 64, 256):
+        for gpu in ("L4", "H100", "H200"):
+            s = situation.Situation("room", gpu=gpu, users=users)
+            advice = guide.ask(s)
+            if advice.change in situation.DESIGNS and advice.rule != "one change at a time":
+                assert (
+                    situation.Case(s).numbers(situation.design(s.config, advice.change))[
+                        "largest_batch"
+                    ]
+                    >= users
+                )
+
+
+def test_no_published_model_shares_a_head_among_more_queries_than_the_guide_does():
+    shared = {
+        name: c.n_heads // c.n_kv_heads
+        for name, c in labkit.presets.items()
+        if {"full", "sliding"} & set(c.types)
+    }
+    assert max(shared.values()) == situation.SHARED
+    assert situation.design(labkit.presets["llama3-70b"], "GQA") is None
+    assert situation.design(labkit.presets["deepseek-v3"], "MLA") is None
+    assert situation.design(labkit.presets["gpt2-124m"], "MLA") is None
+    assert situation.design(labkit.presets["mixtral-8x7b"], "MoE") is None
+
+
+@pytest.mark.parametrize(
+    ("known", "says"),
+    [
+        ({"limit": "rooms"}, "no limit is called 'rooms'; did you mean 'room'?"),
+        ({"text": "far"}, "no kind of text is called 'far'"),
+        ({"needs": ("prefix",)}, "no service is called 'prefix'"),
+        ({"asked": "GQA 8"}, "did you mean 'GQA'?"),
+        ({"context": 0}, "context must be a whole number >= 1, not 0"),
+        ({"users": 2.5}, "users must be a whole number >= 1, not 2.5"),
+        ({"tokens_per_second": 0}, "tokens_per_second must be above 0"),
+        ({"gpu": "H1000"}, "did you mean 'H100'?"),
+        ({"model": "llama8"}, "no model is called 'llama8'"),
+    ],
+)
+def test_a_situation_that_makes_no_sense_is_refused_in_one_sentence(known, says):
+    with pytest.raises(ValueError) as raised:
+        situation.Situation(**known)
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"n_heads": 12, "n_kv_heads": 5}, "12 query heads can't share 5 key/value heads"),
+        (
+            {"layer_types": ("sliding",) * 32, "window": 0},
+            "a window of at least 1 token, not 0",
+        ),
+        ({"n_experts": 8, "n_active_experts": 9, "d_expert": 8}, "can't use 9 of 8 experts"),
+        (
+            {"layer_types": ("mla",) * 32, "kv_lora_rank": 0},
+            "kv_lora_rank must be a whole number >= 1, not 0",
+        ),
+    ],
+)
+def test_a_setting_that_makes_no_sense_leaves_the_picture_before_it(changes, says):
+    def drawn(changes):
+        config = labkit.presets["llama3-8b"].replace(**changes)
+        return {"series": [formulas.weight_bytes(config)], "say": "fine"}
+
+    good = {"n_kv_heads": 4}
+    shown = guide.kept(drawn, [{}, good, changes])
+    assert shown["series"] == drawn(good)["series"] and says in shown["say"]
+    assert "\n" not in shown["say"]
+    assert guide.kept(drawn, [changes, good])["say"] == "fine"
+    with pytest.raises(ValueError, match="No such model"):
+        guide.kept(drawn, [changes])
+
+
+# -- what a further token costs ------------------------------------------------------------
+
+
+def test_a_further_token_waits_for_bytes_or_for_arithmetic():
+    """What the page says of the stored rows: two groups, and in each one speed."""
+    rows = {r["variant"]: r for r in slope.slope(results.load("ch08/matched")["rows"])}
+    assert rows["GQA"]["bytes"] == rows["MHA"]["bytes"] / 2 == 2 * 2 * 8 * 128 * 4
+    assert rows["MLA"]["bytes"] == 2 * (512 + 64) * 4
+    assert rows["MQA"]["flops"] == rows["GQA"]["flops"] == rows["MHA"]["flops"]
+    assert rows["MLA"]["flops"] == 2 * 2 * 16 * (2 * 512 + 64) == 4.25 * rows["GQA"]["flops"]
+    reading = [rows[n]["bytes_per_second"] for n in ("MHA", "MHA again", "GQA", "SWA hybrid")]
+    computing = [rows[n]["flops_per_second"] for n in ("MQA", "MLA")]
+    assert max(reading) < 1.1 * min(reading) and max(computing) < 1.1 * min(computing)
+    assert max(rows[n]["bytes_per_second"] for n in ("MQA", "MLA")) < 0.6 * min(reading)
