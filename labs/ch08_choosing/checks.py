@@ -13,7 +13,7 @@ from labkit_labs.ch08_choosing.situation import LONGEST
 
 
 def by_bytes(f):
-    """08.1: how many times as fast, if bytes read were all that counts."""
+    """08.2: how many times as fast, if bytes read were all that counts."""
     rows = results.load("ch08/matched")["rows"]
     row = lambda name, context: only(rows, variant=name, context=context)
     for fewer, more, context in (
@@ -48,7 +48,7 @@ def by_bytes(f):
 
 
 def told_apart(f):
-    """08.2: does a multiple say more than the control does?"""
+    """08.1: does a multiple say more than the control does?"""
     cases = [  # the twin's multiple, a variant's, what it says
         (1.03, 1.72, "faster"),
         (1.03, 1.02, "nothing"),
@@ -81,7 +81,7 @@ def told_apart(f):
 
 
 def what_differs(f):
-    """08.3: what of two records of a run is not the same."""
+    """08.5: what of two records of a run is not the same."""
     fair = {"variant": "MHA", "dtype": "fp32", "threads": 1, "prompt": 96, "warmup": 2}
     cases = [
         (fair, fair | {"variant": "GQA"}, []),
@@ -112,7 +112,7 @@ def what_differs(f):
 
 
 def choose(f):
-    """08.4: from the matrix, the design that meets the target and gives up least."""
+    """08.3: from the matrix, the design that meets the target and gives up least."""
     matrix = {
         "MHA": {"fits": 3, "lines": 0, "does_not": []},
         "GQA": {"fits": 13, "lines": 0, "does_not": []},
@@ -154,7 +154,7 @@ def choose(f):
 
 
 def outweighs(f):
-    """08.5: from which context on one text's cache outweighs the model."""
+    """08.4: from which context on one text's cache outweighs the model."""
     for name in ("llama3-8b", "llama3-70b", "qwen3-0.6b", "deepseek-v3"):
         c = presets[name]
         weights, token = formulas.weight_bytes(c), formulas.kv_cache_bytes(c, 1)
@@ -177,9 +177,9 @@ def outweighs(f):
 
 
 CHECKS = {
-    "08.1": by_bytes,
-    "08.2": told_apart,
-    "08.3": what_differs,
-    "08.4": choose,
-    "08.5": outweighs,
+    "08.1": told_apart,
+    "08.2": by_bytes,
+    "08.3": choose,
+    "08.4": outweighs,
+    "08.5": what_differs,
 }

@@ -144,7 +144,7 @@ def capacity(case: Case) -> Wish | None:
 
 
 def _remedy(case: Case, rule: str, name: str) -> Wish:
-    s, now, then = case.situation, case.now, case.numbers(case.designs[name])
+    s, now, then = case.situation, case.now, case.after[name]
     if s.limit == "first token":
         why = (
             f"a prompt's work takes {now['first_token']:,.1f} s at best, with {IN_WORDS[name]}"
@@ -213,7 +213,11 @@ class Advice:
 
 def ask(situation: Situation) -> Advice:
     """The guide's advice for a situation."""
-    case = Case(situation)
+    return advise(Case(situation))
+
+
+def advise(case: Case) -> Advice:
+    """The same, for a situation whose numbers are wanted, too."""
     wishes = [w for rule in REMEDIES.values() if (w := rule(case))]
     first = diagnosis(case) or trained_in(case)
     if first:
@@ -346,7 +350,7 @@ def _advice(case: Case, name: str, rule: str, why: str, conflicts: list) -> Advi
 def _numbers(case: Case, name: str | None) -> list[dict]:
     """The rows of a table: what, now, then, and where the numbers are from."""
     now = case.now
-    then = case.numbers(case.designs[name]) if name else None
+    then = case.after[name] if name else None
     paper = "formulas"
 
     def line(what: str, key: str, form: str, scale: float = 1) -> dict:

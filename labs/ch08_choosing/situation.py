@@ -182,6 +182,11 @@ class Case:
         return {name: config for name, config in made.items() if config}
 
     @cached_property
+    def after(self) -> dict[str, dict]:
+        """What each design needs and reaches."""
+        return {name: self.numbers(config) for name, config in self.designs.items()}
+
+    @cached_property
     def cache_share(self) -> float:
         """Of the bytes that a step reads, those of caches."""
         s = self.situation
@@ -204,7 +209,7 @@ class Case:
 
     def reached(self, name: str) -> float:
         """The share of the target that a design reaches; 1 or more meets it."""
-        s, n = self.situation, self.numbers(self.designs[name])
+        s, n = self.situation, self.after[name]
         if s.limit == "first token":
             return self.now["first_token"] / n["first_token"]
         return min(n["largest_batch"] / s.users, n["reaches"] / s.tokens_per_second)
@@ -220,7 +225,7 @@ class Case:
             return f"a window alone recalled {row['recall']:.0%} of pairs from further back"
         if s.limit == "first token":
             return "" if self.reached(name) > 1.1 else "it leaves a prompt's work as it is"
-        n = self.numbers(self.designs[name])
+        n = self.after[name]
         if n["meets"]:
             return ""
         where = "on paper" if s.frees_windows or "SWA" not in name else "at full length"

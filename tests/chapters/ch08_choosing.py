@@ -197,55 +197,55 @@ def wrong_answers(right: dict) -> list[tuple]:
         return max(fit, key=lambda n: fit[n]["fits"], default="none")
 
     def no_budget(matrix, users, needs, most):
-        return right["08.4"](matrix, users, needs, 10**6)
+        return right["08.3"](matrix, users, needs, 10**6)
 
     both = lambda a, b: [k for k in a if k in b and a[k] != b[k] and k != "variant"]
 
     return [
-        ("08.1", lambda w, a, b: a / b, "What else does a step read"),
-        ("08.1", lambda w, a, b: (w + b) / (w + a), "is below 1"),
-        ("08.1", lambda w, a, b: (w + a) / b, "off something"),
-        ("08.1", lambda w, a, b: a - b, "expected"),
-        ("08.2", lambda twin, m: "faster" if m > 1 else "slower", "How far from 1"),
+        ("08.2", lambda w, a, b: a / b, "What else does a step read"),
+        ("08.2", lambda w, a, b: (w + b) / (w + a), "is below 1"),
+        ("08.2", lambda w, a, b: (w + a) / b, "off something"),
+        ("08.2", lambda w, a, b: a - b, "expected"),
+        ("08.1", lambda twin, m: "faster" if m > 1 else "slower", "How far from 1"),
         (
-            "08.2",
+            "08.1",
             lambda twin, m: "faster" if m > twin else "slower" if m < 1 else "nothing",
             "other side of 1",
         ),
         (
-            "08.2",
+            "08.1",
             lambda twin, m: "nothing" if abs(m - 1) < 0.05 else "faster" if m > 1 else "slower",
             "other side of 1",
         ),
-        ("08.2", lambda twin, m: m > twin, "say one of"),
-        ("08.2", lambda twin, m: close(twin, m) or "faster", "How far from 1"),
-        ("08.3", lambda a, b: [k for k in a if a[k] != b.get(k)], "may differ"),
-        ("08.3", both, "only one of them wrote down"),
-        ("08.3", lambda a, b: [], "expected"),
-        ("08.3", lambda a, b: a == b, "give the names"),
+        ("08.1", lambda twin, m: m > twin, "say one of"),
+        ("08.1", lambda twin, m: close(twin, m) or "faster", "How far from 1"),
+        ("08.5", lambda a, b: [k for k in a if a[k] != b.get(k)], "may differ"),
+        ("08.5", both, "only one of them wrote down"),
+        ("08.5", lambda a, b: [], "expected"),
+        ("08.5", lambda a, b: a == b, "give the names"),
         (
-            "08.3",
+            "08.5",
             lambda a, b: [k for k in a if k != "variant" and a[k] != b.get(k)],
             "only one of them wrote down",
         ),
-        ("08.4", first_that_fits, "costs less"),
-        ("08.4", fewest_lines, "something that is needed"),
-        ("08.4", most_users, "costs less"),
-        ("08.4", no_budget, "than the budget"),
-        ("08.4", lambda *a: "none", "one would do"),
-        ("08.5", lambda c: right["08.5"](c) - 1, "still weighs more"),
+        ("08.3", first_that_fits, "costs less"),
+        ("08.3", fewest_lines, "something that is needed"),
+        ("08.3", most_users, "costs less"),
+        ("08.3", no_budget, "than the budget"),
+        ("08.3", lambda *a: "none", "one would do"),
+        ("08.4", lambda c: right["08.4"](c) - 1, "still weighs more"),
         (
-            "08.5",
+            "08.4",
             lambda c: int(formulas.parameters(c) / formulas.kv_cache_bytes(c, 1)) + 1,
             "mixes two sizes",
         ),
         (
-            "08.5",
+            "08.4",
             lambda c: formulas.weight_bytes(c) / formulas.kv_cache_bytes(c, 1),
             "tokens come whole",
         ),
         (
-            "08.5",
+            "08.4",
             lambda c: int(formulas.weight_bytes(c) / formulas.kv_cache_bytes(c, 1, 1, "fp32")) + 1,
             "mixes two sizes",
         ),
