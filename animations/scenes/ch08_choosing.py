@@ -78,7 +78,7 @@ DESIGNS = ("MHA", TWIN, *HALF, *FAR, "MLA", "MoE")
 
 
 def computed() -> float:
-    """Times as many FLOPs as MLA spends on a cached token as plain heads, absorbed."""
+    """How many times the FLOPs of plain heads MLA spends on a cached token, absorbed."""
     return formulas.symbols.latent_decode_flops(1, 1, H, C, E_R) / (4 * H * E)
 
 
@@ -292,8 +292,8 @@ class TradeoffMap(CourseScene):
         """MLA goes where its bytes belong, and falls."""
         mla, gqa = self.rows["MLA"], self.rows["GQA"]
         self.say(
-            f"MLA reads {gqa['cache_bytes'] / mla['cache_bytes']:.1f} times less than GQA, its"
-            f" attention computes {computed():.1f} times as much: no faster.",
+            f"MLA reads {gqa['cache_bytes'] / mla['cache_bytes']:.1f} times less than GQA, but"
+            f" attends with {computed():.1f} times the FLOPs: as fast.",
             "mla",
         )
         self.dots["MLA"] = self.dot(self.place("MHA"))
