@@ -1,9 +1,16 @@
 """Chapter 08: tricks are caught, designs fail for the reason given."""
 
+import json
+import math
+
 import pytest
 import torch
+from manim import Circle, Rectangle
 
 import labkit
+from animations.scenes.ch08_choosing import CONTEXT, LIMITS, TWIN, TradeoffMap, computed
+from animations.stage.audit import inspect
+from animations.stage.style import GOLD, NAVY
 from labkit import formulas, results
 from labkit.lab import labs
 from labkit_labs.ch08_choosing import (
@@ -19,7 +26,7 @@ from labkit_labs.ch08_choosing import (
     text,
 )
 from labkit_labs.common import recall
-from tests.cases import quick_rows, reads_well
+from tests.cases import quick_rows, reads_well, report, stored
 from tests.chapters.ch08_choosing import SITUATIONS
 
 
@@ -278,3 +285,140 @@ def test_a_further_token_waits_for_bytes_or_for_arithmetic():
     computing = [rows[n]["flops_per_second"] for n in ("MQA", "MLA")]
     assert max(reading) < 1.1 * min(reading) and max(computing) < 1.1 * min(computing)
     assert max(rows[n]["bytes_per_second"] for n in ("MQA", "MLA")) < 0.6 * min(reading)
+
+
+# -- the map ---------------------------------------------------------------------------------
+
+
+def at(name: str) -> dict:
+    return results.row("ch08/matched", variant=name, context=CONTEXT)
+
+
+def read_off(made, name: str) -> tuple[float, float]:
+    """(MiB, times MHA's speed) where a dot stands, by the numbers on the two axes."""
+
+    def by(axis: int, ticks: dict[float, float]) -> float:
+        low, high = min(ticks), max(ticks)
+        way = (made.dots[name].get_center()[axis] - ticks[low]) / (ticks[high] - ticks[low])
+        return low * (high / low) ** way
+
+    up = {float(t.text[:-1]): t.middle[1] for t in made.ticks if t.text.endswith("×")}
+    across = {float(t.text): t.middle[0] for t in made.ticks if t.text.isdigit()}
+    return by(0, across), by(1, up)
+
+
+def test_each_dot_stands_where_its_row_says():
+    made = report(TradeoffMap).scene
+    assert set(made.dots) == {r["variant"] for r in stored("ch08/matched")}
+    for name in made.dots:
+        mib, speed = read_off(made, name)
+        assert mib == pytest.approx(at(name)["cache_bytes"] / 2**20, rel=0.03)
+        assert speed == pytest.approx(at(name)["multiple"], rel=0.005)
+
+
+def test_the_map_says_the_numbers_of_its_rows():
+    seen, made = report(TradeoffMap).texts, report(TradeoffMap).scene
+    speed = {name: at(name)["multiple"] for name in made.dots}
+    less = at("GQA")["cache_bytes"] / at("MLA")["cache_bytes"]
+    said = " ".join(m.sentence for m in made.moments)
+    assert f"{speed['GQA']:.1f} times as fast" in said and f"{less:.1f} times less" in said
+    assert f"{speed['MQA']:.1f} to {speed['DeltaNet']:.1f} times as fast" in said
+    assert {f"{at(n)['own_lines']} lines" for n in ("MLA", "DeltaNet", "MoE")} <= seen
+    recalled = {n: results.row("ch08/quality", variant=n) for n in made.recalled}
+    assert {f"{recalled[n]['recall']:.0%}" for n in ("SWA", "DeltaNet")} <= seen
+    assert f"chance: {speed[TWIN] - 1:.0%}" in seen and f"limit: {LIMITS[1]} MiB" in seen
+    assert results.where(at("MHA").document) + ", 1 thread" in seen
+
+
+def test_what_is_left_under_the_limit_alone_keeps_its_colour():
+    made = report(TradeoffMap).scene
+    kept = {n for n, dot in made.dots.items() if dot.get_fill_color() == NAVY}
+    fits = {n for n in made.recalled if at(n)["cache_bytes"] <= LIMITS[0] * 2**20}
+    holds = {n for n in fits if results.row("ch08/quality", variant=n)["verdict"] == "recalls"}
+    assert kept == holds == {"MQA", "MLA"}
+
+
+def test_the_line_is_that_of_bytes_and_mla_computes_more_than_its_bytes_tell():
+    """By the formulas, of the very designs that were measured."""
+    configs = matched.variants()
+    read = {n: formulas.decode_bytes(c, CONTEXT, 1, "fp32") for n, c in configs.items()}
+    made = report(TradeoffMap).scene
+    for name in configs:
+        line = made.by_bytes_alone(at(name)["cache_bytes"])
+        assert line == pytest.approx(read["MHA"] / read[name], rel=0.03)
+        assert (at(name)["multiple"] < 0.8 * line) == (name == "MLA")
+    mla, mha = configs["MLA"], configs["MHA"]
+    grows = [
+        formulas.decode_flops(c, 2 * CONTEXT) - formulas.decode_flops(c, CONTEXT)
+        for c in (mla, mha)
+    ]
+    assert computed() == pytest.approx(grows[0] / grows[1], rel=1e-6)
+    assert "two layers, 1,024 wide" in " ".join(report(TradeoffMap).texts)
+    assert (mha.n_layers, mha.d_model) == (2, 1024)
+
+
+def test_one_thing_is_gold_at_a_time():
+    most = []
+
+    class Watched(TradeoffMap):
+        def move(self, *animations, **given):
+            super().move(*animations, **given)
+            parts = [m for top in self.mobjects for m in top.get_family()]
+            shapes = [m for m in parts if isinstance(m, Circle | Rectangle)]
+            most.append(sum(m.get_fill_color() == GOLD for m in shapes))
+
+    inspect(Watched)
+    assert max(most) == 1 and most.count(1) > 12
+
+
+def moved(folder, change):
+    """The two results as the clip reads them, on another machine and with other numbers."""
+    for name in ("matched", "quality"):
+        document = results.load(f"ch08/{name}") | {"name": f"ch08/{name}"}
+        change(name, document["rows"])
+        cpu = {"cpu": "Intel(R) Xeon(R) Processor", "cores": 2, "capability": "AVX512"}
+        document["env"] |= cpu | {"threads": 1}
+        path = folder / f"ch08/{name}.intel-xeon-2core.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(document))
+
+
+def test_the_map_follows_other_rows(tmp_path, monkeypatch):
+    def change(name, rows):
+        for i, row in enumerate(rows):
+            if name == "matched" and row["variant"] != "MHA":
+                row["multiple"] *= 1 + 0.002 * (i % 3)
+                row["own_lines"] *= 2
+
+    moved(tmp_path, change)
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    other = inspect(TradeoffMap)
+    assert other.findings == []
+    assert "Intel(R) Xeon(R) Processor, 2 cores, AVX512, 1 thread" in other.texts
+    assert f"{at('MLA')['own_lines']} lines" in other.texts
+    assert math.isclose(read_off(other.scene, "MQA")[1], at("MQA")["multiple"], rel_tol=0.005)
+
+
+@pytest.mark.parametrize(
+    ("result", "variant", "values", "says"),
+    [
+        ("matched", "MLA", {"multiple": 3.0}, "as fast as GQA"),
+        ("matched", "MoE", {"cache_bytes": 1}, "saves no cache"),
+        ("matched", "MQA", {"multiple": 5.0}, "fastest two"),
+        ("matched", "MQA", {"cache_bytes": 2**28}, "MQA and MLA are left"),
+        ("matched", "SWA", {"cache_bytes": 2**21}, "only DeltaNet fits"),
+        ("quality", "SWA", {"verdict": "recalls"}, "fastest two"),
+    ],
+)
+def test_rows_that_tell_another_story_are_refused(
+    result, variant, values, says, tmp_path, monkeypatch
+):
+    def change(name, rows):
+        for row in rows:
+            if name == result and row["variant"] == variant:
+                row.update(values)
+
+    moved(tmp_path, change)
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    with pytest.raises(ValueError, match=says):
+        inspect(TradeoffMap)
