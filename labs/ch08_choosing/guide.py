@@ -203,6 +203,14 @@ class Advice:
     conflicts: list[tuple[str, str, str]] = field(default_factory=list)  # rule, its wish, why not
 
     @property
+    def lines(self) -> list[dict]:
+        """For a table: the advice, why, who said otherwise, the price, the way back."""
+        told = [("advice", f"{self.change}, by “{self.rule}”"), ("why", self.why)]
+        told += [(f"not {wish}", f"(“{rule}”) {why}") for rule, wish, why in self.conflicts]
+        told += [("price", self.price), ("way back", self.rollback)]
+        return [{"the guide": what, "says": text} for what, text in told]
+
+    @property
     def sentence(self) -> str:
         """For a widget: the advice, the rule, the numbers, and who said otherwise."""
         said = f"**{self.change[0].upper() + self.change[1:]}** ({self.rule}): {self.why}."

@@ -105,7 +105,7 @@ SETTINGS = {
     "2 of 8 experts": {"n_active_experts": 2, **EXPERTS},
     "9 of 8 experts": {"n_active_experts": 9, **EXPERTS},
 }
-CONTEXTS = (8192, 32768, 131072)
+CONTEXTS = (2048, 8192, 32768)
 
 
 def priced(setting: str, users: int) -> dict:

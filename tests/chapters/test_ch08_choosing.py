@@ -24,6 +24,7 @@ from labkit_labs.ch08_choosing import (
     situation,
     slope,
     text,
+    tradeoffs,
 )
 from labkit_labs.common import recall
 from tests.cases import quick_rows, reads_well, report, stored
@@ -422,3 +423,39 @@ def test_rows_that_tell_another_story_are_refused(
     monkeypatch.setattr(results, "folder", lambda: tmp_path)
     with pytest.raises(ValueError, match=says):
         inspect(TradeoffMap)
+
+
+# -- the widgets ---------------------------------------------------------------------------
+
+
+def test_the_map_joins_what_none_beats_on_all_three():
+    for context in (1024, 16384):
+        rows = [r for r in stored("ch08/matched") if r["context"] == context]
+        best = tradeoffs.frontier(rows)
+        assert "MQA" in best and not {"MHA", "GQA", "MLA", matched.AGAIN} & set(best)
+    assert best == ["DeltaNet", "MQA"]  # the one that forgets is not beaten on bytes
+    slower = [r | {"median": 1.0} if r["variant"] == "MQA" else r for r in rows]
+    assert "MLA" in tradeoffs.frontier(slower)
+    shown = tradeoffs.places(16384)
+    assert list(shown["series"][tradeoffs.TWIN]) == [matched.AGAIN]
+    assert set(shown["series"][tradeoffs.LOSES]) == {"SWA", "DeltaNet"}
+
+
+def test_the_guides_picture_marks_its_advice_and_none_where_nothing_changes():
+    asked = {"context": 32768, "users": 16, "text": "exact"}
+    shown = tradeoffs.advised("room", **asked, training="pretraining")
+    assert shown["mark"] == "GQA" and shown["series"]["GQA"][0] == 26
+    assert tradeoffs.advised("room", **asked, training="none")["mark"] is None
+    shown = tradeoffs.advised(tradeoffs.UNMEASURED, **asked, training="none")
+    assert shown["mark"] is None and "Measure first" in shown["say"]
+
+
+@pytest.mark.parametrize(
+    "setting", ["5 KV heads", "a window of 0", "a latent of 0", "9 of 8 experts"]
+)
+def test_a_settings_price_stays_where_the_setting_makes_no_sense(setting):
+    names = list(tradeoffs.SETTINGS)
+    before = names[names.index(setting) - 1]
+    shown, good = tradeoffs.priced(setting, 4), tradeoffs.priced(before, 4)
+    assert shown["series"] == good["series"] and "No such model" not in good["say"]
+    assert reads_well(shown["say"].replace("**", ""))
