@@ -163,6 +163,10 @@ def browser():
         running.close()
 
 
+# two frames on, what watches its own size has looked, however slow the machine
+DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
 class Visit:
     """A page in its own context that notes what it asks for and what goes wrong; other hosts are
     refused.
@@ -190,6 +194,7 @@ class Visit:
         """Go to a page of the site, and wait until it is drawn, widgets included."""
         self.page.goto(f"{self.home}{name}.html")
         self.page.evaluate("document.fonts.ready.then(() => window.MathJax?.startup?.promise)")
+        self.page.evaluate(DRAWN)
         return self.page
 
     def open_without_script(self, name: str):

@@ -260,9 +260,11 @@ function more() {
     if (over > 4) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   };
-  const sizes = new ResizeObserver(seen => { for (const { target } of seen) look(target); });
-  for (const box of $$("article :is(.table-box, pre, div.math)")) {
+  const boxes = "article :is(.table-box, pre, div.math)";
+  const sizes = new ResizeObserver(seen => { for (const { target } of seen) look(target.closest(boxes)); });
+  for (const box of $$(boxes)) {
     sizes.observe(box);
+    if (box.firstElementChild) sizes.observe(box.firstElementChild); // a letter's true form makes it wider
     box.addEventListener("scroll", () => look(box), { passive: true });
   }
 }

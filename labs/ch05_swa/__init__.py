@@ -1,3 +1,3 @@
 """Chapter 05's labs, in the order in which to run them."""
 
-LABS = ("ring", "reach", "sinks")
+LABS = ("ring", "reach", "sinks", "windows", "ratios")

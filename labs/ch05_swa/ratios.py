@@ -12,7 +12,7 @@ from labkit import formulas, plotting
 from labkit.lab import Lab
 from labkit.tables import listed, only, where
 
-STEPS = 400  # of a training after which patterns are compared
+STEPS = 800  # of a training after which patterns are compared
 RATE = 3e-3
 WINDOW = 8
 S, F = "sliding", "full"

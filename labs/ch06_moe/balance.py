@@ -244,9 +244,15 @@ def notice(rows):
 
 
 def plot(rows):
+    ranks = [1, 2, 4, 8, 16]
     return plotting.lines(
-        list(range(1, CONFIG.n_experts + 1)),
-        {r["variant"]: r["load"] for r in rows if r["variant"] in TRAINED},
+        ranks,
+        {
+            r["variant"]: [r["load"][rank - 1] for rank in ranks]
+            for r in rows
+            if r["variant"] in TRAINED
+        },
+        log_x=True,
         x_label="experts, busiest first",
         y_label="times an even part",
         alt="Load of the experts of the last layer, busiest first, in even parts: "

@@ -33,7 +33,7 @@ def combine(f):
         expect(
             right or not np.allclose(got, lost),
             f"{where}: of each token only one answer is left. Where an index comes up twice,"
-            " out[index] = y and out[index] += y both keep the last: use np.add.at.",
+            " out[index] = y and out[index] += y both keep the last: NumPy has another addition.",
         )
         expect(
             right or not np.allclose(got, y.reshape(T, A, D).sum(axis=1)),
@@ -45,7 +45,9 @@ def combine(f):
             f"{where}: the answers carry their weights already; add them, and don't average.",
         )
         expect(
-            right, f"{where}: off by {np.abs(got - want).max():.2g}. Choice c is token c // A's."
+            right,
+            f"{where}: off by {np.abs(got - want).max():.2g}. Of which token is choice number c,"
+            " where each has A?",
         )
     return "each answer is back at its token, and all are added."
 
@@ -68,8 +70,8 @@ def touched(f):
         )
         expect(
             right or not math.isclose(got, X * (1 - (1 - 1 / X) ** (A * B)), rel_tol=1e-6),
-            f"{where}: close. But a token's {A} choices are all different, so one token misses a"
-            " given expert with probability 1 - A / X.",
+            f"{where}: close. But a token's {A} choices are all different: with what probability"
+            " does one token miss a given expert?",
         )
         expect(
             right,

@@ -1,3 +1,3 @@
 """Chapter 07's labs, in the order in which to run them."""
 
-LABS = ("state", "memory")
+LABS = ("state", "memory", "train")

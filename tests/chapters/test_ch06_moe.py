@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from labkit import formulas, presets, reference
+from animations.scenes.ch06_moe import RoutingABatch
+from animations.stage.audit import inspect
+from animations.stage.mobjects import LOOKS
+from labkit import formulas, presets, reference, results, traces
 from labkit.lab import labs
 from labkit.moe import MoE
+from labkit.trace import RoutingStep, Trace
 from labkit_labs.ch06_moe import balance, dense, real
 from labkit_labs.common import character, gpus, novels
-from tests.cases import quick_rows
+from tests.cases import quick_rows, report
 
 PAGE = Path(__file__).parents[2] / "book" / "chapters" / "06_moe.md"
 QWEN = presets["qwen3-30b-a3b"]
@@ -139,7 +143,7 @@ def test_a_training_that_was_done_is_not_done_again(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("batch", [1, 32, 256])
 def test_the_pages_step_is_the_floor_of_the_formulas(batch):
-    """W_0 + w X (1 - (1 - A/X)^B) + B S c over beta, or 2 P B over phi."""
+    """W_0 + w X (1 - (1 - A/X)^B) + B S c over beta; B f over pi is never more than that takes."""
     S, card = 1000, gpus.named("H200").ceilings
     X, A = QWEN.n_experts, QWEN.n_active_experts
     parts = formulas.read_parts(QWEN, batch)
@@ -148,7 +152,11 @@ def test_the_pages_step_is_the_floor_of_the_formulas(batch):
     read = W0 + w * X * (1 - (1 - A / X) ** batch) + batch * formulas.kv_cache_bytes(QWEN, S)
     assert read == pytest.approx(formulas.decode_bytes(QWEN, S, batch), rel=1e-6)
     floor = formulas.tpot_floor(QWEN, S, batch, card)
-    assert max(read / card.bytes_per_second, 0) == pytest.approx(floor, rel=1e-6)
+    assert read / card.bytes_per_second == pytest.approx(floor, rel=1e-6)
+    f = 2 * (formulas.active_parameters(QWEN) - QWEN.vocab_size * QWEN.d_model)
+    of_attention = formulas.attention_flops(QWEN, 1, S)
+    assert formulas.decode_flops(QWEN, S) == pytest.approx(f + of_attention, rel=1e-3)
+    assert batch * f / card.flops_per_second < floor
 
 
 def test_the_pages_twins_are_one_request_apart_and_meet_when_all_is_read():
@@ -178,8 +186,9 @@ def test_the_pages_bug_passes_the_sizes_of_its_author(capsys):
     assert presets["gpt-oss-20b"].d_model == presets["gpt-oss-20b"].d_expert == 2880
 
 
-def test_the_pages_grouped_way_is_the_loop_and_the_models_own():
+def test_the_pages_three_ways_are_one_and_the_models_own():
     space = {"np": np, "reference": reference}
+    exec(cell("def gathered"), space)
     exec(cell("def grouped"), space)
     torch.manual_seed(0)
     moe = MoE(dense.MOE.replace(d_model=16, n_experts=8, d_expert=12), "loop")
@@ -192,12 +201,14 @@ def test_the_pages_grouped_way_is_the_loop_and_the_models_own():
         *(p.detach().numpy() for p in (moe.gate_up, moe.down)),
     )
     assert np.allclose(space["grouped"](*given), want, atol=1e-5)
+    assert np.allclose(space["gathered"](*given), want, atol=1e-5)
     assert np.allclose(reference.moe(*given), want, atol=1e-5)
     assert not np.allclose(space["grouped"](*given, put_back=False), want, atol=1e-3)
 
 
 def test_a_single_token_does_not_see_that_answers_are_left_sorted(capsys):
     space = {"np": np, "reference": reference}
+    exec(cell("def gathered"), space)
     exec(cell("def grouped"), space)
     exec(cell("for tokens in (1, 6)"), space)
     assert capsys.readouterr().out.splitlines() == [
@@ -230,3 +241,97 @@ def test_the_snippet_in_the_wild_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         exec(cell("Qwen3MoeConfig("), {"torch": torch})
+
+
+# -- what the clip shows -------------------------------------------------------------------
+
+
+def look_of(cell) -> str:
+    return next(k for k, (fill, *_) in LOOKS.items() if cell.get_fill_color() == fill)
+
+
+def test_the_clip_shows_the_choices_of_its_trace():
+    seen, made = report(RoutingABatch).texts, report(RoutingABatch).scene
+    trace = traces.stored("ch06/routing_characters")
+    last = trace.steps[-1]
+    assert [chip.token for chip in made.chips] == [step.token for step in trace.steps]
+    assert {f"{w:.2f}" for step in trace.steps for w in step.weights} <= seen
+    assert (made.used.value, made.read.value) == (trace.meta["active"], last.touched)
+    assert len(made.experts) == made.used.full == made.read.full == trace.meta["experts"]
+    assert [look_of(e.box) for e in made.experts] == [
+        "stored" if load else "done" for load in last.load
+    ]
+
+
+def test_the_clip_reads_what_a_batch_touches_and_says_that_a_token_uses_no_more():
+    """The second bar runs through the union; the first never moves."""
+
+    class Watched(RoutingABatch):
+        def leave(self, i):
+            counts.append((i, self.used.value, self.read.value))
+            super().leave(i)
+
+    counts = []
+    inspect(Watched)
+    steps = traces.stored("ch06/routing_characters").steps
+    assert counts == [(i, 2, step.touched) for i, step in enumerate(steps)]
+    assert counts[-1][2] == len({e for step in steps for e in step.experts}) == 7
+
+
+def test_the_clips_large_layer_touches_what_was_measured():
+    made = report(RoutingABatch).scene
+    said = {m.name: m.sentence for m in made.moments}
+    for kind, many in zip(("independent", "alike"), made.many):
+        measured = results.row("ch06/union", model="qwen3-30b-a3b", tokens_are=kind, batch=32)[
+            "touched"
+        ]
+        lit = [look_of(cell) for cell in many.cells]
+        assert (
+            len(lit) == QWEN.n_experts and lit.count("done") == QWEN.n_experts - many.number.value
+        )
+        assert many.number.value == round(measured) and f"read {measured:.0f}" in said[kind]
+        assert lit.count("active") == (QWEN.n_active_experts if kind == "independent" else 0)
+        # the words of its `alt`
+        assert measured / QWEN.n_experts > 0.8 if kind == "independent" else measured < 64
+    assert many.touched[1] == QWEN.n_active_experts
+
+
+def routed(folder, tokens: str, experts: int, active: int):
+    """A trace of a router that sends token i to i, i + 1, …, and the stored unions beside it."""
+    load, steps = [0] * experts, []
+    for i, token in enumerate(tokens):
+        chosen = [(i + a) % experts for a in range(active)]
+        for e in chosen:
+            load[e] += 1
+        touched = sum(map(bool, load))
+        weights = [round(1 / active, 3)] * active
+        steps.append(RoutingStep(0, token, chosen, weights, list(load), touched, touched))
+    meta = {"experts": experts, "active": active, "layer": 0, "expert_bytes": 1, "shared_bytes": 0}
+    path = folder / "ch06/routing_characters.trace.json"
+    Trace("routing", "a test", meta, steps).save(path)
+    for name in ("machines.json", *(p.name for p in results.folder().glob("ch06/union.*"))):
+        place = folder if name == "machines.json" else folder / "ch06"
+        source = results.folder() / place.relative_to(folder) / name
+        (place / name).write_text(source.read_text())
+
+
+def test_the_clip_follows_another_trace(tmp_path, monkeypatch):
+    routed(tmp_path, "a\nb ", experts=7, active=3)
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    other = inspect(RoutingABatch)
+    assert other.findings == []
+    assert (other.scene.used.value, other.scene.read.value) == (3, 6)
+    assert {"of 7 experts", "0.33", "↵", "␣", "4 tokens, 7 experts"} <= other.texts
+
+
+@pytest.mark.parametrize(
+    ("tokens", "experts", "active"),
+    [("ab", 4, 2), ("thirteen char", 4, 2), ("abc", 9, 2), ("abc", 4, 1), ("abc", 4, 4)],
+)
+def test_a_trace_that_the_clip_has_no_room_for_is_refused(
+    tokens, experts, active, tmp_path, monkeypatch
+):
+    routed(tmp_path, tokens, experts, active)
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    with pytest.raises(ValueError, match=f"not {len(tokens)} that use {active} of {experts}"):
+        inspect(RoutingABatch)

@@ -6,7 +6,7 @@ from pathlib import Path
 import axe_playwright_python
 import pytest
 
-from tests.conftest import pages
+from tests.conftest import DRAWN, pages
 
 pytestmark = pytest.mark.site
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
@@ -24,7 +24,7 @@ def states(page):
     """Each state by name, with what of the page is not as it was before."""
     yield "plain", None
     page.evaluate(FOLDS)
-    page.wait_for_timeout(100)  # what scrolls only now becomes a stop of the Tab key
+    page.evaluate(DRAWN)  # what scrolls only now becomes a stop of the Tab key
     yield "folds open", "article details"
     for lock in page.get_by_role("button", name="Lock my prediction").all():
         answer = (

@@ -19,7 +19,7 @@ from course.blocks.lab import MOST
 from labkit import results
 from labkit.lab import labs
 from tests.cases import is_begun
-from tests.conftest import PHONE, ROOT, pages
+from tests.conftest import DRAWN, PHONE, ROOT, pages
 
 pytestmark = pytest.mark.site
 PAGES = pages()
@@ -80,7 +80,7 @@ def test_nothing_scrolls_sideways_on_a_phone(visit, name):
     seen.scroll_through()
     for width in (390, 360):
         page.set_viewport_size({"width": width, "height": 800})
-        page.wait_for_timeout(200)  # what watches its own size draws again
+        page.evaluate(DRAWN)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         hidden = page.evaluate(
             """() => [...document.querySelectorAll("article :is(p, li, summary, h2)")]
@@ -198,7 +198,7 @@ def test_nothing_is_cut_on_a_desktop(visit, name):
     page.evaluate(
         "for (const fold of document.querySelectorAll('article details')) fold.open = true"
     )
-    page.wait_for_timeout(100)
+    page.evaluate(DRAWN)
     cut = lambda selector: page.evaluate(
         """s => [...document.querySelectorAll(s)]
         .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 4)
@@ -217,7 +217,6 @@ def test_nothing_is_cut_on_a_desktop(visit, name):
 @pytest.mark.parametrize("name", [*CHAPTERS, "book/labs"])
 def test_what_goes_on_to_the_right_says_so_on_a_phone(visit, name):
     page = visit(**PHONE).open(name)
-    page.wait_for_timeout(100)
     wide = page.locator("article .table-box[data-more]")
     assert wide.count() or name in CHAPTERS, "the labs' tables are wide"
     if wide.count():
