@@ -1,3 +1,3 @@
 """Chapter 08's labs, in the order in which to run them."""
 
-LABS = ("fair", "shell", "quality", "matched", "order", "pretraining")
+LABS = ("fair", "shell", "quality", "matched", "text", "order", "pretraining")

@@ -200,7 +200,7 @@ LAB = Lab(
     },
     run=run,
     sizes={
-        "full": {"pieces": 400},
+        "full": {"pieces": 400, "seeds": 5},
         "quick": {"pieces": 8, "seeds": 1, "steps": 2},
     },
     threads=1,
