@@ -149,6 +149,24 @@ def test_a_variant_is_ranked_only_beyond_what_twins_differ_by(seeds, says):
     assert text.verdict(row(seeds), controls, 2) == f"not ranked: 2 of {text.STEPS} steps"
 
 
+def test_what_the_page_says_of_text():
+    """Lower is not a longer memory: most of the gap is there where a window sees everything."""
+    rows = {r["variant"]: r for r in stored("ch08/text")}
+    verdicts = {name: r["verdict"] for name, r in rows.items()}
+    assert {n for n, v in verdicts.items() if v == "better"} == {
+        "SWA",
+        "SWA hybrid",
+        "DeltaNet",
+        "DeltaNet hybrid",
+    }
+    assert [n for n, v in verdicts.items() if v == "worse"] == ["MLA"]
+    assert all(r["seeds"] == 5 for r in rows.values())
+    whole, window = rows["MHA"], rows["SWA"]
+    assert recall.INSIDES["SWA"]["window"] > 8
+    assert whole["to_8"] - window["to_8"] > 0.5 * (whole["nats"] - window["nats"]) > 0
+    assert whole["to_32"] < whole["to_128"]  # nothing is gained from further back
+
+
 # -- what an engine does for each ----------------------------------------------------------
 
 
