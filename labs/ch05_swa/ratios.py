@@ -102,6 +102,11 @@ def plot(rows):
     )
 
 
+def ratio(row) -> str:
+    """A pattern as one says it: 5:1."""
+    return row["pattern"].replace(" sliding : ", ":").removesuffix(" full")
+
+
 def notice(rows):
     if not rows[0]["ranked"]:
         return (
@@ -111,7 +116,7 @@ def notice(rows):
     full, alone = (only(rows, pattern=name) for name in ("all full", "all sliding"))
     mixed = [r for r in rows if r not in (full, alone)]
     said = listed(
-        f"{r['pattern']} {r['recall']:.0%} in {r['saving']:.1f} times fewer bytes" for r in mixed
+        f"{ratio(r)} {r['recall']:.0%} in {r['saving']:.1f} times fewer bytes" for r in mixed
     )
     seeds = where(rows, seeds=full["seeds"])
     apart = max(r["recall_max"] - r["recall_min"] for r in seeds)

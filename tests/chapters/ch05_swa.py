@@ -1,5 +1,7 @@
 """What the tests of every chapter need to know about chapter 05."""
 
+import numpy as np
+
 from tests.cases import LabCase, stored
 
 LABS = {
@@ -28,15 +30,7 @@ LABS = {
     ),
     "windows": LabCase(
         real=True,
-        rows=[
-            {"what": "SmolLM2", "window": None, "sinks": 0, "nll": 3.0, "lost": 0.0},
-            {"what": "SmolLM2", "window": 256, "sinks": 0, "nll": 3.8, "lost": 0.8},
-            {"what": "SmolLM2", "window": 256, "sinks": 4, "nll": 3.1, "lost": 0.1},
-            {"what": "recall", "window": 8, "reach": 15, "recall_32": 0.1, "recall_64": 0.05}
-            | {"ranked": True},
-            {"what": "recall", "window": 128, "reach": 255, "recall_32": 1.0, "recall_64": 0.9}
-            | {"ranked": True},
-        ],
+        rows=stored("ch05/windows"),
         doctored=[
             (
                 {"what": "SmolLM2", "window": 256, "sinks": 4},
@@ -53,12 +47,7 @@ LABS = {
         ],
     ),
     "ratios": LabCase(
-        rows=[
-            {"pattern": "all full", "recall_min": 0.99, "recall_64": 0.98}
-            | {"reach": 43, "parameters": 267_072, "ranked": True},
-            {"pattern": "all sliding", "recall_min": 0.2, "recall_64": 0.1}
-            | {"reach": 43, "parameters": 267_072, "ranked": True},
-        ],
+        rows=stored("ch05/ratios"),
         doctored=[
             ({"pattern": "all full"}, {"recall_min": 0.5}, "have not learned the task"),
             ({"pattern": "all sliding"}, {"recall_64": 0.9}, "look for a leak"),
@@ -66,3 +55,74 @@ LABS = {
         ],
     ),
 }
+
+
+def wrong_answers(right: dict) -> list[tuple]:
+    """(exercise, a wrong answer, words of the hint), given the right answers."""
+    return [
+        ("05.1", 1024, "enough for decode"),
+        ("05.1", 1536, "one can be spared"),
+        ("05.1", 2048, "so do fewer"),
+        ("05.1", 1279, "overwrites a key"),
+        ("05.1", 1535.0, "whole numbers"),
+        ("05.2", lambda newest, slots: np.arange(slots), "not been written yet"),
+        (
+            "05.2",
+            lambda newest, slots: np.where(np.arange(slots) <= newest, np.arange(slots), -1),
+            "until the ring goes round",
+        ),
+        (
+            "05.2",
+            lambda newest, slots: newest - (newest - np.arange(slots)) % slots,
+            "lies nowhere",
+        ),
+        (
+            "05.2",
+            lambda newest, slots: np.maximum(-1, newest - np.arange(slots)),
+            "in other slots",
+        ),
+        ("05.3", lambda c, tokens: (2 * right["05.3"](c, tokens)[1],) * 2, "at full length"),
+        ("05.3", lambda c, tokens: (right["05.3"](c, tokens)[1],) * 2, "as much as reserved"),
+        ("05.3", lambda c, tokens: tuple(n // 2 for n in right["05.3"](c, tokens)), "half"),
+        (
+            "05.3",
+            lambda c, tokens: tuple(n // c.n_layers for n in right["05.3"](c, tokens)),
+            "one layer",
+        ),
+        ("05.3", always_a_window, "shorter than its window"),
+        ("05.3", lambda c, tokens: right["05.3"](c, tokens)[0], "two numbers"),
+        ("05.4", lambda layers, back: back + 1, "one layer needs alone"),
+        ("05.4", lambda layers, back: -(-back // layers), "own token"),
+        ("05.4", lambda layers, back: back // layers + 1, "one more layer add"),
+        ("05.4", lambda layers, back: back / layers + 1, "whole number"),
+        ("05.4", lambda layers, back: -(-back // layers) + 2, "so does"),
+        ("05.5", lambda p, slots, keep: p % slots, "kept for ever"),
+        (
+            "05.5",
+            lambda p, slots, keep: p if p < keep else (p - keep) % (slots - keep),
+            "kept for ever",
+        ),
+        (
+            "05.5",
+            lambda p, slots, keep: p if p < keep else keep + (p - keep) % slots,
+            "the last one is",
+        ),
+        (
+            "05.5",
+            lambda p, slots, keep: p if p < keep else max(keep, p % slots),
+            "two share a slot",
+        ),
+        ("05.6", lambda reads, longest: True, "No step that it feeds"),
+        ("05.6", lambda reads, longest: reads(longest, longest).all(), "nothing to lose"),
+        ("05.6", lambda reads, longest: reads(3 * longest, 1).all(), "No step that it feeds"),
+        ("05.6", lambda reads, longest: reads(3 * longest, longest)[-1], "looks back furthest"),
+        ("05.6", lambda reads, longest: False, "which is right"),
+    ]
+
+
+def always_a_window(config, tokens):
+    """A sliding layer keeps its window, however short the text is."""
+    each = 2 * config.n_kv_heads * config.head_dim * 2
+    kept = {"full": tokens, "sliding": config.window}
+    held = sum(kept[kind] for kind in config.types)
+    return each * held, each * tokens * len(config.types)
