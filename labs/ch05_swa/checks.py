@@ -26,7 +26,7 @@ def slots_needed(answer):
     )
     expect(
         answer != WINDOW + CHUNK,
-        f"{answer:,} work, and one can be spared: the window holds the query's own token.",
+        f"{answer:,} work, and so do fewer. Does the window hold the query's own token?",
     )
     expect(
         answer != 2 * WINDOW,
@@ -195,7 +195,7 @@ class Reader:
 
 def holds(f):
     """05.6: the test of a ring for its longest step."""
-    for longest in (3, 5, 8):
+    for longest in (1, 3, 5, 8):
         enough = 4 + longest - 1
         ask = lambda reader: bool(call(f, reader, longest))  # noqa: B023
         where = f"a window of 4, steps of up to {longest}"
@@ -209,12 +209,17 @@ def holds(f):
         expect(
             not passed or max(steps, default=0) >= longest,
             f"{where}: it passes a ring of {enough - 1} slots, one too few. No step that it feeds"
-            f" has {longest} tokens.",
+            f" is of {longest}.",
         )
         expect(
             not passed or any(prompt > chunk for prompt, chunk in small.asked),
             f"{where}: it passes a ring of {enough - 1} slots, one too few. A prompt in one step"
             " has nothing to lose.",
+        )
+        expect(
+            not passed or any(prompt > 4 for prompt, _ in small.asked),
+            f"{where}: it passes a ring of {enough - 1} slots, one too few. No prompt that it feeds"
+            " is longer than the window.",
         )
         expect(
             not passed,

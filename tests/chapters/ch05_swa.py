@@ -61,7 +61,7 @@ def wrong_answers(right: dict) -> list[tuple]:
     """(exercise, a wrong answer, words of the hint), given the right answers."""
     return [
         ("05.1", 1024, "enough for decode"),
-        ("05.1", 1536, "one can be spared"),
+        ("05.1", 1536, "own token"),
         ("05.1", 2048, "so do fewer"),
         ("05.1", 1279, "overwrites a key"),
         ("05.1", 1535.0, "whole numbers"),
@@ -114,8 +114,13 @@ def wrong_answers(right: dict) -> list[tuple]:
         ),
         ("05.6", lambda reads, longest: True, "No step that it feeds"),
         ("05.6", lambda reads, longest: reads(longest, longest).all(), "nothing to lose"),
-        ("05.6", lambda reads, longest: reads(3 * longest, 1).all(), "No step that it feeds"),
-        ("05.6", lambda reads, longest: reads(3 * longest, longest)[-1], "looks back furthest"),
+        ("05.6", lambda reads, longest: reads(9 * longest, 1).all(), "No step that it feeds"),
+        (
+            "05.6",
+            lambda reads, longest: reads(3 * longest, longest).all(),
+            "longer than the window",
+        ),
+        ("05.6", lambda reads, longest: reads(9 * longest, longest)[-1], "looks back furthest"),
         ("05.6", lambda reads, longest: False, "which is right"),
     ]
 

@@ -192,6 +192,16 @@ def test_after_few_steps_a_window_recalls_what_one_layer_sees():
         assert abs(row[f"recall_{pairs}"] - seen) < 0.03 < heard - row[f"recall_{pairs}"]
 
 
+def test_more_steps_bring_a_window_from_what_it_sees_to_what_it_hears_of():
+    """The page says so, of a window of 16 and 32 pairs."""
+    few = only(results.load("ch05/windows")["rows"], what="recall", window=16)
+    many = only(results.load("ch08/quality")["rows"], variant="SWA")
+    seen, heard = (1 / 32 + rings.in_reach(32, n) * 31 / 32 for n in (16, 31))
+    assert few["steps"] < many["steps"]
+    assert abs(few["recall_32"] - seen) < 0.04 < heard - few["recall_32"]
+    assert abs(many["recall_32"] - heard) < 0.02
+
+
 def test_what_gpt_oss_holds_and_reserves():
     model = presets["gpt-oss-20b"]
     assert formulas.kv_cache_bytes(model, 8192, 32) == 2048 * 32 * (12 * 8192 + 12 * 128)
