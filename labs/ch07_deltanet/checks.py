@@ -198,10 +198,12 @@ class Memory:
 
     def __init__(self, seed: int):
         self.state = seed
-        self.reads = 0
+        self.reads = 0  # tokens
+        self.calls = 0
 
     def read(self, tokens):
         """What the model says after each of them."""
+        self.calls += 1
         said = []
         for token in tokens:
             self.state = (self.state * 31 + int(token) + 7) % 10_007
@@ -256,6 +258,11 @@ def check_drafts(f):
             expect(
                 memory.state == want,
                 f"{where}: the memory has read something else than the right tokens, once each.",
+            )
+            expect(
+                memory.calls <= 2,
+                f"{where}: the model was called {memory.calls} times. Guesses are worth it only if"
+                " they are checked together.",
             )
             expect(
                 memory.reads <= 5 + (0 if right == 5 else right),

@@ -119,6 +119,12 @@ def wrong_answers(right: dict) -> list[tuple]:
         memory.read(drafts[:count])
         return count
 
+    def one_by_one(memory, drafts):
+        count = 1
+        while memory.read([drafts[count - 1]]) == drafts[count : count + 1]:
+            count += 1
+        return count
+
     return [
         ("07.1", added, "whatever the memory says already"),
         ("07.1", asked_first, "has not faded yet"),
@@ -161,5 +167,6 @@ def wrong_answers(right: dict) -> list[tuple]:
         ("07.5", any_match, "behind a wrong one"),
         ("07.5", too_late, "the right tokens, once each"),
         ("07.5", always_again, "where 5 suffice"),
+        ("07.5", one_by_one, "checked together"),
         ("07.5", lambda memory, drafts: right["07.5"](memory, drafts) - 1, "and counts"),
     ]
