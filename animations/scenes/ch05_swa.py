@@ -54,7 +54,7 @@ WIDE, HIGH = 1.94, 0.66  # a slot
 # the layers: heights of the tokens and of layers 1, 2, …
 TOKENS, LEVEL = -1.75, 1.05
 # the bytes
-LAYERS = {"ring": "sliding: a ring, window {window:,}", "full": "full: all of them"}
+LAYERS = {"ring": "sliding: a ring, window {window:,}", "full": "full: all tokens"}
 BARS, THICK, BETWEEN, FOOT = 1.3, 0.42, 1.6, -2.0
 
 
