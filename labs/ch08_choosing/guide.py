@@ -179,8 +179,8 @@ RULES = {  # a rule's name -> what it says
     "capacity → MoE": "Answers aren't good enough and the card has room: experts.",
     "ultra-long → linear hybrid": "One text outweighs the model: states, with full layers between"
     " them; windows instead, if the engine must do what a state forbids.",
-    "give up least": "Of remedies that meet the target, the one that loses fewest services, then the"
-    " one that keeps most of the text, then the one with fewest lines of its own.",
+    "give up least": "Of remedies that meet the target, the one that loses fewest services, then"
+    " the one that keeps most of the text, then the one with fewest lines of its own.",
     "one change at a time": "Where none is enough: the largest step alone, and measure again.",
     "popularity is no reason": "That others use a design says what they ran out of, not what you"
     " do.",
