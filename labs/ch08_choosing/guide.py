@@ -263,7 +263,7 @@ def _more(name: str, than: str) -> str:
 
 def _nothing(case: Case, first: Wish, wishes: list[Wish]) -> Advice:
     reason = {
-        "diagnosis first": "no measurement says that this is short",
+        "diagnosis first": "nothing that was measured calls for it",
         "what is trained in stays in": "it would have to be trained again",
     }[first.rule]
     conflicts = [(w.rule, w.change, reason) for w in wishes]
