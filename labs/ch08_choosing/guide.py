@@ -58,7 +58,7 @@ def diagnosis(case: Case) -> Wish | None:
             "diagnosis first",
             NOTHING,
             f"the loop waits, not a layer: on an H200 even a KV cache made our loop only"
-            f" {cached['multiple']:.1f} times as fast",
+            f" {cached['multiple']:.1f} times as fast; so capture the step as a graph, or batch",
         )
     if s.limit == "room" and now["largest_batch"] >= s.users:
         return Wish(
@@ -180,7 +180,7 @@ RULES = {  # a rule's name -> what it says
     "ultra-long → linear hybrid": "One text outweighs the model: states, with full layers between"
     " them; windows instead, if the engine must do what a state forbids.",
     "give up least": "Of remedies that meet the target, the one that loses fewest services, then"
-    " the one with fewest lines of its own.",
+    " the one that keeps most of the text, then the one with fewest lines of its own.",
     "one change at a time": "Where none is enough: the largest step alone, and measure again.",
     "popularity is no reason": "That others use a design says what they ran out of, not what you"
     " do.",
@@ -263,7 +263,7 @@ def _more(name: str, than: str) -> str:
 
 def _nothing(case: Case, first: Wish, wishes: list[Wish]) -> Advice:
     reason = {
-        "diagnosis first": "no measurement says that this is short",
+        "diagnosis first": "nothing that was measured calls for it",
         "what is trained in stays in": "it would have to be trained again",
     }[first.rule]
     conflicts = [(w.rule, w.change, reason) for w in wishes]

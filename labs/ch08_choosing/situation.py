@@ -222,7 +222,7 @@ class Case:
             return f"the engine gives it no {listed(lost)}"
         if s.text != "near" and name == "SWA":
             row = only(results.load("ch08/quality")["rows"], variant="SWA")
-            return f"a window alone recalled {row['recall']:.0%} of pairs from further back"
+            return f"windows alone recalled {row['recall']:.0%} of pairs, most of them further back"
         if s.limit == "first token":
             return "" if self.reached(name) > 1.1 else "it leaves a prompt's work as it is"
         n = self.after[name]

@@ -29,12 +29,13 @@ def places(context: int) -> dict:
     best = frontier(rows)
     whole, again = (only(rows, variant=name) for name in ("MHA", AGAIN))
     apart = abs(again["multiple"] - 1)
-    told = [r["variant"] for r in rows if abs(r["multiple"] - 1) <= max(apart, 0.03)]
+    near = lambda m: min(abs(m - 1), abs(m / again["multiple"] - 1)) <= max(apart, 0.03)
+    told = [r["variant"] for r in rows if near(r["multiple"])]
     like = [name for name in told if name not in ("MHA", AGAIN)]
     say = f"Beaten by none on all three: **{listed(best)}**. The twin is {apart:.1%} from MHA"
     say += f" ({1e3 * whole['median']:.1f} ms)"
     if like:
-        say += f"; as near, so not told apart: {listed(like)}"
+        say += f"; as near to one of the two, so not told apart: {listed(like)}"
     return {"series": found, "say": say + ".", "frontier": best}
 
 
