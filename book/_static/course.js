@@ -261,7 +261,9 @@ function more() {
     else box.removeAttribute("tabindex");
   };
   const boxes = "article :is(.table-box, pre, div.math)";
-  const sizes = new ResizeObserver(seen => { for (const { target } of seen) look(target.closest(boxes)); });
+  const sizes = new ResizeObserver(seen => {
+    for (const box of seen.map(({ target }) => target.closest(boxes))) if (box) look(box); // none: it has left the page
+  });
   for (const box of $$(boxes)) {
     sizes.observe(box);
     if (box.firstElementChild) sizes.observe(box.firstElementChild); // a letter's true form makes it wider
