@@ -4,10 +4,13 @@
 it, in the few lines that it overrides.
 """
 
+from functools import partial
+
 import numpy as np
 
 from labkit import presets, reference
 from labkit.reference.attention import attention
+from labkit_labs.common import faults
 
 FIRST, SECOND = list(b"the cat sat"), list(b"a dog ran off")
 NEW = 8
@@ -264,17 +267,7 @@ def symptom(kind) -> str:
     return "none: both texts are right"
 
 
-def bench(faults=FAULTS) -> list[dict]:
+def bench(kinds=FAULTS) -> list[dict]:
     """A row for each fault: what it breaks, how, what one sees, and the tests that fail."""
-    rows = []
-    for kind in faults:
-        failed = [name for name, test in TESTS.items() if not passes(test, kind)]
-        rows.append(
-            {
-                "condition": kind.condition,
-                "switch": kind.switch,
-                "symptom": symptom(kind),
-                "seen by": ", ".join(failed) or "no test here",
-            }
-        )
-    return rows
+    tests = {name: partial(passes, test) for name, test in TESTS.items()}
+    return faults.bench(kinds, tests, symptom)

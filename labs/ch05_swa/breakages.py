@@ -11,6 +11,7 @@ import numpy as np
 from labkit.reference.attention import attention
 from labkit.reference.layers import rope
 from labkit_labs.ch05_swa.rings import Ring
+from labkit_labs.common import faults
 
 WINDOW, LONGEST = 4, 3
 TOKENS = 20
@@ -170,12 +171,4 @@ def symptom(kind) -> str:
 
 def bench() -> list[dict]:
     """A row for each fault: what it breaks, how, what one sees, and the tests that fail."""
-    return [
-        {
-            "condition": kind.condition,
-            "switch": kind.switch,
-            "symptom": symptom(kind),
-            "seen by": ", ".join(name for name, test in TESTS.items() if not test(kind)),
-        }
-        for kind in FAULTS
-    ]
+    return faults.bench(FAULTS, TESTS, symptom)

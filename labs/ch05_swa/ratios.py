@@ -155,6 +155,6 @@ LAB = Lab(
     threads=1,
     go=go,
     plot=plot,
-    minutes=8,
+    minutes=14,
     cpu_only=True,
 )

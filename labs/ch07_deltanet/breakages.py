@@ -12,7 +12,7 @@ from labkit.caches import make_cache
 from labkit.reference.delta import unit
 from labkit.reference.layers import rms_norm, silu
 from labkit.step import Step
-from labkit_labs.common import layer
+from labkit_labs.common import faults, layer
 
 # one layer that reads 200 tokens: what fades slowly must have had time to fade
 CONFIG = presets["tiny-delta"].replace(n_layers=1, layer_types=("delta",))
@@ -291,16 +291,4 @@ def symptom(made: Layer) -> str:
 
 def bench() -> list[dict]:
     """A row for each fault: what it breaks, how, what one sees, and the tests that fail."""
-    rows = []
-    for fault in FAULTS:
-        made = fault()
-        failed = [name for name, test in TESTS.items() if not test(made)]
-        rows.append(
-            {
-                "condition": fault.condition,
-                "switch": fault.switch,
-                "symptom": symptom(made),
-                "seen by": ", ".join(failed) or "no test here",
-            }
-        )
-    return rows
+    return faults.bench([fault() for fault in FAULTS], TESTS, symptom)
