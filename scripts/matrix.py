@@ -57,14 +57,15 @@ SETTINGS = {
     ),
     "aten-default": Setting(
         "torch's code for a processor without AVX2, or not of x86",
-        {"ATEN_CPU_CAPABILITY": "default"},
+        {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+        ["-p", "tests.no_bf16"],
     ),
     "aten-avx2": Setting(
-        "torch's code for a processor without AVX-512", {"ATEN_CPU_CAPABILITY": "avx2"}
+        "torch's and oneDNN's code for a processor without AVX-512",
+        {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        ["-p", "tests.no_bf16"],
     ),
-    "onednn-avx2": Setting(
-        "oneDNN's code for a processor without AVX-512", {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-    ),
+    "onednn-avx2": Setting("oneDNN's alone, torch's as here", {"ONEDNN_MAX_CPU_ISA": "AVX2"}),
     "kernels-off": Setting("a machine without a C compiler", {"LABKIT_KERNELS": "off"}),
     "kernels-avx2": Setting(
         "our kernels on a processor without AVX-512", {"LABKIT_MARCH": "x86-64-v3"}

@@ -43,8 +43,12 @@ LABS = {
         doctored=[
             ({"way": "one call"}, {"gap": 0.2}, "not the same step"),
             ({"way": "one call"}, {"gap": float("nan")}, "nan of the largest apart"),
-            ({"way": "one call"}, {"calls": 211, "captured": True}, "nothing was captured"),
-            ({"way": "one call"}, {"multiple": 0.7, "captured": True}, "look what else runs"),
+            ({"way": "one call"}, {"calls": 10**6, "captured": True}, "nothing was captured"),
+            (
+                {"way": "one call"},
+                {"calls": 1, "multiple": 0.7, "captured": True},
+                "look what else runs",
+            ),
         ],
     ),
 }
