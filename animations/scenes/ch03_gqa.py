@@ -39,14 +39,17 @@ from labkit import formulas, presets
 
 LLAMA, NAME = presets["llama3-8b"], "Llama-3-8B"
 HEADS = LLAMA.n_heads
-ROOM = 1.3  # for the rows' names, left of the columns
+TEXT = 0.33  # height of a capital: 11 pixels of type on a phone
+LARGE = 0.38  # of a size's number
+ROOM = 1.85  # for the rows' names, left of the columns
 START, GAP = ROOM - FRAME, (2 * FRAME - ROOM) / HEADS
-WIDE, HIGH, RADIUS = GAP - 0.07, 0.32, 0.13  # a head's cell, a query's disc
+WIDE, HIGH, RADIUS = GAP - 0.07, 0.4, 0.14  # a head's cell, a query's disc
 # heights of the rows
-TITLE, PHASE, QUERIES = 3.4, 2.85, 2.15
-COPIES = (1.14, 0.76)  # keys, values
-STORED = (0.14, -0.24)
-KEPT, READ = -0.98, -2.24  # the two sizes
+TITLE, QUERIES = 3.35, 2.55
+COPIES = (1.78, 1.24)  # keys, values
+STORED = (0.58, 0.04)
+KEPT, READ = -0.62, -2.25  # the two sizes
+BAR = 0.26  # height of their bars
 
 
 def kilobytes(kv_heads: int) -> float:
@@ -75,12 +78,12 @@ class Size(Counter):
         self.look = look
         self.full, self.length = kilobytes(HEADS), HEADS * GAP - 0.07
         corner = np.array([START + 0.035, y, 0])
-        self.number = Tally(0, corner + 0.9 * RIGHT, RIGHT, "head", NAVY)
-        self.label = Label(name, "small", INK).put(corner + 1.04 * RIGHT, LEFT)
-        frame = RoundedRectangle(corner_radius=0.05, width=self.length, height=0.26)
+        self.number = Tally(0, corner + 1.05 * RIGHT, RIGHT, LARGE, NAVY)
+        self.label = Label(name, TEXT, INK).put(corner + 1.22 * RIGHT, LEFT)
+        frame = RoundedRectangle(corner_radius=0.05, width=self.length, height=BAR)
         self.frame = frame.set_fill(GROUND, 1).set_stroke(MIST, 1.5)
-        self.frame.move_to(corner + 0.42 * DOWN, LEFT)
-        self.fill = Rectangle(width=self.length, height=0.26).move_to(self.frame, LEFT)
+        self.frame.move_to(corner + 0.45 * DOWN, LEFT)
+        self.fill = Rectangle(width=self.length, height=BAR).move_to(self.frame, LEFT)
         super().__init__(self.number, self.label, self.frame, self.fill)
         self.show(0)
 
@@ -96,7 +99,7 @@ class Size(Counter):
     def mark(self, name: str) -> VGroup:
         """A tick under the bar where it ends now, with a name that stays."""
         foot = self.fill.get_corner(DOWN + RIGHT) + 0.05 * DOWN
-        label = Label(name, "small", MUTED).put(foot + 0.26 * DOWN)
+        label = Label(name, TEXT, MUTED).put(foot + (0.16 + TEXT / 2) * DOWN)
         label.shift(min(0, FRAME - label.get_right()[0]) * RIGHT)
         return VGroup(Line(foot, foot + 0.1 * DOWN, color=MUTED, stroke_width=2), label)
 
@@ -143,14 +146,13 @@ class HeadGrouping(CourseScene):
     def queries(self):
         """The query heads."""
         heading = Label("Head grouping", "title", NAVY, "bold").put([-FRAME, TITLE, 0], LEFT)
-        model = Label(f"one layer of {NAME}", "small", MUTED).put([FRAME, TITLE, 0], RIGHT)
-        self.phase = Note(f"{HEADS} query heads", [-FRAME, PHASE, 0])
+        self.phase = Note(f"{NAME}: {HEADS} query heads", [FRAME, TITLE, 0], RIGHT, TEXT)
         self.discs = [
             dress(Circle(RADIUS), "plain").move_to(column(h, QUERIES)) for h in range(HEADS)
         ]
         names = [self.name("queries", QUERIES)]
         self.say(f"In each layer of {NAME}, {HEADS} query heads read the past.", "queries")
-        self.move(FadeIn(heading, model, self.phase, shift=0.1 * UP), seconds=BRISK)
+        self.move(FadeIn(heading, self.phase, shift=0.1 * UP), seconds=BRISK)
         self.move(
             FadeIn(*names),
             LaggedStart(*[FadeIn(d, shift=0.15 * DOWN) for d in self.discs], lag_ratio=0.06),
@@ -159,7 +161,7 @@ class HeadGrouping(CourseScene):
 
     @staticmethod
     def name(text: str, y: float) -> Label:
-        return Label(text, "small", MUTED, "medium").put([START - 0.2, y, 0], RIGHT)
+        return Label(text, TEXT, MUTED, "medium").put([START - 0.15, y, 0], RIGHT)
 
     def own(self):
         """A key and a value head for each."""
@@ -225,7 +227,8 @@ class HeadGrouping(CourseScene):
         """Of the heads that now lie on one another, one is left."""
         each = self.before // kv_heads
         gone = [head for i, head in enumerate(self.stored) if i % each]
-        self.remove(*gone)
+        # keys and values have moved one by one, so the scene holds them one by one
+        self.remove(*[part for head in gone for part in head])
         self.stored = self.stored[::each]
 
     def read(self, group: int):
@@ -264,7 +267,7 @@ class HeadGrouping(CourseScene):
         self.say("But many programs first copy each shared head out to all its queries.", "copied")
         self.move(
             *[FadeOut(t) for t in self.ties],
-            self.phase.change("GQA, expanded: a copy for every query head"),
+            self.phase.change("GQA, expanded: a copy for each query"),
             seconds=BRISK,
         )
         self.copies = [
@@ -312,7 +315,7 @@ class HeadGrouping(CourseScene):
         self.say("Grouped attention reads each shared head once, for all its queries.", "grouped")
         self.move(
             FadeOut(*self.copies, self.named, *self.ties),
-            self.phase.change("GQA, grouped: each shared head is read once"),
+            self.phase.change("GQA, grouped: each head is read once"),
             seconds=BRISK,
         )
         self.ties = [self.tie(h, G, STORED[0]) for h in range(HEADS)]

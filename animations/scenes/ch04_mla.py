@@ -12,6 +12,7 @@ from manim import (
     RIGHT,
     UP,
     Animation,
+    AnimationGroup,
     Circle,
     Create,
     FadeIn,
@@ -21,14 +22,15 @@ from manim import (
     Line,
     Rectangle,
     ReplacementTransform,
+    RoundedRectangle,
     TransformFromCopy,
     VGroup,
     VMobject,
 )
 
-from animations.stage.charts import BarPair
+from animations.stage.charts import Counter, Tally
 from animations.stage.clock import CourseScene
-from animations.stage.mobjects import Cell, LayerBox, Note, Query, dress
+from animations.stage.mobjects import Cell, Note, Query, dress
 from animations.stage.style import (
     BRISK,
     FRAME,
@@ -42,6 +44,7 @@ from animations.stage.style import (
     QUICK,
     RED,
     Label,
+    formula,
 )
 from labkit import formulas, presets
 
@@ -51,29 +54,35 @@ E_N, E_R, E_V = MODEL.qk_nope_head_dim, MODEL.qk_rope_head_dim, MODEL.v_head_dim
 FULL = H * (E_N + E_R + E_V)  # numbers that full heads would keep of a token, in a layer
 KEPT = formulas.symbols.latent_bits_per_token(C, E_R, 1)
 
+TEXT = 0.33  # height of a capital: 11 pixels of type on a phone
+LARGE = 0.4  # of a title, of the number at the crossing
+LETTER, TALL = 0.5, 0.78  # of a matrix' name, whose index is smaller; of its box
+TITLE, PHASE, ASIDE = 3.35, 2.7, 2.1
 # the first picture: areas are to scale
 AREA = 3000  # numbers in a square of one unit
-TITLE, PHASE = 3.4, 2.85
-VECTOR, NAMES, BLOCKS, SUMS = 1.72, 1.08, -0.5, -2.2  # heights
+VECTOR, NAMES, BLOCKS, SUMS = 1.45, 0.82, -0.8, -2.5  # heights
+LATENT, KEY, TOTAL = 0.0, -0.75, -1.6
 BLOCK = 2.5  # height of the heads' blocks
-NARROW = 2.2  # where the latent stands
+NARROW = 0.6  # where the latent stands
 # the second picture
 HELD = 8  # tokens in the cache when the query comes
-START, GAP = -5.05, 0.95
+START, GAP = -4.85, 0.92
 WIDE, HIGH = 0.56, 0.42
-OUT = 5.3  # where the output comes out
+OUT = 5.2  # where the output comes out
 QUERY, KEYS, VALUES, UP_PROJECTION, LATENTS, TURNED, SHARES = (
-    1.95,
-    1.17,
-    0.65,
-    -0.05,
-    -0.82,
-    -1.35,
-    -2.5,
+    1.58,
+    0.92,
+    0.36,
+    -0.32,
+    -1.02,
+    -1.52,
+    -2.75,
 )
-INWARD, MOVED = 1.15, 0.35  # absorbed: the matrix beside the query, the query behind it
+EXIT, POURED = 1.12, 0.3  # heights of the output's name, and of its foot
+INWARD, MOVED = 0.72, -0.1  # absorbed: the matrix beside the query, the query behind it
+SCORE, TALLY, BAR, FULL_BAR = 0.75, 3.45, 3.65, 2.95  # where its parts start, and its longest bar
 # the last picture
-AXES, ACROSS, ALOFT = np.array([-5.2, -2.1, 0]), 8.2, 4.1
+AXES, ACROSS, ALOFT = np.array([-6.2, -1.6, 0]), 10.2, 3.7
 
 
 def column(i: float, y: float) -> np.ndarray:
@@ -167,6 +176,59 @@ class Dial(VGroup):
         return self
 
 
+class Matrix(VGroup):
+    """A matrix, with these names side by side. Drawn above what passes through it."""
+
+    def __init__(self, width: float, *names: VMobject):
+        self.box = RoundedRectangle(corner_radius=0.12, width=width, height=TALL)
+        super().__init__(dress(self.box, "layer"), *names)
+        for i, name in enumerate(names):
+            name.move_to([(i + 0.5 - len(names) / 2) * width / len(names), 0, 0])
+        self.set_z_index(2)
+
+
+class Work(Counter):
+    """Up-projections of one way in this step: its name, their number, a bar."""
+
+    def __init__(self, name: str, y: float, look: str):
+        self.look = look
+        self.label = Label(name, TEXT, INK).put([SCORE, y, 0], LEFT)
+        self.number = Tally(0, np.array([TALLY, y, 0]), RIGHT, TEXT, NAVY)
+        self.bar = Rectangle(width=FULL_BAR, height=0.3).move_to([BAR, y, 0], LEFT)
+        super().__init__(self.label, self.number, self.bar)
+        self.show(0)
+
+    def show(self, value):
+        self.value = value
+        self.number.show(value)
+        width = max(1e-3, FULL_BAR * value / (HELD + 1))
+        dress(self.bar.stretch_to_fit_width(width, about_point=self.bar.get_left()), self.look)
+        if value <= 0:
+            self.bar.set_opacity(0)
+        return self
+
+
+class Score(VGroup):
+    """How often each way multiplies up in this step."""
+
+    def __init__(self):
+        heading = Label("Up-projections in this step", TEXT, INK, "semibold")
+        self.ways = Work("re-project", PHASE + 0.1, "again"), Work("absorb", ASIDE + 0.15, "stored")
+        super().__init__(heading.put([SCORE, TITLE, 0], LEFT), *self.ways)
+
+    def to(self, *counts: int) -> Animation:
+        return AnimationGroup(*[way.to(n) for way, n in zip(self.ways, counts)], run_time=0.7)
+
+
+class Asking(Query):
+    """A query whose letter can be read on a phone."""
+
+    def __init__(self, point):
+        super().__init__(point, radius=0.3)
+        letter = self[1]
+        letter.scale(TEXT / letter.cap).put(self.disc)
+
+
 class Moved(Query):
     """A query in the space of the latents: as wide as one of them."""
 
@@ -229,23 +291,24 @@ class CompressStoreAbsorb(CourseScene):
     # -- compress ------------------------------------------------------------------------
     def full_heads(self):
         """What full heads would store of a token."""
-        heading = Label("Compress, store, absorb", "title", NAVY, "bold")
+        heading = Label("Compress, store, absorb", LARGE, NAVY, "bold")
         heading.put([-FRAME, TITLE, 0], LEFT)
-        self.phase = Note(f"One token in one layer of {NAME}; boxes to scale", [-FRAME, PHASE, 0])
+        text = f"One token in one layer of {NAME}; boxes to scale"
+        self.phase = Note(text, [-FRAME, PHASE, 0], size=TEXT)
         size = MODEL.d_model / AREA
         self.vector = Cell("plain", size / 0.4, 0.4).move_to([-FRAME, VECTOR, 0], LEFT)
-        name = Label(f"the token's vector: {MODEL.d_model:,} numbers", "small", INK, "medium")
-        name.put([-FRAME, VECTOR + 0.45, 0], LEFT)
+        name = Label(f"the token's vector: {MODEL.d_model:,} numbers", TEXT, INK, "medium")
+        name.put([-FRAME, VECTOR + 0.55, 0], LEFT)
         widths = [H * e / AREA / BLOCK for e in (E_N + E_R, E_V)]
         self.heads = [Heads("done", w, BLOCK) for w in widths]
         corner = -FRAME
         self.names = [name]
         for block, what in zip(self.heads, (f"{H} keys", f"{H} values")):
             block.move_to([corner, BLOCKS, 0], LEFT)
-            self.names.append(Label(what, "small", INK, "medium").put([corner, NAMES, 0], LEFT))
+            self.names.append(Label(what, TEXT, INK, "medium").put([corner, NAMES, 0], LEFT))
             corner += block.width + 0.25
         text = f"{H} × ({E_N + E_R} + {E_V}) = {FULL:,} numbers"
-        self.sum = Label(text, "body", INK, "semibold").put([-FRAME, SUMS, 0], LEFT)
+        self.sum = Label(text, TEXT, INK, "semibold").put([-FRAME, SUMS, 0], LEFT)
         self.say(f"Full heads would keep {FULL:,} numbers of each token, in every layer.", "full")
         self.move(FadeIn(heading, self.phase, shift=0.1 * UP), seconds=BRISK)
         self.move(FadeIn(self.vector, name), seconds=BRISK)
@@ -260,10 +323,8 @@ class CompressStoreAbsorb(CourseScene):
         """One latent in place of all of them."""
         self.say(f"MLA presses the token into one latent of {C} numbers.", "latent")
         side = math.sqrt(C / AREA)
-        self.latent = Cell("active", side, side).move_to([NARROW, BLOCKS + 0.55, 0])
-        label = Label(f"latent: {C} numbers", "small", INK, "medium").beside(
-            self.latent, RIGHT, 0.3
-        )
+        self.latent = Cell("active", side, side).move_to([NARROW, LATENT, 0])
+        label = Label(f"latent: {C} numbers", TEXT, INK, "medium").beside(self.latent, RIGHT, 0.25)
         self.press(
             self.latent,
             *[FadeOut(b.mesh) for b in self.heads],
@@ -277,12 +338,12 @@ class CompressStoreAbsorb(CourseScene):
         self.say(
             f"Beside it, one small key is turned by position. Only these {KEPT} are stored.", "key"
         )
-        self.dial = Dial(0, 0.15, "active").move_to([NARROW, BLOCKS - 0.25, 0])
-        label = Label(f"rotary key: {E_R} numbers", "small", INK, "medium")
+        self.dial = Dial(0, 0.15, "active").move_to([NARROW, KEY, 0])
+        label = Label(f"rotary key: {E_R} numbers", TEXT, INK, "medium")
         label.put([self.names[-1].get_left()[0], self.dial.get_y(), 0], LEFT)
         label.align_to(self.names[-1], LEFT)
-        total = Label(f"{C} + {E_R} = {KEPT} numbers", "body", NAVY, "bold")
-        total.put([NARROW - self.latent.width / 2, SUMS, 0], LEFT)
+        total = Label(f"{C} + {E_R} = {KEPT} numbers", TEXT, NAVY, "bold")
+        total.put([NARROW - self.latent.width / 2, TOTAL, 0], LEFT)
         self.press(self.dial.face)
         self.add(self.dial)
         self.move(FadeIn(self.dial.hand, label), seconds=QUICK)
@@ -329,7 +390,7 @@ class CompressStoreAbsorb(CourseScene):
 
     @staticmethod
     def name(text: str, y: float) -> Label:
-        return Label(text, "small", MUTED, "medium").put([START - 0.02, y, 0], RIGHT)
+        return Label(text, TEXT, MUTED, "medium").put([START - 0.05, y, 0], RIGHT)
 
     def cached(self, i: int) -> Animation:
         """Token i's latent and dial come into the cache."""
@@ -339,9 +400,9 @@ class CompressStoreAbsorb(CourseScene):
 
     def new_query(self, held: int) -> Query:
         """The query of the newest token, and its own dial."""
-        query = Query(column(held - 1, QUERY))
+        query = Asking(column(held - 1, QUERY))
         dress(query.disc, "plain")
-        self.hand = Dial(held - 1, look="plain").move_to(column(held - 1, QUERY) + 0.6 * RIGHT)
+        self.hand = Dial(held - 1, look="plain").move_to(column(held - 1, QUERY) + 0.7 * RIGHT)
         self.move(query.appear(), FadeIn(self.hand, shift=0.15 * DOWN), seconds=BRISK)
         return query
 
@@ -349,26 +410,18 @@ class CompressStoreAbsorb(CourseScene):
     def reproject(self):
         """Keys and values of all heads, of every cached token."""
         self.say("Way 1, re-project: expand every latent to all heads' keys and values.", "again")
-        self.score = BarPair(
-            "Up-projections in this step",
-            ("re-project", "absorb"),
-            np.array([1.6, TITLE + 0.15, 0]),
-            HELD + 1,
-            2.25,
-            looks=("again", "stored"),
-        )
-        self.matrix = LayerBox(
-            f"up-projection Wₖ, Wᵥ: to keys and values of {H} heads", (HELD + 1) * GAP - 0.1
-        ).move_to(column(HELD / 2, UP_PROJECTION))
+        self.score = Score()
+        names = formula("W_k", LETTER, NAVY), formula("W_v", LETTER, NAVY)
+        what = Label("up-projection", TEXT, NAVY, "medium")
+        self.matrix = Matrix((HELD + 1) * GAP - 0.1, names[0], what, names[1])
+        self.matrix.move_to(column(HELD / 2, UP_PROJECTION))
         self.rows += [
             self.name(n, y)
-            for n, y in (("keys", KEYS), ("values", VALUES), ("shares", SHARES + 0.2))
+            for n, y in (("keys", KEYS), ("values", VALUES), ("shares", SHARES + 0.22))
         ]
-        self.exit = Note("output", [OUT, KEYS, 0], ORIGIN, "small", MUTED, "medium")
-        self.move(
-            self.phase.change("Way 1: re-project"), FadeIn(self.matrix, self.score), seconds=BRISK
-        )
-        self.move(FadeIn(*self.rows[2:], self.exit), seconds=QUICK)
+        self.exit = Note("output", [OUT, EXIT, 0], ORIGIN, TEXT, MUTED, "medium")
+        self.move(self.phase.change("Way 1: re-project"), FadeIn(self.matrix), seconds=BRISK)
+        self.move(FadeIn(*self.rows[2:], self.exit, self.score), seconds=QUICK)
         self.attend(HELD, MOVE)
 
     def attend(self, held: int, seconds: float):
@@ -408,8 +461,8 @@ class CompressStoreAbsorb(CourseScene):
     def weigh(self, held: int, query: Query, seconds: float):
         """What was read becomes a share of each token."""
         shares, out = self.small.both(held)
-        self.shares = Bars(shares, [column(i, SHARES) for i in range(held)], 0.36, 0.62)
-        places = [[OUT + 0.28 * (i - 2), 0.42, 0] for i in range(len(out))]
+        self.shares = Bars(shares, [column(i, SHARES) for i in range(held)], 0.36, 0.75)
+        places = [[OUT + 0.28 * (i - 2), POURED, 0] for i in range(len(out))]
         self.out = Bars(out, places, 0.2, 0.46)
         self.move(FadeOut(query.comb), self.shares.grow(), seconds=0.6 * seconds)
 
@@ -435,19 +488,20 @@ class CompressStoreAbsorb(CourseScene):
         self.move(self.cached(HELD), seconds=QUICK)
         self.query = self.new_query(HELD + 1)
         self.attend(HELD + 1, BRISK)
-        self.rest()
 
     # -- way 2 ---------------------------------------------------------------------------
     def absorb(self):
         """The matrix leaves its place: one half for the query, one for the result."""
         self.say("Way 2, absorb: the matrix moves to the query instead, and works once.", "absorb")
         x = self.query.disc.get_x()
-        self.inward = LayerBox("Wₖ", 0.7).move_to([x, INWARD, 0])
-        self.outward = LayerBox("Wᵥ", 0.7).move_to([OUT, UP_PROJECTION, 0])
+        self.inward, self.outward = (
+            Matrix(0.95, formula(name, LETTER, NAVY)).move_to(place)
+            for name, place in (("W_k", [x, INWARD, 0]), ("W_v", [OUT, UP_PROJECTION, 0]))
+        )
         self.before = VGroup(self.shares, self.out)
         self.move(
-            FadeOut(*self.made, *self.rows[2:4], self.matrix[1]),
-            self.phase.change("Way 2: absorb. The rotary part passes by"),
+            FadeOut(*self.made, *self.rows[2:4], *self.matrix[1:]),
+            self.phase.change("Way 2: absorb"),
             *[b.animate.look("empty") for b in self.before],
             seconds=BRISK,
         )
@@ -460,8 +514,10 @@ class CompressStoreAbsorb(CourseScene):
         pulse = dress(Circle(0.2), "active").move_to(self.query.disc).set_z_index(-1)
         self.move(pulse.animate(remover=True).move_to(self.inward), seconds=BRISK)
         self.moved = Moved([x, MOVED, 0])
+        self.aside = Label("the rotary part passes by", TEXT, MUTED)
         self.move(
             FadeIn(self.moved, shift=0.5 * DOWN),
+            FadeIn(self.aside.put([-FRAME, ASIDE, 0], LEFT)),
             self.hand.animate.look("active").set_y(MOVED),
             self.score.to(HELD + 1, 1),
             seconds=BRISK,
@@ -505,11 +561,7 @@ class CompressStoreAbsorb(CourseScene):
             self.moved,
         )
         stage.add(self.inward, self.outward, self.before, self.shares, self.out, self.score)
-        self.move(
-            FadeOut(stage, self.exit),
-            self.phase.change(f"{NAME}: arithmetic for each cached token"),
-            seconds=BRISK,
-        )
+        self.move(FadeOut(stage, self.exit, self.aside), seconds=QUICK)
         wide = 2.3 * at
         high = over_latents(wide)
         spot = lambda new, flops: AXES + np.array([ACROSS * new / wide, ALOFT * flops / high, 0])
@@ -522,23 +574,27 @@ class CompressStoreAbsorb(CourseScene):
             for way, colour in ((over_latents, NAVY), (over_heads, RED))
         ]
         names = [
-            Label(text, "body", colour, "semibold").put(line.get_end() + 0.2 * RIGHT, LEFT)
+            Label(text, TEXT, colour, "semibold").put(line.get_end() + 0.2 * RIGHT, LEFT)
             for text, colour, line in zip(("absorb", "re-project"), (NAVY, RED), lines)
         ]
-        foot = Label("new tokens in one step", "small", MUTED)
-        foot.put(AXES + ACROSS * RIGHT + 0.35 * DOWN, RIGHT)
-        one = Label("1", "small", INK, "medium").put(spot(1, 0) + 0.35 * DOWN)
-        self.move(FadeIn(axes, foot, one), seconds=QUICK)
+        foot = Label("new tokens in one step", TEXT, MUTED)
+        foot.put([FRAME, AXES[1] - 0.4, 0], RIGHT)
+        one = Label("1", TEXT, INK, "medium").put(spot(1, 0) + 0.4 * DOWN)
+        self.move(
+            FadeIn(axes, foot, one),
+            self.phase.change(f"{NAME}: arithmetic for each cached token"),
+            seconds=BRISK,
+        )
         self.move(*[Create(line) for line in lines], seconds=1.6 * MOVE)
         self.move(FadeIn(*names), seconds=QUICK)
         cross = spot(at, over_latents(at))
         drop = Line(cross, spot(at, 0), color=MIST, stroke_width=3)
         dot = dress(Circle(0.14), "active").move_to(cross)
         verdicts = [
-            Label(text, "small", MUTED).put(spot(at, 0) + 0.27 * UP + 0.2 * side, -side)
+            Label(text, TEXT, MUTED).put(spot(at, 0) + 1.05 * DOWN + 0.2 * side, -side)
             for text, side in (("absorb is cheaper", LEFT), ("re-project is cheaper", RIGHT))
         ]
-        number = Label(math.ceil(at), "head", NAVY, "bold").put(spot(at, 0) + 0.4 * DOWN)
+        number = Label(math.ceil(at), LARGE, NAVY, "bold").put(spot(at, 0) + 0.43 * DOWN)
         self.move(FadeIn(drop, dot, number, *verdicts), seconds=BRISK)
         self.rest(2 * PAUSE)
 
