@@ -19,7 +19,7 @@ from manim import (
 )
 
 from animations.stage.clock import CourseScene
-from animations.stage.mobjects import Cell, Chip, LayerBox, Legend, Note, Query, dress
+from animations.stage.mobjects import Cell, Chip, LayerBox, Note, Query, dress
 from animations.stage.style import (
     BRISK,
     FRAME,
@@ -35,23 +35,23 @@ from animations.stage.style import (
 from labkit import results
 from labkit.published import presets
 
-NAMES = 1.6  # room for the rows' names, left of the columns
+TEXT = 0.33  # a cap height that is 11 px of type where a phone shows the clip 358 px wide
+NAMES = 1.95  # room for the rows' names, left of the columns
 COLUMNS = 7
-CHIP = 0.24  # a capital's height in a chip
 GAP = (2 * FRAME - NAMES) / COLUMNS
-WIDE = GAP - 0.16
-SIDE = 0.35  # where the right half begins
+WIDE = GAP - 0.1
+SIDE = 0.45  # where the right half begins
 PARTS = 6  # cells that stand for a vector
 BIG, SPACE = 0.5, 0.42  # the text before it is cut: a capital's height, the space between words
 # heights of the rows
-TITLE, PHASE = 3.4, 2.85
-CHIPS, IDS, VECTORS = 2.0, 1.38, 0.88
-QUERY, KEYS, SCORES, SHARES, VALUES = 0.22, -0.45, -0.98, -1.53, -2.45
-MIX = 4.0  # length of the mixed value
-DOT, MAP = 0.206, 0.3  # the map of heads: a cell's pitch, its upper edge
-STACK, LAST = 1.3, -1.9  # the layers: their upper and lower edge
-CANDIDATE = 0.62  # from one candidate to the next
-MODEL, PASSES, PASS = 1.15, 0.3, 0.7
+TITLE, PHASE = 3.43, 2.84
+CHIPS, IDS, VECTORS = 2.12, 1.5, 0.94
+QUERY, KEYS, SCORES, SHARES, VALUES = 0.26, -0.44, -0.99, -1.53, -2.45
+MIX = 4.9  # length of the mixed value
+HEADS, DOT, MAP = 1.53, 0.205, 0.15  # the map of heads: its words, a cell's pitch, its upper edge
+STACK, LAST = 1.1, -2.4  # the layers: their upper and lower edge
+CANDIDATE = 0.75  # from one candidate to the next
+MODEL, PASSES, PASS = 1.15, 0.28, 0.8
 
 
 class TokensToAttention(CourseScene):
@@ -134,23 +134,23 @@ class TokensToAttention(CourseScene):
 
     def name(self, text: str, y: float) -> Label:
         """A row's name."""
-        return Label(text, 0.22, MUTED, "medium").put([-FRAME, y, 0], LEFT)
+        return Label(text, TEXT, MUTED, "medium").put([-FRAME, y, 0], LEFT)
 
     def remark(self, text: str, y: float) -> Label:
         """What a row means, right of it."""
-        return Label(text, "body", INK).put([SIDE, y, 0], LEFT)
+        return Label(text, TEXT, INK).put([SIDE, y, 0], LEFT)
 
     # -- text to vectors -----------------------------------------------------------------
     def cut(self):
         """The text, whole, then as tokens at the head of their columns."""
         heading = Label("One token at a time", "title", NAVY, "bold").put([-FRAME, TITLE, 0], LEFT)
-        self.phase = Note("From text to numbers", [-FRAME, PHASE, 0])
+        self.phase = Note("From text to numbers", [-FRAME, PHASE, 0], size=TEXT)
         self.say("A model reads numbers. So your text is cut into tokens.", "cut")
         self.chips = [self.chip(t, i) for i, t in enumerate(self.tokens)]
         words = VGroup(*[Label(t.strip(), BIG, NAVY, "medium", MONO) for t in self.tokens])
         words.arrange(RIGHT, buff=SPACE, aligned_edge=DOWN).move_to(0.3 * UP)
         words.set_z_index(1)
-        big = BIG / CHIP
+        big = BIG / TEXT
         boxes = [c.box.copy().scale(big).move_to(0.3 * UP) for c in self.chips]
         VGroup(*boxes).arrange(RIGHT, buff=0.2).move_to(0.3 * UP)
         self.move(FadeIn(heading, self.phase, shift=0.1 * UP), FadeIn(words), seconds=BRISK)
@@ -169,7 +169,7 @@ class TokensToAttention(CourseScene):
         self.move(FadeIn(self.names["tokens"]), seconds=QUICK)
 
     def chip(self, token: str, column: int, y: float = CHIPS) -> Chip:
-        return Chip(token, WIDE, cap=CHIP).move_to(self.spot(column, y))
+        return Chip(token, WIDE, 0.6, TEXT).move_to(self.spot(column, y))
 
     def strip(self, i: int, y: float) -> VGroup:
         """Token i's vector, as its first numbers: the darker, the larger."""
@@ -186,7 +186,7 @@ class TokensToAttention(CourseScene):
         """Each token's number, and the row of the table that it picks."""
         self.say("Each token is a number, and each number picks a vector.", "vectors")
         self.names["ids"] = self.name("ids", IDS)
-        ids = [Label(n, "body", NAVY, "medium", MONO) for n in self.ids]
+        ids = [Label(n, TEXT, NAVY, "medium", MONO) for n in self.ids]
         ids = VGroup(*[label.put(self.spot(i, IDS)) for i, label in enumerate(ids)])
         self.move(
             FadeIn(self.names["ids"]),
@@ -195,7 +195,7 @@ class TokensToAttention(CourseScene):
         )
         self.strips = [self.strip(i, VECTORS) for i in range(len(self.tokens))]
         self.names["vectors"] = self.name("vectors", VECTORS)
-        about = Note(f"{self.width} numbers each", [SIDE, VECTORS, 0], color=INK)
+        about = Note(f"{self.width} numbers each", [SIDE, VECTORS, 0], size=TEXT, color=INK)
         self.move(
             FadeIn(self.names["vectors"], about),
             LaggedStart(*[FadeIn(s, shift=0.15 * DOWN) for s in self.strips], lag_ratio=0.3),
@@ -244,11 +244,12 @@ class TokensToAttention(CourseScene):
     def ask(self):
         """The last token's query meets every key; each dot product is a score."""
         self.say("The newest query asks. Its dot product with each key is a score.", "ask")
-        self.query = Query(self.spot(len(self.tokens) - 1, QUERY))
+        self.query = Query(self.spot(len(self.tokens) - 1, QUERY), 0.3)
+        enlarged(self.query, 1)
         self.name_row("query", f"what “{self.tokens[-1].strip()}” looks for", QUERY)
         self.move(self.query.appear(), *self.row_names("query"), seconds=BRISK)
         self.score = [
-            Label(f"{s:.1f}".replace("-", "−"), "body", NAVY, "semibold").put(self.spot(i, SCORES))
+            Label(f"{s:.1f}".replace("-", "−"), TEXT, NAVY, "semibold").put(self.spot(i, SCORES))
             for i, s in enumerate(self.scores)
         ]
         self.name_row("scores", f"query · key / {self.root}", SCORES)
@@ -268,7 +269,7 @@ class TokensToAttention(CourseScene):
         for i, share in enumerate(self.share):
             bar = dress(Rectangle(width=WIDE * share, height=0.16), "stored")
             bar.move_to(self.spot(i, SHARES - 0.36) - WIDE / 2 * RIGHT, LEFT)
-            text = Label(f"{share:.0%}", "head", NAVY, "bold").put(self.spot(i, SHARES))
+            text = Label(f"{share:.0%}", TEXT, NAVY, "bold").put(self.spot(i, SHARES))
             whole = dress(Rectangle(width=WIDE, height=0.16), "empty").move_to(bar, LEFT)
             self.bars.append(VGroup(text, whole.set_stroke(width=1), bar))
         self.name_row("shares", "softmax of the scores", SHARES)
@@ -290,12 +291,12 @@ class TokensToAttention(CourseScene):
             parts.append(part.move_to(value, LEFT).set_z_index(1))
             goal = Rectangle(width=share * MIX, height=0.46).move_to([left, VALUES, 0], LEFT)
             moves.append(part.animate.become(dress(goal, "active").set_z_index(1)))
-            word = Label(token.strip(), "small", NAVY, "medium", MONO).put(goal).set_z_index(2)
-            words += [word] if word.width + 0.16 < goal.width else []
+            word = Label(token.strip(), TEXT, NAVY, "medium", MONO).put(goal).set_z_index(2)
+            words += [word] if word.width + 0.08 < goal.width else []
             left += goal.width
         self.move(*[FadeIn(part) for part in parts], seconds=BRISK)
         self.move(LaggedStart(*moves, lag_ratio=0.15), seconds=1.4 * MOVE)
-        self.about["mix"] = Label("the mix", "body", NAVY, "semibold").put(
+        self.about["mix"] = Label("mix", TEXT, NAVY, "semibold").put(
             [SIDE + MIX + 0.25, VALUES, 0], LEFT
         )
         self.move(FadeIn(self.about["mix"], *words), seconds=QUICK)
@@ -316,29 +317,34 @@ class TokensToAttention(CourseScene):
             grid.add(cell.move_to([SIDE + (layer + 0.5) * DOT, MAP - (head + 0.5) * DOT, 0]))
             if (layer, head) == (self.layer, self.head):
                 self.mine = cell
-        figure = Label(f"{count} of {of} heads", "head", NAVY, "bold").put(
-            [SIDE, MAP + 0.98, 0], LEFT
+        first_word, asks = self.tokens[0].strip(), self.tokens[-1].strip()
+        words = VGroup(
+            Label(f"{count} of {of} heads", 0.4, NAVY, "bold").put([SIDE, HEADS, 0], LEFT),
+            self.remark(f"look most at “{first_word}”", HEADS - 0.56),
+            self.remark(f"when “{asks}” asks", HEADS - 1.06),
         )
-        first_word = self.tokens[0].strip()
-        asks = self.tokens[-1].strip()
-        line = Label(f"look most at “{first_word}” when “{asks}” asks", "body", INK).put(
-            [SIDE, MAP + 0.42, 0], LEFT
+        under = MAP - of // self.layers * DOT
+        legend = VGroup(
+            self.meaning("stored", f"“{first_word}”", 0, under - 0.35),
+            self.meaning("active", "this one", 2.4, under - 0.35),
+            self.meaning("done", "another word", 0, under - 0.87),
         )
-        legend = Legend(
-            {"stored": f"“{first_word}”", "done": "another word", "active": "this one"},
-            np.array([SIDE, MAP - of // self.layers * DOT - 0.32, 0]),
-        )
-        self.map = VGroup(grid, figure, line, legend)
+        self.map = VGroup(grid, words, legend)
         columns = [grid[i : i + of // self.layers] for i in range(0, of, of // self.layers)]
         self.move(
             LaggedStart(*[FadeIn(c) for c in columns], lag_ratio=0.15),
-            FadeIn(figure, line),
+            FadeIn(words),
             seconds=1.4 * MOVE,
         )
         mine = dress(self.mine.copy(), "active").scale(1.25).set_z_index(1)
         self.map.add(mine)
         self.move(FadeIn(legend, mine), seconds=QUICK)
         self.rest()
+
+    def meaning(self, look: str, text: str, right: float, y: float) -> VGroup:
+        """A cell's look, and what it says: so far right of where the right half begins."""
+        cell = Cell(look, 0.36, 0.3).move_to([SIDE + right, y, 0], LEFT)
+        return VGroup(cell, Label(text, TEXT, MUTED).beside(cell, RIGHT, 0.16))
 
     # -- the next token ------------------------------------------------------------------
     def next_token(self):
@@ -358,24 +364,24 @@ class TokensToAttention(CourseScene):
         middle = self.spot((last - 1) / 2, STACK)
         stack = VGroup(
             *[
-                dress(Rectangle(width=last * GAP - 0.16, height=0.6 * high), "layer")
+                dress(Rectangle(width=last * GAP - 0.1, height=0.6 * high), "layer")
                 .set_stroke(width=1)
                 .move_to(middle + (i + 0.5) * high * DOWN)
                 for i in range(self.layers)
             ]
         )
-        name = self.name(f"{self.layers} layers", (STACK + LAST) / 2)
+        name = Label(f"{self.layers} layers", TEXT, MUTED, "medium").put(middle + 0.32 * UP)
         self.move(FadeIn(stack, name), seconds=QUICK)
         pulse = dress(Rectangle(width=stack[0].width, height=0.16), "active")
         pulse.move_to(stack[0]).set_z_index(1)
         self.move(pulse.animate(rate_func=linear).move_to(stack[-1]), seconds=MOVE)
         chips, bars = [], []
         for i, (token, share) in enumerate(self.candidates):
-            y = STACK - 0.26 - CANDIDATE * i
+            y = STACK - 0.25 - CANDIDATE * i
             chips.append(self.chip(token, last, y))
-            bar = dress(Rectangle(width=3.2 * share / self.candidates[0][1], height=0.24), "stored")
+            bar = dress(Rectangle(width=3.2 * share / self.candidates[0][1], height=0.3), "stored")
             bar.move_to(self.spot(last + 0.55, y), LEFT)
-            text = Label(f"{share:.0%}", "body", NAVY, "semibold").beside(bar, RIGHT, 0.15)
+            text = Label(f"{share:.0%}", TEXT, NAVY, "semibold").beside(bar, RIGHT, 0.15)
             bars.append(VGroup(bar, text))
         shown = [FadeIn(c, b, shift=0.1 * RIGHT) for c, b in zip(chips, bars)]
         self.move(FadeOut(pulse), LaggedStart(*shown, lag_ratio=0.3), seconds=1.2 * MOVE)
@@ -389,15 +395,16 @@ class TokensToAttention(CourseScene):
     def passes(self):
         """The passes through the model: one for the prompt, then one a token."""
         self.say("Your prompt went in all at once. That is prefill.", "prefill")
-        model = LayerBox(f"SmolLM2, all {self.layers} layers", COLUMNS * GAP - 0.16)
-        model.move_to(self.spot((COLUMNS - 1) / 2, MODEL))
+        model = LayerBox(f"SmolLM2, all {self.layers} layers", COLUMNS * GAP - 0.1, 0.6)
+        enlarged(model, 1).move_to(self.spot((COLUMNS - 1) / 2, MODEL))
         self.move(self.phase.change("The loop"), FadeIn(model), seconds=BRISK)
         known = len(self.tokens)
         self.go(0, 0, known, 1.2 * MOVE)
-        middle = (known - 1) / 2
+        said = ("prefill: all at once", 0), ("decode: one token a pass", 2)
+        left = self.spot(0, PASSES) + (0.15 - WIDE / 2) * RIGHT
         prefill, decode = (
-            Label(text, "body", NAVY, "semibold").put(self.spot(middle, PASSES - row * PASS))
-            for text, row in (("prefill: all at once", 0), ("decode: one token a pass", 2))
+            Label(text, TEXT, NAVY, "semibold").put(left + row * PASS * DOWN, LEFT)
+            for text, row in said
         )
         self.move(FadeIn(prefill), seconds=QUICK)
         self.say(
@@ -414,7 +421,7 @@ class TokensToAttention(CourseScene):
     def go(self, i: int, column: int, tokens: int, seconds: float):
         """Pass i: these tokens go through the model, and a cell of the ledger is left."""
         middle = column + (tokens - 1) / 2
-        cell = Cell("active", tokens * GAP - 0.16, 0.44).move_to(self.spot(middle, CHIPS))
+        cell = Cell("active", tokens * GAP - 0.1, 0.6).move_to(self.spot(middle, CHIPS))
         cell.set_z_index(-1)
         name = self.name(f"pass {i + 1}", PASSES - i * PASS)
         self.move(
@@ -423,6 +430,13 @@ class TokensToAttention(CourseScene):
             seconds=seconds,
         )
         self.move(cell.animate.look("done"), seconds=QUICK)
+
+
+def enlarged(thing: VGroup, part: int) -> VGroup:
+    """A thing of the stage whose label, this part of it, is as large as all text here."""
+    label = thing[part]
+    label.scale(TEXT / label.cap).put(thing[0])
+    return thing
 
 
 CLIPS = [TokensToAttention]

@@ -11,13 +11,14 @@ from manim import (
     FadeIn,
     FadeOut,
     Line,
+    Rectangle,
     RoundedRectangle,
     VGroup,
     linear,
     squish_rate_func,
 )
 
-from animations.stage.charts import Bar, BarPair, Tally
+from animations.stage.charts import Counter, Tally
 from animations.stage.clock import CourseScene
 from animations.stage.mobjects import Cell, Note, Rewrite, dress
 from animations.stage.style import BRISK, EASE, FRAME, INK, MOVE, MUTED, NAVY, QUICK, Label
@@ -28,15 +29,17 @@ MODEL, GPU, DTYPE = "llama3-8b", "H100", "bf16"
 NAME = "Llama-3-8B"
 FEW = 16  # tokens of the batch between one and the ridge
 
+TEXT = 0.33  # a cap height that is 11 px of type where a phone shows the clip 358 px wide
 # heights
-TITLE, PHASE, NAMES, TOP, BOTTOM = 3.4, 2.85, 2.22, 1.92, -0.98
-PIPE, BORE = 0.47, 0.46  # the pipe's middle line and its height
-CLOCK, WORK = -1.5, -1.98
-LENGTH = 3.2  # of the longest bar
-SCORE = 2.95  # where the big figure ends
+TITLE, PHASE, NAMES, TOP, BOTTOM = 3.43, 2.82, 2.14, 1.8, -0.7
+PIPE, BORE = 0.55, 0.46  # the pipe's middle line and its height
+CLOCK, NEXT = -1.12, 0.52  # of the times' heading, and from a line to the one below
+WORK = CLOCK - 1.5 * NEXT
+NUMBER, BAR, LENGTH = -2.6, -2.42, 2.7  # where numbers end and bars begin; the longest bar
+SCORE = 3.0  # where the big figure ends
 # the memory's right edge, where the blocks of weights stand in it
-MEMORY, ROWS = -3.5, 8
-COLUMNS = 25  # of the field of units
+MEMORY, ROWS = -3.9, 8
+COLUMNS = 30  # of the field of units
 UNIT = 0.235
 FIELD = FRAME - COLUMNS * UNIT - 0.2  # the field's left edge
 # shares: of a stream's time that one block is on its way, of its way that leads to the pipe
@@ -74,6 +77,40 @@ class Stream(Animation):
         width = min(block.width, max(FIELD - left, 0.01))
         dress(copy, "stored").stretch_to_fit_width(width)
         copy.move_to([left + width / 2, middle[1], 0]).set_opacity(float(0 < way < 0.98))
+
+
+class Time(Counter):
+    """What something takes: its name, its microseconds, a bar that is `LENGTH` long at `full`."""
+
+    def __init__(self, name: str, y: float, full: float, look: str):
+        self.full, self.look = full, look
+        self.label = Label(name, TEXT, INK).put([-FRAME, y, 0], LEFT)
+        self.number = Tally(0, np.array([NUMBER, y, 0]), RIGHT, TEXT, NAVY)
+        self.bar = Rectangle(width=LENGTH, height=0.3).move_to([BAR, y, 0], LEFT)
+        super().__init__(self.label, self.number, self.bar)
+        self.show(0)
+
+    def show(self, value):
+        self.value = value
+        self.number.show(value)
+        width = max(1e-3, LENGTH * value / self.full)
+        dress(self.bar.stretch_to_fit_width(width, about_point=self.bar.get_left()), self.look)
+        if value <= 0:
+            self.bar.set_opacity(0)
+        return self
+
+
+class Times(VGroup):
+    """Some times on one scale, one above the other, under a heading. looks: each name's."""
+
+    def __init__(self, heading: str, looks: dict[str, str], full: float):
+        self.bars = [
+            Time(name, CLOCK - (i + 1) * NEXT, full, look)
+            for i, (name, look) in enumerate(looks.items())
+        ]
+        super().__init__(
+            Label(heading, TEXT, INK, "semibold").put([-FRAME, CLOCK, 0], LEFT), *self.bars
+        )
 
 
 class WeightsStream(CourseScene):
@@ -126,19 +163,20 @@ class WeightsStream(CourseScene):
     # -- the stage -----------------------------------------------------------------------
     def furnish(self):
         heading = Label("Where the work goes", "title", NAVY, "bold").put([-FRAME, TITLE, 0], LEFT)
+        given = Label("published peaks", TEXT, MUTED).put([FRAME, TITLE, 0], RIGHT)
         self.phase = Note(
-            f"{NAME} in {DTYPE} on an {GPU}: published peaks, caches left out", [-FRAME, PHASE, 0]
+            f"{NAME} in {DTYPE} on an {GPU}, caches left out", [-FRAME, PHASE, 0], size=TEXT
         )
         memory = self.frame(-FRAME, MEMORY)
         self.blocks = self.stack(memory)
         self.copies = [b.copy().set_opacity(0) for b in self.blocks]
-        name = Label(f"memory: {self.bytes / 1e9:.1f} GB of weights", "small", INK, "medium")
+        name = Label(f"memory: {self.bytes / 1e9:.1f} GB", TEXT, INK, "medium")
         name.put([-FRAME, NAMES, 0], LEFT)
         self.say(
             f"To write one token, {NAME} reads all its weights: {self.bytes / 1e9:.1f} GB.",
             "memory",
         )
-        self.move(FadeIn(heading, self.phase, shift=0.1 * UP), seconds=BRISK)
+        self.move(FadeIn(heading, given, self.phase, shift=0.1 * UP), seconds=BRISK)
         self.move(FadeIn(memory, name, *self.blocks), seconds=MOVE)
 
         self.say("They come through a narrow pipe: the memory's bandwidth.", "pipe")
@@ -149,9 +187,9 @@ class WeightsStream(CourseScene):
             ]
         ).set_z_index(1)
         middle = (MEMORY + FIELD) / 2
-        speed = Label(f"{self.card.bytes_per_second / 1e12:.2f} TB/s", "body", NAVY, "semibold")
-        speed.put([middle, PIPE + 0.55, 0])
-        kind = Label("memory bandwidth", "small", MUTED).put([middle, PIPE - 0.55, 0])
+        speed = Label(f"{self.card.bytes_per_second / 1e12:.2f} TB/s", TEXT, NAVY, "semibold")
+        speed.put([middle, PIPE + 0.6, 0])
+        kind = Label("bandwidth", TEXT, MUTED).put([middle, PIPE - 0.6, 0])
         self.move(FadeIn(pipe), FadeIn(speed, kind), seconds=MOVE)
 
         self.say(
@@ -163,17 +201,20 @@ class WeightsStream(CourseScene):
             Cell("empty", UNIT - 0.05, UNIT - 0.05).move_to(
                 [
                     FIELD + 0.1 + (i // self.rows + 0.5) * UNIT,
-                    TOP - 0.04 - (i % self.rows + 0.5) * UNIT,
+                    TOP - 0.07 - (i % self.rows + 0.5) * UNIT,
                     0,
                 ]
             )
             for i in range(self.units)
         ]
-        label = Label("arithmetic units", "small", INK, "medium").put([FIELD, NAMES, 0], LEFT)
         self.busy = Note(
-            "all idle", [FRAME, NAMES, 0], RIGHT, size="small", color=NAVY, weight="semibold"
+            "arithmetic units: all idle",
+            [FIELD, NAMES, 0],
+            size=TEXT,
+            color=NAVY,
+            weight="semibold",
         )
-        self.move(FadeIn(field, label, self.busy, *self.cells), seconds=MOVE)
+        self.move(FadeIn(field, self.busy, *self.cells), seconds=MOVE)
 
     @property
     def rows(self) -> int:
@@ -198,23 +239,20 @@ class WeightsStream(CourseScene):
     # -- the steps -----------------------------------------------------------------------
     def one_token(self):
         """The stream for one token, and its two times."""
-        self.clock_bars = BarPair(
-            "Time of a step, in microseconds",
-            ("reading", "computing"),
-            np.array([-FRAME, CLOCK, 0]),
+        self.times = Times(
+            "Microseconds for a step",
+            {"reading": "stored", "computing": "active"},
             self.reading(),
-            LENGTH,
-            looks=("stored", "active"),
         )
         self.score = Tally(0, np.array([SCORE, WORK, 0]), RIGHT, "figure", NAVY)
         unit = VGroup(
             *[
-                Label(text, "body", INK, "semibold").put([SCORE + 0.25, WORK + up, 0], LEFT)
-                for text, up in (("FLOPs of useful work", 0.22), ("for each byte read", -0.22))
+                Label(text, TEXT, INK, "semibold").put([SCORE + 0.25, WORK + up, 0], LEFT)
+                for text, up in (("FLOPs for", NEXT / 2), ("each byte read", -NEXT / 2))
             ]
         )
         self.say("One token: every weight passes by, and is used once.", "one")
-        self.move(FadeIn(self.clock_bars, self.score, unit), seconds=BRISK)
+        self.move(FadeIn(self.times, self.score, unit), seconds=BRISK)
         self.step(1, 5.0)
         self.rest()
         self.say(
@@ -245,13 +283,13 @@ class WeightsStream(CourseScene):
         self.move(
             *[b.animate.look("stored") for b in self.blocks],
             self.phase.change(f"{tokens} tokens share the stream"),
-            self.clock_bars.to(0, 0),
+            *[bar.to(0) for bar in self.times.bars],
             seconds=BRISK,
         )
 
     def step(self, tokens: int, seconds: float, begin=0.0, end=1.0):
         """All weights pass, or a part of them; so many tokens use them, from the first on."""
-        read, compute = self.clock_bars.bars
+        read, compute = self.times.bars
         self.move(
             Stream(self.blocks, self.copies, begin, end),
             read.to(end * self.reading()).set_rate_func(linear),
@@ -266,7 +304,7 @@ class WeightsStream(CourseScene):
         arrive = squish_rate_func(EASE, first, first + 0.1)
         return [
             *[c.animate(rate_func=arrive).look("active") for c in self.cells[:count]],
-            Rewrite(self.busy, f"{count} of {self.units} busy", rate_func=arrive),
+            Rewrite(self.busy, f"{count} of {self.units} units busy", rate_func=arrive),
             self.score.to(self.work(tokens)).set_rate_func(arrive),
         ]
 
@@ -275,29 +313,22 @@ class WeightsStream(CourseScene):
         """What a token costs in each of the three steps."""
         self.say("Useful work for each byte: the more of it, the less a token costs.", "work")
         batches = (1, FEW, self.units)
-        top = np.array([-FRAME, CLOCK, 0])
-        heading = Label("Microseconds for each token", "small", INK, "semibold").put(top, LEFT)
-        bars = [
-            Bar(
-                f"{n} token" + "s" * (n > 1),
-                top - np.array([0, 0.42 * (i + 1), 0]),
-                self.reading(),
-                LENGTH,
-                "stored",
-            )
-            for i, n in enumerate(batches)
-        ]
+        times = Times(
+            "Microseconds for each token",
+            {f"{n} token" + "s" * (n > 1): "stored" for n in batches},
+            self.reading(),
+        )
         self.move(
-            FadeOut(self.clock_bars),
+            FadeOut(self.times),
             *[b.animate.look("stored") for b in self.blocks],
             seconds=QUICK,
         )
-        self.move(FadeIn(heading, *bars), seconds=QUICK)
+        self.move(FadeIn(times), seconds=QUICK)
         self.move(
             Stream(self.blocks, self.copies, end=0.7),
             *[
                 bar.to(self.reading() / n).set_rate_func(squish_rate_func(EASE, 0.1, 0.6))
-                for bar, n in zip(bars, batches)
+                for bar, n in zip(times.bars, batches)
             ],
             seconds=3 * MOVE,
         )
