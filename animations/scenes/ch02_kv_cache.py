@@ -3,28 +3,115 @@
 from __future__ import annotations
 
 import numpy as np
-from manim import DOWN, LEFT, RIGHT, UP, Animation, FadeIn, FadeOut, LaggedStart, VGroup
+from manim import (
+    DOWN,
+    LEFT,
+    RIGHT,
+    UP,
+    Animation,
+    AnimationGroup,
+    FadeIn,
+    FadeOut,
+    LaggedStart,
+    Rectangle,
+    VGroup,
+)
 
-from animations.stage.charts import BarPair
+from animations.stage.charts import Counter, Tally
 from animations.stage.clock import CourseScene
-from animations.stage.mobjects import Bracket, CacheRow, Cell, Chip, LayerBox, Legend, Note, Query
-from animations.stage.style import BRISK, FRAME, INK, MOVE, MUTED, NAVY, QUICK, Label
+from animations.stage.mobjects import (
+    Bracket,
+    CacheRow,
+    Cell,
+    Chip,
+    LayerBox,
+    Note,
+    Query,
+    dress,
+    token_text,
+)
+from animations.stage.style import (
+    BRISK,
+    FRAME,
+    INK,
+    MONO,
+    MOVE,
+    MUTED,
+    NAVY,
+    QUICK,
+    Label,
+)
 from labkit import results
 
-NAMES = 1.08  # room for the rows' names, left of the columns
+TEXT = 0.33  # height of a capital: 11 pixels of type where a phone shows the clip
+# height of a box around a word; how far the word stands above its middle, as letters hang below
+BOX, RISE = 0.54, 0.045 * UP
+NAMES, SPARE = 1.75, 0.6  # room for the rows' names, left of the columns; for the last chip
 # heights of the rows
-TITLE = 3.4
-PHASE = 2.85
-CHIPS = 2.03
-LAYER = 1.25
-QUERY = 0.65
-KEYS = 0.02
-VALUES = -0.36
-LEGEND = -0.84
-LEDGER = -1.08
-LEDGER_ROOM = 1.86  # height of all the ledger's rows
-LOW = 1.0 * DOWN  # the stage stands lower until the ledger comes
-CHIPS_LAST, LINE_LAST, FIGURE_LAST = -0.12, -0.74, 1.3  # heights in the last picture
+TITLE = 3.42
+PHASE = 2.82
+CHIPS = (2.22, 1.64)  # of every other token, as a word is wider than its column
+LAYER = 1.02
+QUERY = 0.44
+KEYS = -0.15
+VALUES = -0.65
+LEDGER = -1.05
+LEDGER_ROOM = 1.8  # height of all the ledger's rows
+SCORE = -1.1  # where the counts start, right of the title
+LEGEND = np.array([2.75, -1.2, 0])  # beside the ledger's short rows
+LOW = 0.8 * DOWN  # the stage stands lower until the ledger comes
+CHIPS_LAST, LINE_LAST = 0.12, -0.64  # heights in the last picture
+FIGURE_LAST, LINES_LAST = 1.58, (2.1, 1.58, 1.06)
+
+
+def larger(label: Label) -> Label:
+    """A label of the stage, large enough for a phone."""
+    return label.scale(TEXT / label.cap)
+
+
+class Amount(Counter):
+    """A name, its number, a bar of `length` units at the value `full`: three columns that start at
+    `point`.
+    """
+
+    NUMBER = 1.3  # width of the second
+
+    def __init__(self, name: str, point, full: float, length: float, look: str, name_width: float):
+        self.full, self.length, self.look = full, length, look
+        start = point + (name_width + self.NUMBER) * RIGHT
+        self.label = Label(name, TEXT, INK).put(point, LEFT)
+        self.number = Tally(0, start + 0.2 * LEFT, RIGHT, TEXT, NAVY)
+        self.bar = Rectangle(width=length, height=0.3).move_to(start, LEFT)
+        super().__init__(self.label, self.number, self.bar)
+        self.show(0)
+
+    def show(self, value):
+        self.value = value
+        self.number.show(value)
+        width = max(1e-3, self.length * value / self.full)
+        dress(self.bar.stretch_to_fit_width(width, about_point=self.bar.get_left()), self.look)
+        if value <= 0:
+            self.bar.set_opacity(0)
+        return self
+
+
+class Amounts(VGroup):
+    """What was kept and what was done again, on one scale: two bars, one above the other."""
+
+    def __init__(
+        self, names: tuple[str, str], point, full: float, name_width: float, gap=TITLE - PHASE
+    ):
+        length = FRAME - point[0] - name_width - Amount.NUMBER
+        self.bars = [
+            Amount(name, point + i * gap * DOWN, full, length, look, name_width)
+            for i, (name, look) in enumerate(zip(names, ("stored", "again")))
+        ]
+        super().__init__(*self.bars)
+
+    def to(self, first: float, second: float, run_time=0.7) -> Animation:
+        return AnimationGroup(
+            *[bar.to(value) for bar, value in zip(self.bars, (first, second))], run_time=run_time
+        )
 
 
 class KVCacheLoop(CourseScene):
@@ -77,9 +164,8 @@ class KVCacheLoop(CourseScene):
                 f"the clip shows at least 3 steps and at most 14 tokens, not {len(self.cached)} and"
                 f" {len(self.tokens)}"
             )
-        self.gap = (2 * FRAME - NAMES) / len(self.tokens)
+        self.gap = (2 * FRAME - NAMES - SPARE) / len(self.tokens)
         self.wide = self.gap - 0.08
-        self.cap = min(Chip.fit(t, self.wide - 0.12).cap for t in self.tokens)
         self.low = LOW
 
     def spot(self, column: int, y: float) -> np.ndarray:
@@ -87,27 +173,40 @@ class KVCacheLoop(CourseScene):
         return np.array([NAMES - FRAME + (column + 0.5) * self.gap, y, 0]) + self.low
 
     def chip(self, i: int) -> Chip:
-        return Chip(self.tokens[i], self.wide, cap=self.cap).move_to(self.spot(i, CHIPS))
+        """A token over its column, as wide as its text: at most two columns, as its neighbours
+        stand higher or lower.
+        """
+        text, most = token_text(self.tokens[i]), min(2 * self.gap - 0.08, 2.4) - 0.14
+        while (wide := Label(text, TEXT, NAVY, "medium", MONO).width) > most and len(text) > 2:
+            text = text[:-2] + "…"
+        chip = Chip(text, max(wide + 0.14, 0.62), BOX, TEXT)
+        chip.token = self.tokens[i]
+        accent = (chip[1].shift(RISE).get_top() - chip.box.get_top())[1] + 0.04
+        chip[1].shift(max(0, accent) * DOWN)
+        return chip.move_to(self.spot(i, CHIPS[i % len(CHIPS)]))
 
     # -- the loop ------------------------------------------------------------------------
     def prompt(self):
         """The prompt and the layer."""
         heading = Label("The KV cache loop", "title", NAVY, "bold").put([-FRAME, TITLE, 0], LEFT)
-        self.phase = Note("Prefill: the prompt, all at once", [-FRAME, PHASE, 0])
+        self.phase = Note("Prefill: the prompt, all at once", [-FRAME, PHASE, 0], size=TEXT)
         everywhere = range(len(self.tokens))
         self.chips = [self.chip(i) for i in everywhere[: self.known]]
         self.layer = LayerBox(
-            f"one of the model's {self.layers} layers", len(self.tokens) * self.gap + 0.1
+            f"one of the model's {self.layers} layers", len(self.tokens) * self.gap + 0.1, BOX
         )
+        larger(self.layer[1]).put(self.layer.box).shift(RISE)
         self.layer.move_to((self.spot(0, LAYER) + self.spot(len(self.tokens) - 1, LAYER)) / 2)
         self.keys, self.values = (
-            CacheRow(name, [self.spot(i, y) for i in everywhere], self.wide, 0.34)
+            CacheRow(name, [self.spot(i, y) for i in everywhere], self.wide, 0.28)
             for name, y in (("keys", KEYS), ("values", VALUES))
         )
+        for row in (self.keys, self.values):
+            larger(row.label).beside(row.slots)
         self.say("A model writes one token at a time. It begins with your prompt.", "prompt")
         self.move(FadeIn(heading, shift=0.1 * UP), seconds=BRISK)
         self.move(
-            LaggedStart(*[FadeIn(c, shift=0.2 * DOWN) for c in self.chips], lag_ratio=0.25),
+            LaggedStart(*[FadeIn(c) for c in self.chips], lag_ratio=0.25),
             seconds=1.4 * MOVE,
         )
         self.move(FadeIn(self.layer), seconds=BRISK)
@@ -130,6 +229,7 @@ class KVCacheLoop(CourseScene):
         )
         self.write(0, 1.2 * MOVE, lag=0.06)
         bracket = Bracket(VGroup(*self.values.cells), "KV cache")
+        larger(bracket[1]).shift(0.06 * DOWN)
         self.move(
             self.keys.settle(),
             self.values.settle(),
@@ -157,13 +257,14 @@ class KVCacheLoop(CourseScene):
 
     def read(self, i: int, seconds: float, *others: Animation):
         """Step i's query reads every key; the next token appears."""
-        query = Query(self.spot(self.cached[i].held - 1, QUERY))
-        self.move(query.appear(), *others, seconds=0.5 * seconds)
+        query = Query(self.spot(self.cached[i].held - 1, QUERY), 0.28)
+        larger(query[1]).put(query.disc)
+        self.move(FadeIn(query), *others, seconds=0.5 * seconds)
         self.move(query.read(self.keys.cells[: self.cached[i].read]), seconds=seconds)
         self.chips.append(self.chip(self.cached[i].held))
         self.move(
-            query.leave(),
-            FadeIn(self.chips[-1], shift=0.2 * UP),
+            FadeOut(query, query.comb),
+            FadeIn(self.chips[-1]),
             self.chips[-2].animate.look("plain"),
             seconds=0.6 * seconds,
         )
@@ -187,23 +288,24 @@ class KVCacheLoop(CourseScene):
     def the_bill(self):
         """The stage moves up; the keys that each loop has computed are counted, a row a step."""
         self.say("What did the cache save? Count the keys that had to be computed.", "bill")
-        total, length = sum(s.computed for s in self.naive), 3.6
-        self.score = BarPair(
-            "Keys computed so far",
+        self.score = Amounts(
             ("with the cache", "without"),
-            np.array([FRAME - length - 2.75, TITLE + 0.15, 0]),
-            total,
-            length,
+            np.array([SCORE, TITLE, 0]),
+            sum(s.computed for s in self.naive),
+            name_width=3.15,
         )
-        first_column = self.spot(0, LEGEND) - self.low - self.wide / 2 * RIGHT
-        self.legend = Legend(
-            {"stored": "computed for the first time", "again": "computed again"}, first_column
-        )
-        self.legend.add(Label("step", "small", MUTED).beside(self.legend[0]))
+        self.legend = VGroup()
+        for look, meaning, y in (("stored", "first time", 0), ("again", "again", -0.5)):
+            cell = Cell(look, 0.5, 0.28).move_to(LEGEND + y * UP, LEFT)
+            self.legend.add(cell, Label(meaning, TEXT, MUTED).beside(cell, RIGHT))
         stage = VGroup(
             *self.chips, self.layer, self.keys, self.values, *self.keys.cells, *self.values.cells
         )
-        self.move(stage.animate.shift(-self.low), seconds=MOVE)
+        self.move(
+            stage.animate.shift(-self.low),
+            self.phase.change("Keys computed so far"),
+            seconds=MOVE,
+        )
         self.low, self.rows = 0 * LOW, []
         self.move(FadeIn(self.score, self.legend), seconds=QUICK)
         self.move(self.row(0), self.tally(0), seconds=MOVE)
@@ -217,14 +319,16 @@ class KVCacheLoop(CourseScene):
         """
         height = LEDGER_ROOM / len(self.cached)
         cells = [
-            Cell("stored" if c in self.new(i) else "again", self.wide, height - 0.07).move_to(
+            Cell("stored" if c in self.new(i) else "again", self.wide, height - 0.06).move_to(
                 self.spot(c, LEDGER - (i + 0.5) * height)
             )
             for c in range(self.naive[i].computed)
         ]
-        name = Label(i + 1, "small", MUTED).beside(cells[0])
-        self.rows.append(VGroup(name, *cells))
-        return LaggedStart(FadeIn(name), *[FadeIn(c) for c in cells], lag_ratio=0.3)
+        self.rows.append(VGroup(*cells))
+        names = []
+        if i in (0, len(self.cached) - 1):  # a name is higher than a row
+            names.append(Label(f"step {i + 1}", TEXT, MUTED).beside(cells[0]))
+        return LaggedStart(*[FadeIn(part) for part in (*names, *cells)], lag_ratio=0.3)
 
     def tally(self, i: int) -> Animation:
         return self.score.to(
@@ -249,16 +353,16 @@ class KVCacheLoop(CourseScene):
         cache = VGroup(self.layer, self.keys, self.values, *self.keys.cells, *self.values.cells)
         self.move(
             FadeOut(cache, self.legend),
-            self.phase.change("Two ways to compute the same text"),
+            self.phase.change("Keys computed in all"),
             seconds=BRISK,
         )
         chips = VGroup(*self.chips)
         self.move(chips.animate.set_y(CHIPS_LAST), seconds=MOVE)
-        first = [row[1 + c] for i, row in enumerate(self.rows) for c in self.new(i)]
+        first = [row[c] for i, row in enumerate(self.rows) for c in self.new(i)]
         line = [c.copy() for c in first]
-        name = Label("cached", "small", NAVY, "medium").beside(line[0].copy().set_y(LINE_LAST))
-        naive = Label("without the cache, step by step", "small", MUTED).put(
-            [FRAME - 0.08, self.rows[0].get_y(), 0], RIGHT
+        name = Label("cached", TEXT, NAVY, "medium").beside(line[0].copy().set_y(LINE_LAST))
+        naive = Label("without, step by step", TEXT, MUTED).put(
+            [FRAME, self.rows[0].get_y(), 0], RIGHT
         )
         self.move(
             FadeIn(name),
@@ -282,19 +386,22 @@ class KVCacheLoop(CourseScene):
             f"Measured, {context} tokens in and {new} out: {multiple:.1f} times the speed.", "gain"
         )
         figure = Label(f"{multiple:.1f}×", "figure", NAVY, "bold").put(
-            [-1.3, FIGURE_LAST, 0], RIGHT
+            [-FRAME, FIGURE_LAST, 0], LEFT
         )
         speeds = (
             f"{with_cache['tokens_per_second']:.1f} tokens a second instead of"
             f" {without['tokens_per_second']:.1f}"
         )
         lines = [
-            Label(speeds, "head", INK, "semibold"),
-            Label(f"SmolLM2-135M, {context} tokens read, {new} written{threads}", "small", MUTED),
-            Label(f"measured on {machine}", "small", MUTED),
+            Label(speeds, TEXT, INK, "semibold"),
+            Label(f"SmolLM2-135M, {context} tokens in, {new} out", TEXT, MUTED),
+            Label(f"{machine}{threads}", TEXT, MUTED),
         ]
-        for label, drop in zip(lines, (-0.37, 0.06, 0.4)):
-            label.put([-0.9, FIGURE_LAST - drop, 0], LEFT)
+        left = figure.get_right()[0] + 0.35
+        for label, y in zip(lines, LINES_LAST):
+            if label.width > FRAME - left:
+                label.scale((FRAME - left) / label.width)
+            label.put([left, y, 0], LEFT)
         self.move(FadeIn(figure, shift=0.15 * UP), seconds=MOVE)
         self.move(*[FadeIn(label) for label in lines], seconds=BRISK)
         self.rest()

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from manim import LEFT, ORIGIN, RIGHT, UP, Animation, FadeIn, FadeOut, LaggedStart, VGroup
+from manim import DOWN, LEFT, ORIGIN, RIGHT, UP, Animation, FadeIn, FadeOut, LaggedStart, VGroup
 
-from animations.stage.charts import BarPair
+from animations.scenes.ch02_kv_cache import PHASE, TEXT, TITLE, Amounts
 from animations.stage.clock import CourseScene
 from animations.stage.mobjects import Cell, Note
 from animations.stage.style import BRISK, FRAME, INK, MOVE, MUTED, NAVY, PAUSE, QUICK, Label
 from labkit import results
 
-SIDE, CORNER = 4.5, np.array([-5.6, 1.7, 0])  # the score matrix: its side and upper left corner
+SIDE, CORNER = 4.65, np.array([-4.8, 1.8, 0])  # the score matrix: its side and upper left corner
 # the table's columns, right of the matrix
-COLUMNS = {"query": 0.6, "largest": 2.35, "sum": 4.2, "repair": 6.0}
-TEXT = 0.1  # where the lines right of the matrix start
-# heights of the table's header and rows, of the counts
-HEADER, FIRST_ROW, ROW, SCORES = 1.5, 0.95, 0.52, -1.55
+COLUMNS = {"query": 0.85, "largest": 2.52, "sum": 4.05, "repair": 5.75}
+LEFTMOST = 0.2  # where the lines right of the matrix start
+# heights of the table's header and rows, of the counts, of the last lines
+HEADER, FIRST_ROW, ROW, SCORES = 2.15, 1.5, 0.58, -1.35
+FIGURE, LINES = 1.85, (0.9, 0.38, -0.14)
 
 
 class OnlineSoftmax(CourseScene):
@@ -58,22 +59,18 @@ class OnlineSoftmax(CourseScene):
     # -- all scores ----------------------------------------------------------------------
     def written_out(self):
         """All T x T scores, written and then dropped."""
-        heading = Label("Online softmax", "title", NAVY, "bold").put([-FRAME, 3.4, 0], LEFT)
-        self.phase = Note("All scores, then the softmax", [-FRAME, 2.85, 0])
+        heading = Label("Online softmax", "title", NAVY, "bold").put([-FRAME, TITLE, 0], LEFT)
+        self.phase = Note("All scores, then the softmax", [-FRAME, PHASE, 0], size=TEXT)
         axes = VGroup(
-            Label("keys", "small", MUTED).put(CORNER + np.array([SIDE / 2, 0.3, 0])),
-            Label("queries", "small", MUTED).put(CORNER - np.array([0.2, SIDE / 2, 0]), RIGHT),
+            Label("keys", TEXT, MUTED).put(CORNER + np.array([SIDE / 2, 0.35, 0])),
+            Label("queries", TEXT, MUTED).put(CORNER - np.array([0.2, SIDE / 2, 0]), RIGHT),
         )
         T = self.tokens
         rows = [self.at_scores([i, i + 1], [0, T], "empty") for i in range(T)]
         square = self.run.meta["score_matrix_floats"]
-        self.score = BarPair(
-            "Scores held at once",
-            ("in tiles", "written out"),
-            np.array([TEXT, SCORES, 0]),
-            square,
-            3.4,
-        )
+        place = np.array([LEFTMOST, SCORES, 0])
+        self.score = Amounts(("in tiles", "written out"), place + 0.6 * DOWN, square, 2.4)
+        counted = Label("Scores held at once", TEXT, INK, "semibold").put(place, LEFT)
         self.say(
             f"Attention scores every query against every key: {T} tokens, {T} times {T} scores.",
             "square",
@@ -84,7 +81,7 @@ class OnlineSoftmax(CourseScene):
             *[FadeIn(r) for r in rows],
             seconds=BRISK,
         )
-        self.move(FadeIn(self.score), seconds=QUICK)
+        self.move(FadeIn(counted, self.score), seconds=QUICK)
         self.move(
             LaggedStart(*[r.animate.look("stored") for r in rows], lag_ratio=0.5),
             self.score.to(0, square),
@@ -105,11 +102,10 @@ class OnlineSoftmax(CourseScene):
         """Every tile in the order of the trace: slowly until the first repair, then faster."""
         self.say("Take one tile. Per query, keep the largest score and the sum so far.", "tile")
         self.header = [
-            Label(name, "small", MUTED, "semibold").put([x, HEADER, 0])
-            for name, x in COLUMNS.items()
+            Label(name, TEXT, MUTED, "semibold").put([x, HEADER, 0]) for name, x in COLUMNS.items()
         ]
         self.table = [
-            {name: Note("–", self.cell(i, name), ORIGIN, color=INK, capacity=6) for name in COLUMNS}
+            {name: Note("–", self.cell(i, name), ORIGIN, TEXT, INK, capacity=6) for name in COLUMNS}
             for i in range(self.tile)
         ]
         self.move(
@@ -144,9 +140,7 @@ class OnlineSoftmax(CourseScene):
         square = self.squares[(*step.query_tile, *step.key_tile)]
         scores = (step.query_tile[1] - step.query_tile[0]) * (step.key_tile[1] - step.key_tile[0])
         marks = [
-            Cell("marked", COLUMNS["repair"] - COLUMNS["query"] + 1.2, ROW - 0.08)
-            .set_z_index(-1)
-            .move_to(self.cell(i))
+            Cell("marked", FRAME - LEFTMOST + 0.1, ROW - 0.08).set_z_index(-1).move_to(self.cell(i))
             for i, factor in enumerate(self.factors(step, before))
             if factor and factor < 1
         ]
@@ -164,7 +158,7 @@ class OnlineSoftmax(CourseScene):
         """Where the table's i-th row meets a column, or its middle."""
         return np.array(
             [
-                COLUMNS[column] if column else (COLUMNS["query"] + COLUMNS["repair"]) / 2,
+                COLUMNS[column] if column else (LEFTMOST + FRAME) / 2,
                 FIRST_ROW - i * ROW,
                 0,
             ]
@@ -225,18 +219,15 @@ class OnlineSoftmax(CourseScene):
             seconds=BRISK,
         )
         figure = Label(f"{peak['written out'] / peak['fused']:,.0f}×", "figure", NAVY, "bold").put(
-            [TEXT, 0.9, 0], LEFT
+            [LEFTMOST, FIGURE, 0], LEFT
         )
         lines = [
-            Label(f"less memory at {context:,} tokens", "head", INK, "semibold").put(
-                [TEXT, -0.1, 0], LEFT
-            ),
-            Label(
-                f"{peak['fused']:,.0f} MB at the peak instead of {peak['written out']:,.0f} MB",
-                "small",
-                MUTED,
-            ).put([TEXT, -0.6, 0], LEFT),
+            Label(f"less memory at {context:,} tokens", TEXT, INK, "semibold"),
+            Label(f"{peak['fused']:,.0f} MB at the peak", TEXT, MUTED),
+            Label(f"instead of {peak['written out']:,.0f} MB", TEXT, MUTED),
         ]
+        for label, y in zip(lines, LINES):
+            label.put([LEFTMOST, y, 0], LEFT)
         self.move(
             FadeIn(figure, shift=0.15 * UP), *[FadeIn(label) for label in lines], seconds=MOVE
         )
