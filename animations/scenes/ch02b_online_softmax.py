@@ -185,7 +185,7 @@ class OnlineSoftmax(CourseScene):
         ):
             texts = {
                 "query": str(step.query_tile[0] + i + 1),
-                "largest": f"{top:.2f}".replace("-", "−"),
+                "largest": f"{round(top, 2) + 0:.2f}".replace("-", "−"),
                 "sum": f"{total:.2f}",
                 "repair": "–" if factor is None else f"× {factor:.2f}",
             }
