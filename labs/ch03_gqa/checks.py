@@ -67,7 +67,7 @@ def right_order(f):
     ask = lambda expand: bool(call(f, expand))
     expect(
         ask(neighbours),
-        "it calls the right order wrong. [0, 1] copied out to four heads is [0, 0, 1, 1].",
+        "it calls the right order wrong: neighbours share a key head.",
     )
     expect(
         not ask(the_first_only),
@@ -77,8 +77,7 @@ def right_order(f):
     expect(
         not ask(cards),
         "it passes heads that are dealt out like cards. With as many queries as keys, or one key"
-        " head, both orders are the same: take at least two key heads and twice as many queries,"
-        " and look at all heads.",
+        " head, both orders are the same: choose sizes in which they part, and look at all heads.",
     )
     expect(
         not ask(backwards),
@@ -112,8 +111,8 @@ def grouped(f):
         )
         expect(
             np.allclose(got, want, atol=1e-4) or not np.allclose(got, dealt, atol=1e-4),
-            f"{where}: the query heads are dealt out like cards. Fold q to (G, H // G, E), so that"
-            " neighbours share.",
+            f"{where}: the query heads are dealt out like cards. Neighbours share: which of q's two"
+            " head axes has to come first?",
         )
         expect(
             np.allclose(got, want, atol=1e-4),

@@ -59,7 +59,7 @@ def wrong_answers(right: dict) -> list[tuple]:
     """(exercise, a wrong answer, words of the hint), given the right answers."""
     return [
         ("02.1", 12, "a cache that works"),
-        ("02.1", 8, "own token"),
+        ("02.1", 8, "needs no append"),
         ("02.1", 11, "count the prompt's keys"),
         ("02.1", "nine", "whole number"),
         ("02.2", lambda T, past: np.ones((T, T), bool), "hides the cache"),
