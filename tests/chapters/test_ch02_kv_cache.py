@@ -91,7 +91,8 @@ def test_the_cache_clip_follows_other_traces(tmp_path, monkeypatch):
 def test_the_softmax_clip_shows_the_numbers_of_its_trace():
     seen, made = report(OnlineSoftmax).texts, report(OnlineSoftmax).scene
     visited = [s for s in made.run.steps if not s.skipped]
-    assert {f"{x:.2f}".replace("-", "−") for s in visited for x in (*s.top, *s.total)} <= seen
+    numbers = {round(x, 2) + 0 for s in visited for x in (*s.top, *s.total)}  # -0.00 is 0.00
+    assert {f"{x:.2f}".replace("-", "−") for x in numbers} <= seen
     assert [b.value for b in made.score.bars] == [16, made.run.meta["score_matrix_floats"]]
     assert (
         f"× {min(s.change for a, s in pairwise(visited) if a.query_tile == s.query_tile):.2f}"
