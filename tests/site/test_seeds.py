@@ -11,7 +11,7 @@ from course import seeds
 from course.blocks.wisdom import HEADS
 from course.lower import Book, Page
 from course.seeds import COVERED, MISSING, WAITING
-from labkit import chapters, lab
+from labkit import chapters, lab, timed
 from tests.conftest import ROOT
 from tests.site.test_blocks import Site
 
@@ -44,6 +44,17 @@ STOP = set(
         without you your""",
     )
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_once():
+    """Nothing that these tests read changes while they run: the table of contents and the hashes of
+    labs are made once, not for each of a thousand sentences.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((chapters, "table_of_contents"), (timed, "code_of")):
+            patch.setattr(module, name, functools.cache(getattr(module, name)))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +155,14 @@ def test_the_decks_labs_are_known_by_both_ids(all_seeds):
 # -- what is said to be taught is taught -----------------------------------------------------
 
 
-def stems(text: str) -> set[str]:
+stem = functools.cache(snowballstemmer.stemmer("english").stemWord)
+
+
+@functools.cache
+def stems(text: str) -> frozenset[str]:
     """The stems of a text's words, without those that every text has; its numbers as written."""
     words = re.findall(r"\d[\d,.]*\d|\d|[^\W\d_]{2,}", text.lower())
-    stem = snowballstemmer.stemmer("english").stemWord
-    return {w if w[0].isdigit() else stem(w) for w in words if w not in STOP}
+    return frozenset(w if w[0].isdigit() else stem(w) for w in words if w not in STOP)
 
 
 def lacks(sentence: str, words: tuple[str, ...], section: str) -> str:
