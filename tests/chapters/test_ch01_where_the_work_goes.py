@@ -89,6 +89,12 @@ def test_attention_does_two_flops_a_byte_for_each_query_head_of_a_group():
 # -- launches ------------------------------------------------------------------------------------
 
 
+counts = pytest.mark.skipif(
+    "tests.last_bits" in sys.modules, reason="the plugin calls torch beside every sum"
+)
+
+
+@counts
 def test_what_leaves_python_is_counted():
     x = torch.zeros(4, 4)
     with torch.inference_mode():
@@ -99,6 +105,7 @@ def test_what_leaves_python_is_counted():
         assert launch.calls_of(lambda: (torch.nn.functional.linear(x, x), None)[1], "cpu") == 1
 
 
+@counts
 def test_a_captured_step_asks_as_often_for_thirty_layers_as_for_four():
     asked = {}
     with torch.inference_mode():
