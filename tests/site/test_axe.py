@@ -20,15 +20,12 @@ RUN = """([where, colours]) => axe.run(where ?? document, {
 FOLDS = "for (const fold of document.querySelectorAll('article details')) fold.open = true"
 
 
-def states(page, whole: bool):
-    """Each state by name, with what of the page is not as it was before. whole: the page is looked
-    at with closed folds and then again with open ones; otherwise once, open, and closed are their
-    headings only.
-    """
-    yield "plain", None if whole else "article summary"
+def states(page):
+    """Each state by name, with what of the page is not as it was before."""
+    yield "plain", None
     page.evaluate(FOLDS)
     page.evaluate(DRAWN)  # what scrolls only now becomes a stop of the Tab key
-    yield "folds open", "article details" if whole else None
+    yield "folds open", "article details"
     for lock in page.get_by_role("button", name="Lock my prediction").all():
         answer = (
             lock.locator("xpath=ancestor::*[contains(@class, 'lk-bet')]").locator("input").first
@@ -68,10 +65,9 @@ def test_axe_finds_nothing(visit, name, width):
         page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = false")
         for again in page.get_by_role("button", name="Ask me again").all():
             again.click()
-        first = look.get("color_scheme") == "light"
-        for state, changed in states(page, whole=first):
+        for state, changed in states(page):
             if changed and not page.locator(changed).count():
                 continue
-            if violations := page.evaluate(RUN, [changed, not first]):
+            if violations := page.evaluate(RUN, [changed, look.get("color_scheme") != "light"]):
                 found[str(look), state] = violations
     assert found == {}, json.dumps([[*k, v] for k, v in found.items()], indent=1)
