@@ -30,12 +30,12 @@ from animations.stage.style import (
     NAVY,
     QUICK,
     SKY,
+    TEXT,
     Label,
 )
 from labkit import results
 from labkit.published import presets
 
-TEXT = 0.33  # a cap height that is 11 px of type where a phone shows the clip 358 px wide
 NAMES = 1.95  # room for the rows' names, left of the columns
 COLUMNS = 7
 GAP = (2 * FRAME - NAMES) / COLUMNS

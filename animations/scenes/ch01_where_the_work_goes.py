@@ -11,17 +11,16 @@ from manim import (
     FadeIn,
     FadeOut,
     Line,
-    Rectangle,
     RoundedRectangle,
     VGroup,
     linear,
     squish_rate_func,
 )
 
-from animations.stage.charts import Counter, Tally
+from animations.stage.charts import Bar, Tally
 from animations.stage.clock import CourseScene
 from animations.stage.mobjects import Cell, Note, Rewrite, dress
-from animations.stage.style import BRISK, EASE, FRAME, INK, MOVE, MUTED, NAVY, QUICK, Label
+from animations.stage.style import BRISK, EASE, FRAME, INK, MOVE, MUTED, NAVY, QUICK, TEXT, Label
 from labkit import formulas, presets
 from labkit_labs.common import gpus
 
@@ -29,13 +28,12 @@ MODEL, GPU, DTYPE = "llama3-8b", "H100", "bf16"
 NAME = "Llama-3-8B"
 FEW = 16  # tokens of the batch between one and the ridge
 
-TEXT = 0.33  # a cap height that is 11 px of type where a phone shows the clip 358 px wide
 # heights
 TITLE, PHASE, NAMES, TOP, BOTTOM = 3.43, 2.82, 2.14, 1.8, -0.7
 PIPE, BORE = 0.55, 0.46  # the pipe's middle line and its height
 CLOCK, NEXT = -1.12, 0.52  # of the times' heading, and from a line to the one below
 WORK = CLOCK - 1.5 * NEXT
-NUMBER, BAR, LENGTH = -2.6, -2.42, 2.7  # where numbers end and bars begin; the longest bar
+BAR, LENGTH = 4.18, 2.7  # from a name to its bar; the longest bar
 SCORE = 3.0  # where the big figure ends
 # the memory's right edge, where the blocks of weights stand in it
 MEMORY, ROWS = -3.9, 8
@@ -79,33 +77,12 @@ class Stream(Animation):
         copy.move_to([left + width / 2, middle[1], 0]).set_opacity(float(0 < way < 0.98))
 
 
-class Time(Counter):
-    """What something takes: its name, its microseconds, a bar that is `LENGTH` long at `full`."""
-
-    def __init__(self, name: str, y: float, full: float, look: str):
-        self.full, self.look = full, look
-        self.label = Label(name, TEXT, INK).put([-FRAME, y, 0], LEFT)
-        self.number = Tally(0, np.array([NUMBER, y, 0]), RIGHT, TEXT, NAVY)
-        self.bar = Rectangle(width=LENGTH, height=0.3).move_to([BAR, y, 0], LEFT)
-        super().__init__(self.label, self.number, self.bar)
-        self.show(0)
-
-    def show(self, value):
-        self.value = value
-        self.number.show(value)
-        width = max(1e-3, LENGTH * value / self.full)
-        dress(self.bar.stretch_to_fit_width(width, about_point=self.bar.get_left()), self.look)
-        if value <= 0:
-            self.bar.set_opacity(0)
-        return self
-
-
 class Times(VGroup):
     """Some times on one scale, one above the other, under a heading. looks: each name's."""
 
     def __init__(self, heading: str, looks: dict[str, str], full: float):
         self.bars = [
-            Time(name, CLOCK - (i + 1) * NEXT, full, look)
+            Bar(name, np.array([-FRAME, CLOCK - (i + 1) * NEXT, 0]), full, LENGTH, look, BAR)
             for i, (name, look) in enumerate(looks.items())
         ]
         super().__init__(

@@ -9,15 +9,13 @@ from manim import (
     RIGHT,
     UP,
     Animation,
-    AnimationGroup,
     FadeIn,
     FadeOut,
     LaggedStart,
-    Rectangle,
     VGroup,
 )
 
-from animations.stage.charts import Counter, Tally
+from animations.stage.charts import BarPair
 from animations.stage.clock import CourseScene
 from animations.stage.mobjects import (
     Bracket,
@@ -27,7 +25,6 @@ from animations.stage.mobjects import (
     LayerBox,
     Note,
     Query,
-    dress,
     token_text,
 )
 from animations.stage.style import (
@@ -39,11 +36,11 @@ from animations.stage.style import (
     MUTED,
     NAVY,
     QUICK,
+    TEXT,
     Label,
 )
 from labkit import results
 
-TEXT = 0.33  # height of a capital: 11 pixels of type where a phone shows the clip
 # height of a box around a word; how far the word stands above its middle, as letters hang below
 BOX, RISE = 0.54, 0.045 * UP
 NAMES, SPARE = 1.75, 0.6  # room for the rows' names, left of the columns; for the last chip
@@ -67,51 +64,6 @@ FIGURE_LAST, LINES_LAST = 1.58, (2.1, 1.58, 1.06)
 def larger(label: Label) -> Label:
     """A label of the stage, large enough for a phone."""
     return label.scale(TEXT / label.cap)
-
-
-class Amount(Counter):
-    """A name, its number, a bar of `length` units at the value `full`: three columns that start at
-    `point`.
-    """
-
-    NUMBER = 1.3  # width of the second
-
-    def __init__(self, name: str, point, full: float, length: float, look: str, name_width: float):
-        self.full, self.length, self.look = full, length, look
-        start = point + (name_width + self.NUMBER) * RIGHT
-        self.label = Label(name, TEXT, INK).put(point, LEFT)
-        self.number = Tally(0, start + 0.2 * LEFT, RIGHT, TEXT, NAVY)
-        self.bar = Rectangle(width=length, height=0.3).move_to(start, LEFT)
-        super().__init__(self.label, self.number, self.bar)
-        self.show(0)
-
-    def show(self, value):
-        self.value = value
-        self.number.show(value)
-        width = max(1e-3, self.length * value / self.full)
-        dress(self.bar.stretch_to_fit_width(width, about_point=self.bar.get_left()), self.look)
-        if value <= 0:
-            self.bar.set_opacity(0)
-        return self
-
-
-class Amounts(VGroup):
-    """What was kept and what was done again, on one scale: two bars, one above the other."""
-
-    def __init__(
-        self, names: tuple[str, str], point, full: float, name_width: float, gap=TITLE - PHASE
-    ):
-        length = FRAME - point[0] - name_width - Amount.NUMBER
-        self.bars = [
-            Amount(name, point + i * gap * DOWN, full, length, look, name_width)
-            for i, (name, look) in enumerate(zip(names, ("stored", "again")))
-        ]
-        super().__init__(*self.bars)
-
-    def to(self, first: float, second: float, run_time=0.7) -> Animation:
-        return AnimationGroup(
-            *[bar.to(value) for bar, value in zip(self.bars, (first, second))], run_time=run_time
-        )
 
 
 class KVCacheLoop(CourseScene):
@@ -288,7 +240,7 @@ class KVCacheLoop(CourseScene):
     def the_bill(self):
         """The stage moves up; the keys that each loop has computed are counted, a row a step."""
         self.say("What did the cache save? Count the keys that had to be computed.", "bill")
-        self.score = Amounts(
+        self.score = BarPair(
             ("with the cache", "without"),
             np.array([SCORE, TITLE, 0]),
             sum(s.computed for s in self.naive),

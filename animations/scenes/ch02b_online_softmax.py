@@ -7,10 +7,11 @@ import math
 import numpy as np
 from manim import DOWN, LEFT, ORIGIN, RIGHT, UP, Animation, FadeIn, FadeOut, LaggedStart, VGroup
 
-from animations.scenes.ch02_kv_cache import PHASE, TEXT, TITLE, Amounts
+from animations.scenes.ch02_kv_cache import PHASE, TITLE
+from animations.stage.charts import BarPair
 from animations.stage.clock import CourseScene
 from animations.stage.mobjects import Cell, Note
-from animations.stage.style import BRISK, FRAME, INK, MOVE, MUTED, NAVY, PAUSE, QUICK, Label
+from animations.stage.style import BRISK, FRAME, INK, MOVE, MUTED, NAVY, PAUSE, QUICK, TEXT, Label
 from labkit import results
 
 SIDE, CORNER = 4.65, np.array([-4.8, 1.8, 0])  # the score matrix: its side and upper left corner
@@ -69,7 +70,7 @@ class OnlineSoftmax(CourseScene):
         rows = [self.at_scores([i, i + 1], [0, T], "empty") for i in range(T)]
         square = self.run.meta["score_matrix_floats"]
         place = np.array([LEFTMOST, SCORES, 0])
-        self.score = Amounts(("in tiles", "written out"), place + 0.6 * DOWN, square, 2.4)
+        self.score = BarPair(("in tiles", "written out"), place + 0.6 * DOWN, square, 2.4)
         counted = Label("Scores held at once", TEXT, INK, "semibold").put(place, LEFT)
         self.say(
             f"Attention scores every query against every key: {T} tokens, {T} times {T} scores.",

@@ -33,13 +33,13 @@ from animations.stage.style import (
     NAVY,
     PAUSE,
     QUICK,
+    TEXT,
     Label,
 )
 from labkit import formulas, presets
 
 LLAMA, NAME = presets["llama3-8b"], "Llama-3-8B"
 HEADS = LLAMA.n_heads
-TEXT = 0.33  # height of a capital: 11 pixels of type on a phone
 LARGE = 0.38  # of a size's number
 ROOM = 1.85  # for the rows' names, left of the columns
 START, GAP = ROOM - FRAME, (2 * FRAME - ROOM) / HEADS

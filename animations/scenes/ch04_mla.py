@@ -28,7 +28,7 @@ from manim import (
     VMobject,
 )
 
-from animations.stage.charts import Counter, Tally
+from animations.stage.charts import Bar
 from animations.stage.clock import CourseScene
 from animations.stage.mobjects import Cell, Note, Query, dress
 from animations.stage.style import (
@@ -43,6 +43,7 @@ from animations.stage.style import (
     PAUSE,
     QUICK,
     RED,
+    TEXT,
     Label,
     formula,
 )
@@ -54,7 +55,6 @@ E_N, E_R, E_V = MODEL.qk_nope_head_dim, MODEL.qk_rope_head_dim, MODEL.v_head_dim
 FULL = H * (E_N + E_R + E_V)  # numbers that full heads would keep of a token, in a layer
 KEPT = formulas.symbols.latent_bits_per_token(C, E_R, 1)
 
-TEXT = 0.33  # height of a capital: 11 pixels of type on a phone
 LARGE = 0.4  # of a title, of the number at the crossing
 LETTER, TALL = 0.5, 0.78  # of a matrix' name, whose index is smaller; of its box
 TITLE, PHASE, ASIDE = 3.35, 2.7, 2.1
@@ -80,7 +80,7 @@ QUERY, KEYS, VALUES, UP_PROJECTION, LATENTS, TURNED, SHARES = (
 )
 EXIT, POURED = 1.12, 0.3  # heights of the output's name, and of its foot
 INWARD, MOVED = 0.72, -0.1  # absorbed: the matrix beside the query, the query behind it
-SCORE, TALLY, BAR, FULL_BAR = 0.75, 3.45, 3.65, 2.95  # where its parts start, and its longest bar
+SCORE, BAR, FULL_BAR = 0.75, 2.9, 2.95  # where its parts start, from a name to its bar, the longest
 # the last picture
 AXES, ACROSS, ALOFT = np.array([-6.2, -1.6, 0]), 10.2, 3.7
 
@@ -187,33 +187,18 @@ class Matrix(VGroup):
         self.set_z_index(2)
 
 
-class Work(Counter):
-    """Up-projections of one way in this step: its name, their number, a bar."""
-
-    def __init__(self, name: str, y: float, look: str):
-        self.look = look
-        self.label = Label(name, TEXT, INK).put([SCORE, y, 0], LEFT)
-        self.number = Tally(0, np.array([TALLY, y, 0]), RIGHT, TEXT, NAVY)
-        self.bar = Rectangle(width=FULL_BAR, height=0.3).move_to([BAR, y, 0], LEFT)
-        super().__init__(self.label, self.number, self.bar)
-        self.show(0)
-
-    def show(self, value):
-        self.value = value
-        self.number.show(value)
-        width = max(1e-3, FULL_BAR * value / (HELD + 1))
-        dress(self.bar.stretch_to_fit_width(width, about_point=self.bar.get_left()), self.look)
-        if value <= 0:
-            self.bar.set_opacity(0)
-        return self
-
-
 class Score(VGroup):
     """How often each way multiplies up in this step."""
 
     def __init__(self):
         heading = Label("Up-projections in this step", TEXT, INK, "semibold")
-        self.ways = Work("re-project", PHASE + 0.1, "again"), Work("absorb", ASIDE + 0.15, "stored")
+        self.ways = [
+            Bar(name, np.array([SCORE, y, 0]), HELD + 1, FULL_BAR, look, BAR)
+            for name, y, look in (
+                ("re-project", PHASE + 0.1, "again"),
+                ("absorb", ASIDE + 0.15, "stored"),
+            )
+        ]
         super().__init__(heading.put([SCORE, TITLE, 0], LEFT), *self.ways)
 
     def to(self, *counts: int) -> Animation:

@@ -38,12 +38,12 @@ from animations.stage.style import (
     NAVY,
     PAUSE,
     QUICK,
+    TEXT,
     Display,
     Label,
 )
 from labkit import results
 
-TEXT = 0.33  # height of a capital: 11 pixels of type on a phone
 TITLE, FIGURE = 3.35, 2.5  # heights
 LARGE = 0.4  # height of a capital in titles and sums
 NAMES = 1.8  # room for the rows' names, left of the columns

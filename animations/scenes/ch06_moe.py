@@ -32,12 +32,12 @@ from animations.stage.style import (
     NAVY,
     PAUSE,
     QUICK,
+    TEXT,
     Label,
 )
 from labkit import presets, results
 from labkit.traces.routing import RoutingStep
 
-TEXT = 0.33  # a cap height that is 11 px of type where a phone shows the clip 350 px wide
 MOST, MOST_EXPERTS = 12, 8  # tokens and experts that there is room for
 TITLE, PHASE = 3.25, 2.5  # heights
 # the first picture

@@ -33,11 +33,11 @@ from animations.stage.style import (
     PANEL,
     PAUSE,
     QUICK,
+    TEXT,
     Label,
 )
 from labkit import reference, results
 
-TEXT = 0.32  # cap height of all text: 11 pixels of type where a phone shows the clip
 TITLE, PHASE = 3.4, 2.75  # heights of the lines above all pictures
 ALIKE = 0.95  # keys of at least this cosine count as the same
 

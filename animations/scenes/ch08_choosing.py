@@ -36,6 +36,7 @@ from animations.stage.style import (
     MUTED,
     NAVY,
     QUICK,
+    TEXT,
     Label,
 )
 from labkit import formulas, results
@@ -47,7 +48,6 @@ TWIN = "MHA again"
 H, E, C, E_R = 16, 128, 512, 64
 FP32, MIB = 4, 2**20  # bytes
 LIMITS = (128, 16)  # MiB that the cache may take
-TEXT = 0.32  # a capital's height that is still 11 px of type on a phone
 TITLE, HEAD = 3.4, 2.75  # heights of title and axis name
 # the map: its corner, what stands there, and how far it is to the double
 CORNER = np.array([-5.35, -2.2, 0])

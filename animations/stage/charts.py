@@ -20,7 +20,7 @@ from manim import (
 )
 
 from animations.stage.mobjects import dress
-from animations.stage.style import EASE, GROUND, INK, MIST, NAVY, Display, Label
+from animations.stage.style import EASE, FRAME, GROUND, INK, MIST, NAVY, TEXT, Display, Label
 
 
 class Counter(VGroup):
@@ -75,28 +75,17 @@ class Tally(Counter):
 
 class Bar(Counter):
     """A name, its number, a bar of `length` units at the value `full`: three columns that start at
-    `point`.
+    `point`. indent: from there to the bars.
     """
 
-    def __init__(
-        self,
-        name: str,
-        point,
-        full: float,
-        length: float,
-        look: str,
-        name_width=2.0,
-        number_width=0.75,
-        height=0.24,
-    ):
+    def __init__(self, name: str, point, full: float, length: float, look: str, indent: float):
         self.full = full
         self.length = length
         self.look = look
-        self.label = Label(name, "small", INK).put(point, LEFT)
-        start = point + (name_width + number_width) * RIGHT
-        self.number = Tally(0, start + 0.2 * LEFT, RIGHT, "body", NAVY)
-        self.bar = dress(Rectangle(width=length, height=height), look)
-        self.bar.move_to(start, LEFT)
+        self.label = Label(name, TEXT, INK).put(point, LEFT)
+        start = point + indent * RIGHT
+        self.number = Tally(0, start + 0.2 * LEFT, RIGHT, TEXT, NAVY)
+        self.bar = Rectangle(width=length, height=0.3).move_to(start, LEFT)
         super().__init__(self.label, self.number, self.bar)
         self.show(0)
 
@@ -111,24 +100,20 @@ class Bar(Counter):
 
 
 class BarPair(VGroup):
-    """Two bars on one scale, one above the other, under a heading."""
+    """What was kept and what was done again, on one scale that ends where the frame does: two bars,
+    one `gap` above the other.
+    """
 
-    def __init__(
-        self,
-        heading: str,
-        names: tuple[str, str],
-        point,
-        full: float,
-        length=3.6,
-        looks=("stored", "again"),
-        gap=0.44,
-    ):
-        self.heading = Label(heading, "small", INK, "semibold").put(point, LEFT)
+    NUMBER = 1.3  # room for a number
+
+    def __init__(self, names: tuple[str, str], point, full: float, name_width: float, gap=0.6):
+        indent = name_width + self.NUMBER
+        length = FRAME - point[0] - indent
         self.bars = [
-            Bar(n, point + (i + 1) * gap * DOWN, full, length, look)
-            for i, (n, look) in enumerate(zip(names, looks))
+            Bar(name, point + i * gap * DOWN, full, length, look, indent)
+            for i, (name, look) in enumerate(zip(names, ("stored", "again")))
         ]
-        super().__init__(self.heading, *self.bars)
+        super().__init__(*self.bars)
 
     def to(self, first: float, second: float, run_time=0.7) -> Animation:
         return AnimationGroup(

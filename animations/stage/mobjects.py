@@ -186,18 +186,6 @@ class Query(VGroup):
         return AnimationGroup(FadeOut(self.comb), FadeOut(self, shift=0.15 * UP))
 
 
-class Legend(VGroup):
-    """What the looks of cells mean, in a line that starts at `point`."""
-
-    def __init__(self, meanings: dict[str, str], point):
-        super().__init__()
-        for look, meaning in meanings.items():
-            cell = Cell(look, 0.3, 0.22).move_to(point, LEFT)
-            label = Label(meaning, "small", MUTED).beside(cell, RIGHT, 0.14)
-            self.add(cell, label)
-            point = point + (label.get_right()[0] - point[0] + 0.4) * RIGHT
-
-
 class Bracket(VGroup):
     """A bracket along one side of a mobject (DOWN or UP), with a caption outside it."""
 

@@ -30,6 +30,7 @@ NAVY, GOLD, OUTLINE, MIST, SKY, RED = (
 # Cap heights in scene units; the frame is 8 high, so 0.2 is 12 pixels at 480p and 27 at 1080p.
 CAP = {"figure": 0.8, "title": 0.4, "head": 0.29, "body": 0.235, "small": 0.2}
 SMALLEST = 0.165  # a cap height under which nothing is legible at 480p
+TEXT = 0.33  # one that is 11 px of type where a phone shows a clip, 358 px wide
 
 FRAME = 6.6  # half the width that we use: half a unit is left free at either side
 CAPTIONS = -3.0  # below this line lie the captions: no text of ours

@@ -7,15 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from animations.scenes.ch00_one_token import TokensToAttention
-from animations.stage import audit
-from animations.stage.clock import NarrationClock
 from labkit import presets, reference, results
 from labkit.sampling import Sampling
 from labkit.sampling import probabilities as theirs
 from labkit_labs.ch00_one_token import attention, neighbours, sampled, sampling
 from labkit_labs.ch00_one_token.watched import Watched, watch
-from tests.cases import report
 
 PAGE = Path(__file__).parents[2] / "book" / "chapters" / "00_one_token.md"
 TEXT = list(b"the cat sat")
@@ -208,15 +204,3 @@ def test_the_pages_bug_fails_its_test_and_the_repair_passes():
     ]
     wrong, right = ([part.sum() for part in each] for each in kept)
     assert wrong == pytest.approx([0.8, 0.0]) and right == pytest.approx([0.95, 0.5])
-
-
-# -- the clip ----------------------------------------------------------------------------------
-
-
-def test_the_clip_can_be_narrated_and_read_on_a_phone(monkeypatch):
-    """A phone shows its 14.2 units 358 px wide: a capital of 0.33 units is type of 11 px."""
-    monkeypatch.setattr(audit, "SMALLEST", 0.33)
-    said = " ".join(m.sentence for m in report(TokensToAttention).scene.moments).split()
-    words = [(word, 0.5 * i, 0.5 * i + 0.5) for i, word in enumerate(said)]
-    made = audit.inspect(TokensToAttention, NarrationClock(words, words[-1][2] + 2))
-    assert made.findings == [] and made.scene.time == pytest.approx(words[-1][2] + 2, abs=0.1)

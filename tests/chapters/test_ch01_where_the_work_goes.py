@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from animations.scenes.ch01_where_the_work_goes import WeightsStream
-from animations.stage import audit
-from animations.stage.clock import NarrationClock
 from labkit import formulas, presets, results
 from labkit.kernels import compiler
 from labkit_labs.ch01_where_the_work_goes import flops, launch, protocols, roofline, template
@@ -180,15 +178,6 @@ def test_the_clip_has_a_unit_for_each_flop_of_the_ridge():
         1e6 * formulas.decode_bytes(config, 0) / card.bytes_per_second
     )
     assert made.computing(made.units) == pytest.approx(made.reading(), rel=0.01)
-
-
-def test_the_clip_can_be_narrated_and_read_on_a_phone(monkeypatch):
-    """A phone shows its 14.2 units 358 px wide: a capital of 0.33 units is type of 11 px."""
-    monkeypatch.setattr(audit, "SMALLEST", 0.33)
-    said = " ".join(m.sentence for m in report(WeightsStream).scene.moments).split()
-    words = [(word, 0.5 * i, 0.5 * i + 0.5) for i, word in enumerate(said)]
-    made = audit.inspect(WeightsStream, NarrationClock(words, words[-1][2] + 2))
-    assert made.findings == [] and made.scene.time == pytest.approx(words[-1][2] + 2, abs=0.1)
 
 
 def test_the_logging_template_asks_for_what_a_stored_row_keeps():

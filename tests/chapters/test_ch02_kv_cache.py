@@ -13,9 +13,7 @@ import pytest
 
 from animations.scenes.ch02_kv_cache import KVCacheLoop
 from animations.scenes.ch02b_online_softmax import OnlineSoftmax
-from animations.stage import audit
 from animations.stage.audit import inspect
-from animations.stage.clock import NarrationClock
 from labkit import formulas, presets, reference, results, traces
 from labkit.trace import DecodeStep, Trace
 from labkit_labs.ch02_kv_cache import breakages, flash
@@ -108,16 +106,6 @@ def test_the_softmax_clip_shows_the_numbers_of_its_trace():
         f"{ours / 1e6:,.0f} MB at the peak",
         f"instead of {theirs / 1e6:,.0f} MB",
     } <= seen
-
-
-@pytest.mark.parametrize("clip", [KVCacheLoop, OnlineSoftmax])
-def test_a_clip_can_be_narrated_and_read_on_a_phone(clip, monkeypatch):
-    """A phone shows its 14.2 units 358 px wide: a capital of 0.33 units is type of 11 px."""
-    monkeypatch.setattr(audit, "SMALLEST", 0.33)
-    said = " ".join(m.sentence for m in report(clip).scene.moments).split()
-    words = [(word, 0.5 * i, 0.5 * i + 0.5) for i, word in enumerate(said)]
-    made = inspect(clip, NarrationClock(words, words[-1][2] + 2))
-    assert made.findings == [] and made.scene.time == pytest.approx(words[-1][2] + 2, abs=0.1)
 
 
 @pytest.mark.parametrize(

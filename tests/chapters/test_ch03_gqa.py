@@ -12,11 +12,9 @@ import torch
 import labkit
 from animations.scenes.ch03_gqa import HeadGrouping
 from animations.stage import audit
-from animations.stage.clock import NarrationClock
 from animations.stage.mobjects import Cell
 from labkit import bench, formulas, presets, reference
 from labkit_labs.ch03_gqa import heads, orders, pool, text
-from tests.cases import report
 
 TINY = presets["tiny"]
 PAGE = Path(__file__).parents[2] / "book" / "chapters" / "03_gqa.md"
@@ -217,12 +215,3 @@ def test_the_clip_shows_as_many_key_heads_as_it_says():
 
     audit.inspect(Watched)
     assert shown == [(8, 2 * 8), (1, 2 * 1), (8, 2 * 8)]
-
-
-def test_the_clip_can_be_narrated_and_read_on_a_phone(monkeypatch):
-    """A phone shows its 14.2 units 358 px wide: a capital of 0.33 units is type of 11 px."""
-    monkeypatch.setattr(audit, "SMALLEST", 0.33)
-    said = " ".join(m.sentence for m in report(HeadGrouping).scene.moments).split()
-    words = [(word, 0.5 * i, 0.5 * i + 0.5) for i, word in enumerate(said)]
-    made = audit.inspect(HeadGrouping, NarrationClock(words, words[-1][2] + 2))
-    assert made.findings == [] and made.scene.time == pytest.approx(words[-1][2] + 2, abs=0.1)

@@ -7,14 +7,11 @@ import pytest
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from animations.scenes.ch04_mla import CompressStoreAbsorb
-from animations.stage import audit
-from animations.stage.clock import NarrationClock
 from labkit import presets, results
 from labkit.mixers import MLA
 from labkit_labs.ch04_mla import absorbed, breakages, crossover
 from labkit_labs.common import layer
-from tests.cases import quick_rows, report
+from tests.cases import quick_rows
 
 
 @pytest.mark.parametrize("path", ["absorbed", "reprojected"])
@@ -132,15 +129,3 @@ def test_neighbours_reordered_are_halves():
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
     want = np.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(x.shape)
     assert np.allclose(breakages.adjacent_rope(x, pos, 1e4), want)
-
-
-# -- the clip ------------------------------------------------------------------------------
-
-
-def test_the_clip_can_be_narrated_and_read_on_a_phone(monkeypatch):
-    """A phone shows its 14.2 units 358 px wide: a capital of 0.33 units is type of 11 px."""
-    monkeypatch.setattr(audit, "SMALLEST", 0.33)
-    said = " ".join(m.sentence for m in report(CompressStoreAbsorb).scene.moments).split()
-    words = [(word, 0.5 * i, 0.5 * i + 0.5) for i, word in enumerate(said)]
-    made = audit.inspect(CompressStoreAbsorb, NarrationClock(words, words[-1][2] + 2))
-    assert made.findings == [] and made.scene.time == pytest.approx(words[-1][2] + 2, abs=0.1)

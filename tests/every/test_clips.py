@@ -6,7 +6,10 @@ from itertools import pairwise
 import pytest
 
 from animations.scenes import clips
+from animations.stage import audit
+from animations.stage.clock import NarrationClock
 from animations.stage.render import sources
+from animations.stage.style import TEXT
 from labkit import results
 from tests.cases import report
 
@@ -18,6 +21,16 @@ each_clip = pytest.mark.parametrize(
 @each_clip
 def test_no_layout_defect_at_any_moment(clip):
     assert report(clip).findings == []
+
+
+@each_clip
+def test_a_clip_can_be_narrated_and_read_on_a_phone(clip, monkeypatch):
+    """In a film a voice sets the times; and no letter is smaller than a phone can show."""
+    monkeypatch.setattr(audit, "SMALLEST", TEXT)
+    said = " ".join(m.sentence for m in report(clip).scene.moments).split()
+    words = [(word, 0.5 * i, 0.5 * i + 0.5) for i, word in enumerate(said)]
+    made = audit.inspect(clip, NarrationClock(words, words[-1][2] + 2))
+    assert made.findings == [] and made.scene.time == pytest.approx(words[-1][2] + 2, abs=0.1)
 
 
 @each_clip

@@ -17,7 +17,6 @@ from animations.stage.mobjects import (
     CacheRow,
     Chip,
     LayerBox,
-    Legend,
     Note,
     Query,
     dress,
@@ -97,7 +96,7 @@ def gallery(self):
     row = CacheRow("keys", [np.array([x, 1, 0]) for x in (-5, -4, -3)])
     query, note = Query([-4, 1.8, 0]), Note("first", [-6, 3.3, 0])
     layer, chip = LayerBox("a layer", 3).move_to([-4, 2.5, 0]), Chip(" token").move_to([-1, 3.3, 0])
-    pair = BarPair("Keys", ("with", "without"), np.array([0.5, 3, 0]), 40, 2.5)
+    pair = BarPair(("with", "without"), np.array([0.5, 3, 0]), 40, 1.9)
     memory = MemoryBar([1, 0.6, 0], 1000, "{:,.0f} bytes".format)
     chart = BarChart({"naive": 12.0, "cached": 3.0}, {"naive": "again"}).move_to([2, -1.2, 0])
     self.add(
@@ -108,7 +107,6 @@ def gallery(self):
         pair,
         memory,
         chart,
-        Legend({"stored": "kept"}, np.array([-6, -1, 0])),
         formula("n^2 / 2").move_to([-4, -2, 0]),
     )
     self.move(row.write([layer.get_center()] * 2), chip.animate.look("active"))
