@@ -9,21 +9,22 @@ from labkit import formulas, results
 from labkit.checks import call, expect
 from labkit.published import presets
 from labkit.tables import only
+from labkit_labs.ch08_choosing.matched import variants
 from labkit_labs.ch08_choosing.situation import LONGEST
-
-LOOKED_UP = 1024 * 1024  # CH08-MATCHED's embedding table: held, and a row of it read
 
 
 def by_bytes(f):
     """08.2: how many times as fast, if bytes read were all that counts."""
     rows = results.load("ch08/matched")["rows"]
     row = lambda name, context: only(rows, variant=name, context=context)
+    shell = variants()["MHA"]
+    table = shell.vocab_size * shell.d_model  # of embeddings: held, and a row of it read
     for fewer, more, context in (
         ("MLA", "GQA", LONGEST),
         ("GQA", "MHA", 1024),
         ("DeltaNet", "MHA", 8192),
     ):
-        weights = 4 * (row(fewer, context)["active_parameters"] - LOOKED_UP)
+        weights = 4 * (row(fewer, context)["active_parameters"] - table)
         ours, theirs = (row(name, context)["cache_bytes"] for name in (fewer, more))
         want, got = (weights + theirs) / (weights + ours), call(f, weights, theirs, ours)
         where = f"{fewer} against {more} at {context:,} tokens"
@@ -41,7 +42,7 @@ def by_bytes(f):
         )
         expect(math.isclose(got, want, rel_tol=1e-6), f"{where}: {got:.3f}, expected {want:.3f}.")
     r = {name: row(name, LONGEST) for name in ("GQA", "MLA")}
-    weights = 4 * (r["MLA"]["active_parameters"] - LOOKED_UP)
+    weights = 4 * (r["MLA"]["active_parameters"] - table)
     said = (weights + r["GQA"]["cache_bytes"]) / (weights + r["MLA"]["cache_bytes"])
     return (
         f"bytes alone say {said:.2f} for MLA against GQA at {LONGEST:,} tokens; the clock said"
